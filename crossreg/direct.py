@@ -1,0 +1,97 @@
+"""The direct gradient of the paper: d L_reg / d rho with theta held fixed, averaged over noise draws.
+
+    m = 1/K sum_k p_k,   p_k = prediction with noise draw eps_k
+    g = sum_k (d p_k / d rho)^T (d L(m) / d m) / K
+
+One graph over K draws needs K times the activations. Here the first pass keeps only what the loss needs of each draw;
+`d L / d (draw k)` follows from those alone, and the second pass replays draw k from its seed and back-propagates it
+by itself. That is the same gradient by the chain rule, and holds the activations of one draw at a time. The last draw
+of the first pass keeps its graph, so K draws cost 2K - 1 forward passes and K backward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossreg.losses import Loss
+from crossreg.noise import Draw, replay, sampling
+from crossreg.random import forked_rng
+from crossreg.rho import temperature
+
+__all__ = ["Estimator", "direct_gradient"]
+
+Estimator = Callable[
+    [nn.Module, Loss, Any, Tensor, Sequence[nn.Parameter], Sequence[Draw], float], tuple[Tensor, list[Tensor]]
+]
+"""`(model, loss, inputs, target, rho, draws, scale) -> (reg loss, gradient of each rho)`: what an estimator is."""
+
+
+def direct_gradient(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Any,
+    target: Tensor,
+    rho: Sequence[nn.Parameter],
+    draws: Sequence[Draw],
+    scale: float = 1.0,
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the loss of the noise-averaged prediction on one batch and its gradient in rho, theta held fixed.
+
+    Args:
+        model: the unwrapped model; runs in evaluation mode with noise on, so running statistics stay untouched.
+        loss: see `crossreg.losses`.
+        inputs: one batch, as the model takes it.
+        target: its targets, `[B, ...]`.
+        rho: parameters to differentiate by; one the loss does not depend on gets a zero gradient.
+        draws: the noise draws; K is their number.
+        scale: factor on the gradient against float16 underflow (see `torch.amp.GradScaler`).
+
+    Returns:
+        The detached scalar loss, and one tensor a rho of its shape and dtype, multiplied by `scale`.
+
+    Source: arXiv 2506.19755; equal to `crossreg.reference.rho_gradient`, which keeps one graph.
+    """
+    device = target.device
+
+    def piece_of(draw: Draw) -> Tensor:
+        replay(model, draw, device)
+        return loss.per_draw(model(inputs), target, temperature(model).to(device))
+
+    with forked_rng(device), sampling(model, learning=True), _only(rho, model):
+        with torch.no_grad():
+            kept = [piece_of(draw) for draw in draws[:-1]]
+        last = piece_of(draws[-1])
+        pieces = torch.stack([*kept, last.detach()]).requires_grad_()
+        value = loss.of_draws(pieces, target)
+        (cotangents,) = torch.autograd.grad(value, pieces)
+        total = [torch.zeros_like(parameter) for parameter in rho]
+        for draw, cotangent in zip(reversed(draws), cotangents.flip(0), strict=True):
+            piece = last if last is not None else piece_of(draw)
+            last = None  # type: ignore[assignment]  # frees the kept graph before the next draw is replayed
+            if piece.requires_grad:
+                gradients = torch.autograd.grad(piece, rho, cotangent * scale, allow_unused=True)
+                for accumulated, gradient in zip(total, gradients, strict=True):
+                    if gradient is not None:
+                        accumulated += gradient
+            del piece
+    return value.detach(), total
+
+
+@contextmanager
+def _only(rho: Sequence[nn.Parameter], model: nn.Module) -> Iterator[None]:
+    """Let gradients reach rho alone: weight gradients are then never computed, nor their activations kept."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    for parameter in rho:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

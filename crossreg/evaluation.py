@@ -1,0 +1,79 @@
+"""Evaluating a model on a whole split, over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crossreg import calibration
+from crossreg.distributed import broadcast_buffers, gather_rows, rank
+from crossreg.losses import Classification, Loss
+from crossreg.noise import noise_layers, sampling
+from crossreg.prediction import predict
+from crossreg.random import derive_seed, forked_rng, seed_device
+from crossreg.rho import temperature, unwrap
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+class Evaluation(NamedTuple):
+    """Scores of a split and what they were computed from.
+
+    Attributes:
+        scores: for classification accuracy, nll, brier and ece; for other losses `nll`, the loss of the averaged
+            prediction, and `rmse` where target and prediction are numbers of equal shape.
+        mean: averaged predictions `[N, ...]`, on the CPU, equal on all ranks.
+        targets: `[N, ...]`.
+        passes: forward passes of an example that this took, over all ranks.
+    """
+
+    scores: dict[str, float]
+    mean: Tensor
+    targets: Tensor
+    passes: int
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loss: Loss, batches: Iterable[Any], samples: int, seed: int = 0) -> Evaluation:
+    """Return scores of noise-averaged predictions on all batches of all ranks.
+
+    Args:
+        model: the model, wrapped or not; keeps its mode, statistics and random state.
+        loss: see `crossreg.losses`.
+        batches: this rank's batches `(x, y)`, on the model's device.
+        samples: noise draws averaged; a model without noise is run once.
+        seed: fixes the draws.
+    """
+    broadcast_buffers(model)
+    model = unwrap(model)
+    draws = samples if noise_layers(model) else 1
+    classification = isinstance(loss, Classification)
+    means, targets, values = [], [], []
+    for index, (x, y) in enumerate(batches):
+        key = derive_seed(seed, "evaluate", index, rank())
+        if not len(y):
+            continue
+        means.append(predict(model, x, samples, loss=loss, seed=key).mean.cpu())
+        targets.append(y.cpu())
+        if not classification:
+            values.append(_loss_of_average(model, loss, x, y, draws, key).cpu() * len(y))
+    device = next(model.parameters()).device
+    mean, target = (gather_rows(torch.cat(parts).to(device)).cpu() for parts in (means, targets))
+    if classification:
+        scores = calibration.score(mean, target).as_dict()
+        return Evaluation(scores, mean, target, draws * len(target))
+    total = gather_rows(torch.stack(values).to(device)).sum().item() / len(target)
+    scores = {"nll": total}
+    if target.is_floating_point() and target.numel() == mean.numel():
+        scores["rmse"] = float((mean - target.reshape(mean.shape)).square().mean().sqrt())
+    return Evaluation(scores, mean, target, 2 * draws * len(target))
+
+
+def _loss_of_average(model: nn.Module, loss: Loss, x: Any, y: Tensor, draws: int, seed: int) -> Tensor:
+    scale = temperature(model).to(y.device)
+    with forked_rng(y.device), sampling(model):
+        seed_device(y.device, seed)
+        return loss.of_draws(torch.stack([loss.per_draw(model(x), y, scale) for _ in range(draws)]), y)

@@ -1,0 +1,41 @@
+"""The small convolutional network."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from crossreg.models.checks import image, positive
+from crossreg.models.init import kaiming_
+
+__all__ = ["cnn"]
+
+
+def cnn(*, input_shape: tuple[int, ...], num_outputs: int, width: int = 24) -> nn.Module:
+    """Six 3x3 convolutions with BatchNorm for images from 8x8.
+
+    Args:
+        input_shape: `(channels, height, width)`; any number of channels.
+        num_outputs: Width of the last layer.
+        width: Channels of the first pair of convolutions; the next two have twice and four times that.
+
+    Returns:
+        A model from `[N, *input_shape]` to `[N, num_outputs]`.
+
+    Raises:
+        UserError: The inputs are not images, or are smaller than 8x8.
+    """
+    channels, _, _ = image("cnn", input_shape, smallest=8)
+    positive("width of 'cnn'", width)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, filters in enumerate((width, width, 2 * width, 2 * width, 4 * width, 4 * width), start=1):
+        layers[f"conv{i}"] = nn.Conv2d(channels, filters, 3, padding=1, bias=False)
+        layers[f"norm{i}"] = nn.BatchNorm2d(filters)
+        layers[f"relu{i}"] = nn.ReLU()
+        if i % 2 == 0:
+            layers[f"pool{i // 2}"] = nn.MaxPool2d(2)
+        channels = filters
+    output = nn.Linear(channels, num_outputs)
+    layers |= {"average": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "output": output}
+    return kaiming_(nn.Sequential(layers), output=output)

@@ -1,0 +1,89 @@
+"""A model made by the user's own function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from crossreg.errors import UserError, nearest
+
+__all__ = ["build"]
+
+EXPECTED = "function(input_shape=..., num_outputs=..., **options) returning a torch.nn.Module"
+
+
+def build(name: str, input_shape: tuple[int, ...], num_outputs: int, options: dict[str, Any]) -> nn.Module:
+    """Import `package.module:function` from the path or the working directory, and call it.
+
+    Args:
+        name: `package.module:function`; a class of module works too.
+        input_shape: Shape of one example.
+        num_outputs: Width of the last layer.
+        options: Further keyword arguments of the function.
+
+    Raises:
+        UserError: It cannot be imported, does not take these arguments, fails, or returns something else; the
+            exception behind it is chained.
+    """
+    function = _load(name)
+    arguments = {"input_shape": input_shape, "num_outputs": num_outputs, **options}
+    _check_signature(name, function, arguments)
+    try:
+        model = function(**arguments)
+    except UserError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise UserError(f"model {name!r} failed when called with {given}: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model {name!r} returned {type(model).__name__}; expected {EXPECTED}")
+    return model
+
+
+def _load(name: str) -> Callable[..., Any]:
+    path, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*path.split("."), *attribute.split("."))):
+        raise UserError(f"model {name!r} is not of the form package.module:function")
+    directory = str(Path.cwd())
+    if directory not in sys.path:
+        # left there, so that imports inside the user's functions and unpickling find the same modules later
+        sys.path.insert(0, directory)
+    try:
+        module = importlib.import_module(path)
+    except Exception as error:  # the user's code may raise anything
+        raise UserError(
+            f"model {name!r}: importing {path} failed: {type(error).__name__}: {error}. "
+            f"It must be installed or lie under the working directory {directory}"
+        ) from error
+    try:
+        function = attrgetter(attribute)(module)
+    except AttributeError as error:
+        raise UserError(
+            f"model {name!r}: {path} ({getattr(module, '__file__', 'no file')}) has no {attribute!r}"
+            f"{nearest(attribute, vars(module))}"
+        ) from error
+    if not callable(function):
+        raise UserError(f"model {name!r} is of type {type(function).__name__}, not a function; expected {EXPECTED}")
+    return function
+
+
+def _check_signature(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some compiled functions have none to look at
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        given = ", ".join(arguments)
+        raise UserError(
+            f"model {name!r} has the signature {signature} and cannot be called with {given}: {error}; "
+            f"expected {EXPECTED}"
+        ) from error

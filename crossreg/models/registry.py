@@ -1,0 +1,103 @@
+"""From a model's name to the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from crossreg.errors import UserError, nearest
+from crossreg.models import custom, zoo
+from crossreg.models.checks import positive
+from crossreg.models.cnn import cnn
+from crossreg.models.mlp import mlp
+from crossreg.models.resnet import resnet18, resnet34, resnet50
+from crossreg.models.vgg import vgg16
+from crossreg.models.wide_resnet import wide_resnet
+
+__all__ = ["build", "describe", "known"]
+
+OWN: dict[str, Callable[..., nn.Module]] = {
+    builder.__name__: builder for builder in (mlp, cnn, vgg16, resnet18, resnet34, resnet50, wide_resnet)
+}
+
+
+def build(name: str, *, input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> nn.Module:
+    """Build a model with fresh weights, on the current default device.
+
+    No forward pass is run: whether torchvision's or the user's model takes inputs of this shape shows at its
+    first batch.
+
+    Args:
+        name: One of `known()`; a torchvision classifier (`vit_b_16`); `torchvision:NAME` for torchvision's
+            version of a name that is also ours; or `package.module:function` of the user's own, called as
+            `function(input_shape=..., num_outputs=..., **options)`.
+        input_shape: Shape of one example, without the batch: `(channels, height, width)` for images.
+        num_outputs: Width of the last layer: classes, or the dimensions of a regression target.
+        **options: The model's own settings, such as `depth` and `hidden` of `mlp`.
+
+    Returns:
+        The model, in training mode, on the scale of logits (no softmax).
+
+    Raises:
+        UserError: The name, an option or the input shape is not one the model takes.
+    """
+    input_shape = _shape(input_shape)
+    positive("num_outputs", num_outputs)
+    if name.startswith(zoo.PREFIX):
+        return zoo.build(name.removeprefix(zoo.PREFIX), input_shape, num_outputs, options)
+    if ":" in name:
+        return custom.build(name, input_shape, num_outputs, options)
+    if name in OWN:
+        _check_options(name, options)
+        return OWN[name](input_shape=input_shape, num_outputs=num_outputs, **options)
+    if name in zoo.names():
+        return zoo.build(name, input_shape, num_outputs, options)
+    raise UserError(
+        f"unknown model {name!r}{nearest(name, [*OWN, *zoo.names()])}; own models are {', '.join(OWN)}; "
+        f"others are {zoo.PREFIX}NAME{'' if zoo.names() else ' (it does not work here)'} "
+        "and package.module:function of your own"
+    )
+
+
+def known() -> dict[str, str]:
+    """Return the models that need no prefix or import path: name -> one line."""
+    return {name: (inspect.getdoc(builder) or "").partition("\n")[0] for name, builder in OWN.items()}
+
+
+def describe() -> str:
+    """Return one line per kind of model name, with the options each takes, for a command's help."""
+    lines = []
+    for name, summary in known().items():
+        settings = ", ".join(f"{key}={default!r}" for key, default in _options(name).items())
+        lines.append(f"{name}: {summary}{f' Options: {settings}.' if settings else ''}")
+    lines.append(f"{zoo.PREFIX}NAME: A classifier of torchvision, untrained. Only the names above need the prefix.")
+    lines.append("package.module:function: Your own, called with input_shape=, num_outputs= and the options.")
+    return "\n".join(lines)
+
+
+def _options(name: str) -> dict[str, Any]:
+    parameters = inspect.signature(OWN[name]).parameters
+    return {key: p.default for key, p in parameters.items() if key not in ("input_shape", "num_outputs")}
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    valid = _options(name)
+    for key in options:
+        if key not in valid:
+            allowed = f"its options are {', '.join(valid)}" if valid else "it takes no options"
+            raise UserError(f"model {name!r} does not take the option {key!r}{nearest(key, valid)}; {allowed}")
+
+
+def _shape(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        shape = tuple(input_shape)
+    except TypeError:
+        shape = ()
+    if not shape:
+        raise UserError(f"input_shape is {input_shape!r}; give the shape of one example without the batch: (3, 32, 32)")
+    for size in shape:
+        positive(f"every size in input_shape {shape}", size)
+    return shape

@@ -1,0 +1,81 @@
+"""Prediction with noise on, averaged over draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crossreg.errors import UserError
+from crossreg.losses import Loss, as_loss
+from crossreg.noise import noise_layers, sampling
+from crossreg.random import forked_rng, seed_device
+from crossreg.rho import temperature, unwrap
+
+__all__ = ["Prediction", "predict"]
+
+
+class Prediction(NamedTuple):
+    """A prediction averaged over noise draws.
+
+    Attributes:
+        mean: probabilities `[B, C, ...]` (classification) or means `[B, ...]` (regression), float.
+        spread: standard deviation over the draws, of the same shape; zero where a single draw was asked for or the
+            model has no noise.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    x: Any,
+    samples: int = 16,
+    *,
+    loss: Loss | nn.Module | str = "classification",
+    seed: int | None = None,
+) -> Prediction:
+    """Return predictions averaged over `samples` noise draws, the output temperature applied, and their spread.
+
+    The model keeps its mode and its running statistics. A model without noise is run once.
+
+    Args:
+        model: any model, with or without noise or wrapper.
+        x: one batch of inputs, as the model takes it, on the model's device.
+        samples: noise draws, K >= 1.
+        loss: says what a prediction is; see `crossreg.losses`.
+        seed: fixes the draws and leaves the global generators as they were; None draws from those.
+
+    Raises:
+        UserError: `samples` below 1.
+    """
+    if samples < 1:
+        raise UserError(f"samples is {samples}; it must be at least 1")
+    task, scale = as_loss(loss), temperature(model)
+    mean = square = torch.zeros(())
+    draws = samples if noise_layers(model) else 1
+    with _seeded(model, seed), sampling(unwrap(model)):
+        for k in range(1, draws + 1):
+            output = model(x)
+            draw = task.predict(output, scale.to(output.device))
+            # Welford's update: one pass, one draw in memory
+            delta = draw - mean
+            mean = mean + delta / k
+            square = square + delta * (draw - mean)
+    return Prediction(mean, (square / max(draws - 1, 1)).clamp_min(0).sqrt())
+
+
+@contextmanager
+def _seeded(model: nn.Module, seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    device = next(unwrap(model).parameters()).device
+    with forked_rng(device):
+        seed_device(device, seed)
+        yield

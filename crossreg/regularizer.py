@@ -1,0 +1,260 @@
+"""The alternating step: every r-th call, one gradient step of rho on held-out data.
+
+    theta <- theta - eta_theta  d L_train(theta, rho) / d theta      every step, the user's own loop
+    rho   <- rho   - eta_rho    d L_reg(theta, rho)   / d rho        every r-th step, here
+
+Source: cross-regularization (arXiv 2506.19755).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
+
+from crossreg.direct import Estimator, direct_gradient
+from crossreg.distributed import rank, world_size
+from crossreg.errors import UserError
+from crossreg.losses import Loss, as_loss
+from crossreg.noise import Draw, noise_layers
+from crossreg.random import derive_seed, seed_device
+from crossreg.rho import TEMPERATURE_NAME, rho_parameters, unwrap
+
+__all__ = ["CrossRegularizer", "RhoUpdate"]
+
+
+@dataclass(frozen=True)
+class RhoUpdate:
+    """What one rho step did.
+
+    Attributes:
+        index: number of the update, from 1.
+        loss: loss of the averaged prediction on the regularization batch, before the step.
+        gradients: gradient of every rho (in rho, not in sigma) by parameter name.
+        examples: regularization examples of the batch, over all ranks.
+        applied: False where the loss or a gradient was not finite and rho was left as it was.
+    """
+
+    index: int
+    loss: float
+    gradients: dict[str, Tensor]
+    examples: int
+    applied: bool
+
+
+class CrossRegularizer:
+    """Owns rho: its optimizer, the update interval r, the number of noise draws K and the gradient estimator.
+
+    Call `step()` after every theta step. In a distributed run construct it on every rank: rho starts equal to
+    rank 0's, every rank differentiates its share of the regularization batch with noise of its own, and the gradient
+    is averaged in one all-reduce, so rho stays bit-identical.
+
+    Args:
+        model: a model that went through `inject_noise`; plain, or wrapped by DDP or `torch.compile`. The rho step
+            goes round the wrappers.
+        loss: a `Loss`, "classification", "regression", `nn.CrossEntropyLoss()` or `nn.MSELoss()`.
+        reg_loader: iterable of `(inputs, target)` batches of held-out data that theta never trains on; started anew
+            when it ends. In a distributed run every rank takes its rows of each batch, unless the loader is sharded
+            already (a `DistributedSampler`, or an attribute `sharded` that is true).
+        interval: theta steps between rho steps, r >= 1.
+        samples: noise draws averaged in a rho step, K >= 1; below 3 the gradient is biased (see the docs).
+        lr: step size of rho, in relative change of sigma per update.
+        temperature: learn the output temperature too.
+        estimator: how the gradient is estimated; the paper's `direct_gradient` by default.
+        seed: fixes the noise of the rho steps.
+
+    Raises:
+        UserError: a model without noise, an empty loader, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss | nn.Module | str,
+        reg_loader: Iterable[Any],
+        interval: int = 30,
+        samples: int = 3,
+        *,
+        lr: float = 0.1,
+        temperature: bool = True,
+        estimator: Estimator = direct_gradient,
+        seed: int = 0,
+    ) -> None:
+        for name, value in (("interval", interval), ("samples", samples)):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} is {value!r}; it must be an integer of at least 1")
+        if not lr > 0:
+            raise UserError(f"lr is {lr!r}; it must be positive")
+        self.model = unwrap(model)
+        if not noise_layers(self.model):
+            raise UserError("the model has no noise to learn; call inject_noise(model) first")
+        if isinstance(reg_loader, Sized) and len(reg_loader) == 0:
+            raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
+        self.loss = as_loss(loss)
+        self.reg_loader = reg_loader
+        self.interval, self.samples, self.seed = interval, samples, seed
+        self.estimator = estimator
+        named = rho_parameters(self.model)
+        if not temperature:
+            named.pop(TEMPERATURE_NAME, None)
+        self.rho = named
+        self.optimizer = rho_optimizer(named.values(), lr)
+        self.calls = 0
+        self.updates = 0
+        self._epoch, self._batch = 0, 0
+        self._batches: Iterator[Any] | None = None
+        self._scaler: torch.amp.GradScaler | None = None
+        if world_size() > 1:
+            for parameter in named.values():
+                dist.broadcast(parameter.data, src=0)
+            _separate_noise_of_ranks(next(iter(named.values())).device)
+
+    @property
+    def theta(self) -> list[nn.Parameter]:
+        """Everything that trains on training data: all parameters but rho that require gradients."""
+        rho = {id(parameter) for parameter in rho_parameters(self.model).values()}
+        return [p for p in self.model.parameters() if p.requires_grad and id(p) not in rho]
+
+    def step(self) -> RhoUpdate | None:
+        """Count one theta step; on every `interval`-th update rho and say what happened, else return None.
+
+        Under `torch.autocast` the rho step runs in its dtype too; float16 gradients are scaled against underflow.
+        """
+        self.calls += 1
+        return None if self.calls % self.interval else self.update()
+
+    def update(self) -> RhoUpdate:
+        """Do one rho step now."""
+        self.updates += 1
+        parameters = list(self.rho.values())
+        inputs, target, share = self._next_batch(parameters[0].device)
+        draws = antithetic_draws(self.samples, self.seed, "rho", self.updates, rank())
+        scaler = self._gradient_scaler(target.device)
+        # `scale` also sets up a scaler that has not been used yet
+        scale = float(scaler.scale(torch.ones((), device=target.device))) if scaler else 1.0
+        value, gradients = self.estimator(self.model, self.loss, inputs, target, parameters, draws, scale)
+        # one message: the loss and every gradient, weighted by this rank's share of the rows
+        flat = torch.cat([value.reshape(1).to(parameters[0].dtype), *(g.reshape(-1) for g in gradients)]) * share
+        if world_size() > 1:
+            dist.all_reduce(flat)
+        pieces = flat[1:].split([parameter.numel() for parameter in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter).clone()
+        finite = bool(flat.isfinite().all())
+        if scaler:
+            scaler.unscale_(self.optimizer)
+            scaler.step(self.optimizer)
+            scaler.update()
+        elif finite:
+            self.optimizer.step()
+        found = {name: p.grad.detach() for name, p in self.rho.items() if p.grad is not None}
+        self.optimizer.zero_grad()
+        return RhoUpdate(self.updates, float(flat[0]), found, round(len(target) / share), finite)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that continues the rho steps exactly; rho itself is in the model's state dict."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "calls": self.calls,
+            "updates": self.updates,
+            "epoch": self._epoch,
+            "batch": self._batch,
+            "seed": self.seed,
+            "scaler": self._scaler.state_dict() if self._scaler else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; the loader is advanced to the batch it had reached.
+
+        A loader is continued exactly if its order depends on its epoch alone (`set_epoch`), as that of
+        `crossreg.Batches` and of a `DataLoader` with a `DistributedSampler` or without shuffling does.
+        """
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.calls, self.updates, self.seed = state["calls"], state["updates"], state["seed"]
+        self._epoch, self._batch = state["epoch"], state["batch"]
+        self._batches = None
+        if state["scaler"]:
+            scaler = self._gradient_scaler(next(iter(self.rho.values())).device, force=True)
+            assert scaler is not None
+            scaler.load_state_dict(state["scaler"])
+
+    def _next_batch(self, device: torch.device) -> tuple[Any, Tensor, float]:
+        """Return the next regularization batch, this rank's rows of it, and their share of all rows."""
+        if self._batches is None:
+            self._batches = islice(self._iterate(), self._batch, None)
+        batch = next(self._batches, None)
+        if batch is None:
+            self._epoch, self._batch = self._epoch + 1, 0
+            self._batches = self._iterate()
+            batch = next(self._batches, None)
+            if batch is None:
+                raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
+        self._batch += 1
+        inputs, target = batch
+        world = world_size()
+        if world == 1:
+            return _to(inputs, device), target.to(device), 1.0
+        sampler = getattr(self.reg_loader, "sampler", None)
+        if getattr(self.reg_loader, "sharded", False) or isinstance(sampler, DistributedSampler):
+            count = torch.tensor([float(len(target))], device=device)
+            mine = len(target)
+            dist.all_reduce(count)
+            return _to(inputs, device), target.to(device), mine / float(count)
+        if len(target) < world:
+            raise UserError(f"a regularization batch of {len(target)} rows cannot be shared by {world} ranks")
+        rows = slice(rank() * len(target) // world, (rank() + 1) * len(target) // world)
+        share = (rows.stop - rows.start) / len(target)
+        return _to(inputs, device, rows), target[rows].to(device), share
+
+    def _iterate(self) -> Iterator[Any]:
+        for part in (self.reg_loader, getattr(self.reg_loader, "sampler", None)):
+            set_epoch = getattr(part, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(self._epoch)
+        return iter(self.reg_loader)
+
+    def _gradient_scaler(self, device: torch.device, force: bool = False) -> torch.amp.GradScaler | None:
+        half = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
+        if not (half or force):
+            return None
+        if self._scaler is None:
+            self._scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12)
+        return self._scaler
+
+
+def rho_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """Return the optimizer of rho: Adam with a short memory of the gradient's size; see `docs/method/noise.md`."""
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.9))
+
+
+def antithetic_draws(samples: int, *key: int | str) -> list[Draw]:
+    """Return K draws in pairs of opposite sign; the last is alone where K is odd.
+
+    To first order a draw moves the loss by sigma times something of zero mean, which hides the effect that counts
+    (of second order) while sigma is small. In a pair the first order cancels; see `docs/method/noise.md`.
+    """
+    return [Draw(derive_seed(*key, k // 2), -1.0 if k % 2 else 1.0) for k in range(samples)]
+
+
+def _to(inputs: Any, device: torch.device, rows: slice = slice(None)) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs[rows].to(device)
+    if isinstance(inputs, dict):
+        return {key: _to(value, device, rows) for key, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return type(inputs)(_to(value, device, rows) for value in inputs)
+    return inputs
+
+
+def _separate_noise_of_ranks(device: torch.device) -> None:
+    """Give ranks that were seeded alike different noise: correlated draws would average out less."""
+    seeds: list[Any] = [None] * world_size()
+    dist.all_gather_object(seeds, torch.initial_seed())
+    if len(set(seeds)) < len(seeds):
+        seed_device(device, derive_seed(seeds[0], "rank", rank()))

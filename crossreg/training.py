@@ -1,0 +1,298 @@
+"""The training loop: plain PyTorch, the same in one process, under torchrun and in a Ray Train worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from crossreg import metrics
+from crossreg.batches import Batches
+from crossreg.compute import Ledger, measure_flops
+from crossreg.distributed import broadcast_buffers, data_parallel, rank, world_size
+from crossreg.errors import UserError
+from crossreg.evaluation import Evaluation, evaluate
+from crossreg.losses import Loss, as_loss
+from crossreg.noise import noise_layers, sigmas
+from crossreg.random import derive_seed, rng_state, seed_device, set_rng_state
+from crossreg.regularizer import CrossRegularizer, RhoUpdate
+from crossreg.rho import temperature, unwrap
+
+__all__ = ["Callback", "Trainer"]
+
+
+class Callback:
+    """Hooks into the loop, called on every rank; override what you need."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Called before the first step of a fresh or resumed run."""
+
+    def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
+        """Called with metrics of step `trainer.step`, under the keys of `crossreg.metrics`."""
+
+    def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
+        """Called after every rho step."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Called after every theta step and the rho step that may follow it; the place for checkpoints."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Called after the last step and its evaluation."""
+
+
+class Trainer:
+    """Trains theta on one split and rho on another, evaluates, and can be stopped and continued exactly.
+
+    Args:
+        model: on its device; wrapped for data parallelism here.
+        loss: see `crossreg.losses`.
+        optimizer: of theta, e.g. `AdamW(model.parameters(), ...)`.
+        train: batches of the training split.
+        regularizer: None trains without learned regularization.
+        scheduler: learning-rate schedule, stepped after every theta step.
+        epochs: passes over the training split; or give `steps`.
+        steps: theta steps in all.
+        evaluations: batches by split name, e.g. `{"reg": ..., "test": ...}`.
+        evaluate_every: theta steps between evaluations; None evaluates at the end only.
+        evaluate_samples: noise draws of an evaluation.
+        final_samples: noise draws of the last one.
+        log_every: theta steps between `train/loss` metrics, each the mean since the last.
+        callbacks: see `Callback`.
+        autocast: dtype of mixed precision (bfloat16 or float16), or None.
+        seed: fixes noise and dropout (of this rank), evaluation draws; the batches carry their own.
+
+    Raises:
+        UserError: neither or both of epochs and steps, or fewer than one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss | nn.Module | str,
+        optimizer: torch.optim.Optimizer,
+        train: Batches,
+        *,
+        regularizer: CrossRegularizer | None = None,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        evaluations: Mapping[str, Batches] | None = None,
+        evaluate_every: int | None = None,
+        evaluate_samples: int = 3,
+        final_samples: int = 16,
+        log_every: int = 10,
+        callbacks: Sequence[Callback] = (),
+        autocast: torch.dtype | None = None,
+        seed: int = 0,
+    ) -> None:
+        if (epochs is None) == (steps is None):
+            raise UserError(f"epochs is {epochs} and steps is {steps}; give one of them")
+        self.num_steps = steps if steps is not None else (epochs or 0) * len(train)
+        if self.num_steps < 1:
+            raise UserError(f"training would take {self.num_steps} steps; it must take at least 1")
+        self.model, self.loss, self.optimizer, self.train = model, as_loss(loss), optimizer, train
+        self.regularizer, self.scheduler = regularizer, scheduler
+        self.evaluations = dict(evaluations or {})
+        self.evaluate_every, self.evaluate_samples, self.log_every = (
+            evaluate_every,
+            evaluate_samples,
+            log_every,
+        )
+        self.final_samples = final_samples
+        self.callbacks, self.autocast, self.seed = list(callbacks), autocast, seed
+        self.device = next(model.parameters()).device
+        self.step = 0
+        self.latest: dict[str, float] = {}
+        self.evaluated: dict[str, Evaluation] = {}
+        self.ledger: Ledger | None = None
+        self._window = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, examples
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
+        self._resumed: dict[str, Any] | None = None
+        self._updated: RhoUpdate | None = None
+        self._clock = 0.0
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training split so far."""
+        return self.step / len(self.train)
+
+    def fit(self) -> dict[str, float]:
+        """Train to the last step and return the latest value of every metric."""
+        wrapped = data_parallel(self.model)
+        self._prepare()
+        for callback in self.callbacks:
+            callback.on_start(self)
+        self._clock = time.perf_counter()
+        while self.step < self.num_steps:
+            epoch, batch = divmod(self.step, len(self.train))
+            self.train.set_epoch(epoch)
+            for x, y in self.train.starting_at(batch):
+                self._theta_step(wrapped, x, y)
+                self._rho_step()
+                self.step += 1
+                self._after_step()
+                if self.step == self.num_steps:
+                    break
+        if not self.evaluated:  # resumed after the last step
+            self.latest |= self._evaluate()
+        for callback in self.callbacks:
+            callback.on_end(self)
+        return self.latest
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that continues the run exactly, as tensors and plain values; call it on every rank.
+
+        Holds the random states of all ranks, so a run continues exactly on the same number of workers; on another
+        number each rank starts a stream of its own.
+        """
+        states: list[Any] = [rng_state()]
+        if world_size() > 1:
+            states = [None] * world_size()
+            dist.all_gather_object(states, rng_state())
+            broadcast_buffers(self.model)
+        assert self.ledger is not None
+        self._count_time()
+        return {
+            "step": self.step,
+            "model": unwrap(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "regularizer": self.regularizer.state_dict() if self.regularizer else None,
+            "scaler": self._scaler.state_dict(),
+            "window": self._window.clone(),
+            "latest": dict(self.latest),
+            "examples": dict(self.ledger.examples),
+            "worker_seconds": self.ledger.worker_seconds,
+            "rng": states,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, before `fit`."""
+        unwrap(self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if self.regularizer:
+            self.regularizer.load_state_dict(state["regularizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._window.copy_(state["window"])
+        self.step, self.latest = state["step"], dict(state["latest"])
+        self._resumed = dict(state)
+
+    def _prepare(self) -> None:
+        """Start ledger and random streams; last before the first step, since set-up itself may draw."""
+        x, y = next(self.train.starting_at(0))
+        flops = measure_flops(self.model, self.loss, x, y, self.regularizer.samples if self.regularizer else 1)
+        self.ledger = Ledger(flops)
+        seed_device(self.device, derive_seed(self.seed, "theta", self.step, rank()))
+        if self._resumed is None:
+            return
+        self.ledger.examples = dict(self._resumed["examples"])
+        self.ledger.worker_seconds = self._resumed["worker_seconds"]
+        states = self._resumed["rng"]
+        if len(states) == world_size():
+            set_rng_state(states[rank()])
+        self._resumed = None
+
+    def _theta_step(self, wrapped: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Minimize the training loss of one noise draw; sigma is a constant here."""
+        wrapped.train()
+        with self._autocast():
+            output = wrapped(x)
+            loss = self.loss(output, y)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scheduler:
+            self.scheduler.step()
+        with torch.no_grad():
+            classes = y.ndim == 1 and not y.is_floating_point() and output.ndim == 2
+            correct = (output.argmax(1) == y).sum() if classes else torch.zeros((), device=self.device)
+            self._window += torch.stack([loss.detach() * len(y), correct, torch.tensor(len(y), device=self.device)])
+        assert self.ledger is not None
+        self.ledger.add("theta", min(self.train.batch_size, self.train.num_examples))
+
+    def _rho_step(self) -> None:
+        if self.regularizer is None:
+            return
+        with self._autocast():
+            update = self.regularizer.step()
+        if update is None:
+            return
+        assert self.ledger is not None
+        self.ledger.add("rho", update.examples)
+        self._updated = update
+
+    def _after_step(self) -> None:
+        """Say what happened: everything here carries the number of the step just done."""
+        values: dict[str, float] = {}
+        update, self._updated = self._updated, None
+        if update is not None:
+            values |= {"reg/loss": update.loss, metrics.TEMPERATURE: float(temperature(self.model))}
+            values |= sigma_metrics(self.model)
+        last = self.step == self.num_steps
+        if self.step % self.log_every == 0 or last:
+            values |= self._window_metrics()
+        if last or (self.evaluate_every and self.step % self.evaluate_every == 0):
+            values |= self._evaluate()
+            assert self.ledger is not None
+            self._count_time()
+            values |= self.ledger.as_metrics()
+        if values:
+            self.latest |= values
+            for callback in self.callbacks:
+                callback.on_metrics(self, values)
+        if update is not None:
+            for callback in self.callbacks:
+                callback.on_rho_update(self, update)
+        for callback in self.callbacks:
+            callback.on_step(self)
+
+    def _window_metrics(self) -> dict[str, float]:
+        window = self._window.clone()
+        if world_size() > 1:
+            dist.all_reduce(window)
+        self._window.zero_()
+        loss, correct, examples = window.tolist()
+        values = {
+            "train/loss": loss / max(examples, 1),
+            metrics.EPOCH: self.epoch,
+            metrics.LEARNING_RATE: self.optimizer.param_groups[0]["lr"],
+        }
+        return values if self.train.y.is_floating_point() else {**values, "train/accuracy": correct / max(examples, 1)}
+
+    def _evaluate(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        samples = self.final_samples if self.step == self.num_steps else self.evaluate_samples
+        for split, batches in self.evaluations.items():
+            with self._autocast():
+                result = evaluate(self.model, self.loss, batches, samples, seed=self.seed)
+            self.evaluated[split] = result
+            assert self.ledger is not None
+            self.ledger.add("forward", result.passes)
+            values |= metrics.scores(split, result.scores)
+        return values
+
+    def _count_time(self) -> None:
+        now = time.perf_counter()
+        assert self.ledger is not None
+        self.ledger.worker_seconds += (now - self._clock) * world_size()
+        self._clock = now
+
+    def _autocast(self) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+
+def sigma_metrics(model: nn.Module) -> dict[str, float]:
+    """Return the mean sigma of every layer under its metric key; layers are numbered in the order of the model."""
+    means = [value.mean() for value in sigmas(model).values()]
+    if not means:
+        return {}
+    values = torch.stack(means).tolist()  # one transfer from the device, not one a layer
+    return {metrics.sigma(i, name): v for i, (name, v) in enumerate(zip(noise_layers(model), values, strict=True))}

@@ -1,0 +1,1 @@
+"""What a person submits: one module a job, and the `crossreg` command."""

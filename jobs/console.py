@@ -1,0 +1,55 @@
+"""How every command talks: text for people on stderr, results on stdout, one meaning per exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from crossreg.errors import UserError
+
+__all__ = ["console", "run_app"]
+
+_stderr = Console(stderr=True, highlight=False)
+
+
+def console(quiet: bool = False) -> Console:
+    """Return the console for people; a quiet one prints nothing."""
+    return Console(stderr=True, quiet=True) if quiet else _stderr
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line: exit code 0 is success, 2 a mistake in what was given, 1 a failed run, 130 Ctrl-C."""
+    import click
+
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)],
+    )
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        _fail(str(error), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped", 130)
+    except RuntimeError as error:
+        from services.training.driver import TrainingError
+
+        if not isinstance(error, TrainingError):
+            raise
+        _fail(str(error), 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    _stderr.print("[bold red]error:[/bold red]", end=" ")
+    _stderr.print(message, markup=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,37 @@
+"""Open MLflow's UI on the store that the runs are in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.console import console, run_app
+
+__all__ = ["app", "ui"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def ui(
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. Default: sqlite:///mlflow.db here.")] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another free one where it is taken.")] = 5000,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+) -> None:
+    """Show the runs: starts MLflow's UI on loopback and opens the browser. Ctrl-C ends it."""
+    from services.tracking import serve_ui
+
+    process, url = serve_ui(tracking_uri, port)
+    console().print(f"MLflow UI: {url}   (Ctrl-C ends it)", soft_wrap=True)
+    if open_browser:
+        typer.launch(url)
+    try:
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,1 @@
+"""The long-lived, distributed parts: data, tracking, training."""

@@ -1,0 +1,93 @@
+"""The loaded data as the rest of the project sees it, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["Dataset", "Split", "Task", "fingerprint"]
+
+Task = Literal["classification", "regression"]
+
+
+# Comparing arrays with == has no single truth value, so neither class defines equality; compare fingerprints.
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples and targets, row by row.
+
+    Attributes:
+        x: uint8 [N, C, H, W] for images, float32 [N, ...] for everything else.
+        y: int64 [N], class indices, or float32 [N, outputs] for regression.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Three disjoint splits and what is needed to standardise them.
+
+    Attributes:
+        name: As the user gave it.
+        task: Classification or regression.
+        classes: Class names by index; empty for regression.
+        train: What the weights are trained on.
+        reg: What the regularization is trained on; has no rows when no regularization split was asked for.
+        test: What is reported.
+        mean: float32 [C], mean of the train split over everything but axis 1: per channel (images, in 0..1
+            units, that is after division by 255) or per feature.
+        std: float32 [C], standard deviation likewise; 1 where the train split is constant.
+        fingerprint: 16 hex digits over content and split, see `fingerprint`.
+        target_mean: float32 [outputs], of the train split; None for classification.
+        target_std: float32 [outputs], likewise; 1 where constant.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    train: Split
+    reg: Split
+    test: Split
+    mean: np.ndarray
+    std: np.ndarray
+    fingerprint: str
+    target_mean: np.ndarray | None = None
+    target_std: np.ndarray | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example, without the batch axis."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of classes, or of regression targets."""
+        return len(self.classes) if self.task == "classification" else int(self.train.y.shape[1])
+
+
+def fingerprint(task: Task, classes: Sequence[str], seed: int, splits: Sequence[Split]) -> str:
+    """Return 16 hex digits that identify content and split on any machine.
+
+    Args:
+        task: Classification or regression.
+        classes: Class names by index.
+        seed: The split's seed, so that two seeds differ even where few examples leave them the same split.
+        splits: The splits in a fixed order; values, their order, shapes and dtypes all count.
+    """
+    digest = hashlib.sha256(json.dumps([task, list(classes), seed]).encode())
+    for split in splits:
+        for array in (split.x, split.y):
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            digest.update(f"{little.dtype.str}{little.shape}".encode())
+            # hashlib takes one-dimensional buffers only; the view avoids the copy that tobytes() makes.
+            digest.update(little.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:16]

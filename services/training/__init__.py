@@ -1,0 +1,1 @@
+"""Training on Ray: configuration, placement, and one function that does it all."""

@@ -1,0 +1,175 @@
+"""From a configuration and its data to a `Trainer`: no Ray here, so any process can build the same training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossreg.batches import Batches, Preprocess, augmentation
+from crossreg.distributed import world_size
+from crossreg.errors import UserError
+from crossreg.losses import as_loss
+from crossreg.models import build
+from crossreg.noise import inject_noise
+from crossreg.random import derive_seed, seed_everything
+from crossreg.regularizer import CrossRegularizer
+from crossreg.training import Callback, Trainer
+from services.data import Dataset, Split
+from services.training.config import TrainConfig
+
+__all__ = ["about", "batch_size", "build_model", "build_trainer", "check"]
+
+_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LARGEST_DEFAULT_BATCH = 128
+_EVALUATION_BATCH = 500
+
+
+def batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
+    """Return examples in a step: as configured, else 128 or what the smaller split allows, shared evenly by workers."""
+    if config.batch_size is not None:
+        return config.batch_size
+    smallest = len(data.train.x) if config.method == "none" else min(len(data.train.x), len(data.reg.x))
+    size = min(_LARGEST_DEFAULT_BATCH, 2 ** int(math.log2(max(smallest, 1))))
+    return max(workers, size // workers * workers)
+
+
+def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
+    """Return the model on the CPU, with noise where the method learns it."""
+    model = build(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs, **config.model_options)
+    if config.method == "crossreg":
+        noise = config.noise
+        inject_noise(model, noise.granularity, noise.form, noise.initial_sigma, noise.where)
+    return model
+
+
+def check(config: TrainConfig, data: Dataset, workers: int) -> None:
+    """Find what would fail later: a model that does not fit the data, a batch that does not fit a split.
+
+    Raises:
+        UserError: names the value and what is allowed.
+    """
+    size = batch_size(config, data, workers)
+    if size % workers:
+        raise UserError(f"batch size is {size}; it must be a multiple of the {workers} workers")
+    if size > len(data.train.x):
+        raise UserError(f"batch size is {size}, but the training split has {len(data.train.x)} examples")
+    reg = config.rho.batch_size or size
+    if config.method == "crossreg" and reg > len(data.reg.x):
+        raise UserError(
+            f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
+            "batch size (--batch-size, or rho.batch_size) or hold out more (--reg-share)"
+        )
+    if config.augment != "none" and len(data.input_shape) != 3:
+        raise UserError(f"augment is {config.augment!r}, but {data.name} holds no images; use 'none'")
+    torch.manual_seed(0)
+    model = build_model(config, data).eval()
+    x = _preprocess(data)(torch.from_numpy(data.train.x[:2].copy()))
+    try:
+        with torch.no_grad():
+            output = model(x)
+    except Exception as error:
+        raise UserError(
+            f"model {config.model!r} cannot take {data.name}'s examples of shape {data.input_shape}: {error}"
+        ) from error
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != (2, data.num_outputs):
+        given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UserError(
+            f"model {config.model!r} returns {given} for 2 examples; it must return (2, {data.num_outputs})"
+        )
+
+
+def build_trainer(
+    config: TrainConfig, data: Dataset, device: torch.device, callbacks: list[Callback] | None = None
+) -> Trainer:
+    """Return the training on this process's rank; equal seeds build equal models on every rank."""
+    workers = world_size()
+    size = batch_size(config, data, workers)
+    seed_everything(derive_seed(config.seed, "model"))
+    model = build_model(config, data).to(device)
+    preprocess = _preprocess(data).to(device)
+
+    def batches(split: Split, name: str, rows: int, **options: Any) -> Batches:
+        x, y = torch.from_numpy(split.x), torch.from_numpy(_targets(data, split))
+        return Batches(x, y, rows, preprocess=preprocess, seed=derive_seed(config.seed, name), device=device, **options)
+
+    train = batches(data.train, "train", size, drop_last=True, augment=augmentation(config.augment))
+    evaluation_batch = _EVALUATION_BATCH * workers
+    evaluations = {"test": batches(data.test, "test", evaluation_batch, shuffle=False)}
+    if len(data.reg.x):
+        evaluations["reg"] = batches(data.reg, "reg", evaluation_batch, shuffle=False)
+    loss = as_loss(data.task)
+    regularizer = None
+    if config.method == "crossreg":
+        rho = config.rho
+        regularizer = CrossRegularizer(
+            model,
+            loss,
+            batches(data.reg, "rho", rho.batch_size or size, drop_last=True),
+            rho.interval,
+            rho.samples,
+            lr=rho.lr,
+            temperature=rho.temperature,
+            seed=derive_seed(config.seed, "rho"),
+        )
+    steps = config.steps or config.epochs * len(train)
+    optimizer = _optimizer(config, regularizer.theta if regularizer else list(model.parameters()))
+    return Trainer(
+        model,
+        loss,
+        optimizer,
+        train,
+        regularizer=regularizer,
+        scheduler=_scheduler(config, optimizer, steps),
+        steps=steps,
+        evaluations=evaluations,
+        evaluate_every=max(1, math.ceil(steps / config.evaluations)),
+        evaluate_samples=config.evaluate_samples,
+        final_samples=config.final_samples,
+        log_every=max(1, steps // 300),
+        callbacks=callbacks or (),
+        autocast=_PRECISIONS[config.precision],
+        seed=config.seed,
+    )
+
+
+def about(config: TrainConfig, data: Dataset) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, and what a resumed run compares."""
+    return {
+        "model": config.model,
+        "model_options": dict(config.model_options),
+        "method": config.method,
+        "noise": config.noise.model_dump(),
+        "data": data.fingerprint,
+    }
+
+
+def _preprocess(data: Dataset) -> Preprocess:
+    return Preprocess(torch.from_numpy(data.mean), torch.from_numpy(data.std))
+
+
+def _targets(data: Dataset, split: Split) -> Any:
+    # regression trains in units of the target's spread, so that defaults fit every table
+    if data.task == "classification":
+        return split.y
+    return ((split.y - data.target_mean) / data.target_std).astype("float32")
+
+
+def _optimizer(config: TrainConfig, theta: list[nn.Parameter]) -> torch.optim.Optimizer:
+    o = config.optimizer
+    if o.name == "sgd":
+        return torch.optim.SGD(theta, lr=o.lr, momentum=0.9, weight_decay=o.weight_decay)
+    return torch.optim.AdamW(theta, lr=o.lr, weight_decay=o.weight_decay)
+
+
+def _scheduler(
+    config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    if config.optimizer.schedule == "constant":
+        return None
+    # a function of the total, which is not part of its state: a run resumed with more steps follows the longer curve
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+    )

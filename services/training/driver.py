@@ -1,0 +1,398 @@
+"""One training from start to end, seen from the process the user started.
+
+The driver checks everything that can be checked, opens the MLflow run, starts Ray Train, relays what the workers
+send to the progress bar and to MLflow, and closes the run with figures and the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossreg import metrics
+from crossreg.batches import Preprocess
+from crossreg.calibration import Reliability
+from crossreg.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from crossreg.diagnostics import Diagnosis
+from crossreg.errors import UserError
+from crossreg.export import export_model
+from services.data import Dataset, load_data
+from services.tracking import Tracker, TrackingConfig
+from services.training.assemble import about, batch_size, build_model, check
+from services.training.config import Placement, TrainConfig
+from services.training.progress import Display, Silent
+from services.training.runtime import check_placement, resources_per_worker, start_ray
+from services.training.storage import RunFolder, check_storage, new_name
+
+__all__ = ["Report", "TrainingError", "train"]
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """The training ended without a model; the message says why, and how to go on."""
+
+
+@dataclass
+class Report:
+    """What a finished training hands back.
+
+    Attributes:
+        run_id: MLflow run.
+        test: scores of noise-averaged predictions on the test split.
+        test_scaled: the same after temperature scaling on the regularization split; empty without one.
+        sigma: learned noise scale by layer, the mean where there is one a unit.
+        compute: examples, FLOPs and worker-seconds.
+        checkpoint: path or URI of the last checkpoint file.
+        model_uri: the logged model in MLflow.
+        ui_command: opens the MLflow UI on the run's store.
+        url: page of the run, where MLflow is a server.
+        diagnoses: failure signatures seen, in words.
+    """
+
+    run_id: str
+    test: dict[str, float]
+    test_scaled: dict[str, float]
+    sigma: dict[str, float]
+    compute: dict[str, float]
+    checkpoint: str
+    model_uri: str
+    ui_command: str
+    url: str | None
+    diagnoses: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """An earlier run to go on with.
+
+    Attributes:
+        run_id: its MLflow run.
+        folder: its files.
+    """
+
+    run_id: str
+    folder: RunFolder
+
+
+def train(
+    config: TrainConfig,
+    placement: Placement,
+    tracking: TrackingConfig,
+    *,
+    resume: Resume | None = None,
+    start_from: str | None = None,
+    display: Display | None = None,
+) -> Report:
+    """Train, track and log one model.
+
+    Args:
+        config: what to train.
+        placement: where.
+        tracking: which MLflow.
+        resume: an earlier run to continue; its configuration must be `config` but for the number of steps.
+        start_from: a checkpoint of the same model and data to start a new run from.
+        display: shows progress.
+
+    Raises:
+        UserError: something given is wrong; found before anything is written.
+        TrainingError: training started and did not end well.
+    """
+    display = display or Silent()
+    check_placement(placement)
+    storage_path = check_storage(placement.storage_path)
+    display.phase(f"loading {config.data.name}")
+    data = load_data(config.data)
+    check(config, data, placement.workers)
+    if start_from is not None:
+        load_checkpoint(start_from, **about(config, data))
+        start_from = str(Path(start_from).resolve())
+    display.phase("starting Ray")
+    start_ray(placement)
+    run_name = f"{config.method}-s{config.seed}"
+    folder = resume.folder if resume else RunFolder(storage_path, new_name(f"{_slug(config)}-{run_name}"))
+    display.phase("opening the MLflow run")
+    tracker = Tracker.start(
+        tracking,
+        experiment=_slug(config),
+        run_name=run_name,
+        params=_params(config, placement, data),
+        tags={
+            "method": config.method,
+            "seed": str(config.seed),
+            "kind": "train",
+            "world_size": str(placement.workers),
+            "data.fingerprint": data.fingerprint,
+            "crossreg.storage": folder.location,
+            "crossreg.config": config.model_dump_json(),
+        },
+        spool_dir=folder.spool,
+        resume_run_id=resume.run_id if resume else None,
+        verbose=placement.verbose,
+    )
+    with _closing(tracker):
+        tracker.set_note(_note(config, data))
+        display.phase("starting the workers")
+        outcome, diagnoses, checkpoint = _fit(config, placement, data, folder, tracker, start_from, display)
+        display.phase("writing figures and the model")
+        model_uri = _finish(config, data, outcome, checkpoint, tracker)
+    return Report(
+        run_id=tracker.run_id,
+        test=outcome["test"],
+        test_scaled=outcome.get("test_scaled", {}),
+        sigma=outcome["sigma"],
+        compute=outcome["compute"],
+        checkpoint=f"{checkpoint}/{CHECKPOINT_FILE}",
+        model_uri=model_uri,
+        ui_command=tracker.ui_command,
+        url=tracker.url,
+        diagnoses=diagnoses,
+    )
+
+
+@contextmanager
+def _closing(tracker: Tracker) -> Iterator[None]:
+    """End the MLflow run with the right status, whatever happens."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tracker.finish("KILLED")
+        raise
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+def _fit(
+    config: TrainConfig,
+    placement: Placement,
+    data: Dataset,
+    folder: RunFolder,
+    tracker: Tracker,
+    start_from: str | None,
+    display: Display,
+) -> tuple[dict[str, Any], list[str], str]:
+    """Run Ray Train; return the outcome, the diagnoses and where the last checkpoint is."""
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from services.training.mailbox import Mailbox
+    from services.training.worker import train_worker
+
+    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    steps = config.steps or config.epochs * (len(data.train) // batch_size(config, data, placement.workers))
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "data": ray.put(data),
+            "mailbox": mailbox,
+            "gpu": placement.gpu,
+            "checkpoint_every": placement.checkpoint_every or min(max(50, steps // 10), 1000),
+            "start_from": start_from,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=placement.gpu,
+            resources_per_worker=resources_per_worker(placement),
+        ),
+        run_config=ray.train.RunConfig(
+            name=folder.name,
+            storage_path=folder.storage_path,
+            failure_config=ray.train.FailureConfig(max_failures=placement.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    relay = Relay(mailbox, tracker, display)
+    relay.start()
+    try:
+        result = trainer.fit()
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"training failed: {_reason(error)}; see --verbose, and continue with --resume {tracker.run_id}"
+        ) from error
+    finally:
+        relay.stop()
+    if relay.error is not None:
+        raise UserError(relay.error)
+    if relay.outcome is None or result.checkpoint is None:
+        raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
+    return relay.outcome, relay.diagnoses, result.checkpoint.path
+
+
+class Relay(threading.Thread):
+    """Fetches the workers' messages and passes them on, until stopped.
+
+    Attributes:
+        outcome: what rank 0 sent at its end.
+        error: a user's mistake that only a worker could find.
+        diagnoses: failure signatures, in words.
+    """
+
+    def __init__(self, mailbox: Any, tracker: Tracker, display: Display) -> None:
+        super().__init__(name="crossreg-relay", daemon=True)
+        self.outcome: dict[str, Any] | None = None
+        self.error: str | None = None
+        self.diagnoses: list[str] = []
+        self._mailbox, self._tracker, self._display = mailbox, tracker, display
+        self._stopping = threading.Event()
+        self._starts = 0
+        self._throughput = Throughput()
+
+    def run(self) -> None:
+        """Relay until stopped, then once more."""
+        import ray
+
+        while True:
+            last = self._stopping.is_set()
+            try:
+                messages = ray.get(self._mailbox.drain.remote(0 if last else 0.5), timeout=10)
+            except Exception as error:  # the cluster is going down; fit() says why
+                if not last:
+                    _log.debug("mailbox: %s", error)
+                    time.sleep(0.5)
+                messages = []
+            for message in messages:
+                getattr(self, f"_on_{message['kind']}")(message)
+            if last:
+                return
+
+    def stop(self) -> None:
+        """Relay what has arrived and end the thread."""
+        self._stopping.set()
+        self.join(timeout=30)
+
+    def _on_start(self, message: dict[str, Any]) -> None:
+        self._starts += 1
+        if self._starts > 1:
+            self._display.note(f"a worker was lost; training goes on from step {message['step']}")
+        self._display.start(message["step"], message["num_steps"])
+        self._throughput = Throughput()
+
+    def _on_metrics(self, message: dict[str, Any]) -> None:
+        self._tracker.record(message["values"], message["step"], message["timestamp"])
+        self._display.update(message["step"], message["values"])
+
+    def _on_progress(self, message: dict[str, Any]) -> None:
+        rate = self._throughput.rate(message["time"], message["examples"])
+        values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
+        self._display.update(message["step"], values)
+
+    def _on_diagnosis(self, message: dict[str, Any]) -> None:
+        text = str(Diagnosis(**message["diagnosis"]))
+        self.diagnoses.append(text)
+        self._display.note(text)
+        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
+
+    def _on_error(self, message: dict[str, Any]) -> None:
+        self.error = message["message"]
+
+    def _on_end(self, message: dict[str, Any]) -> None:
+        self.outcome = message["outcome"]
+        scaled = self.outcome.get("test_scaled")
+        if scaled:
+            self._tracker.record(metrics.scores("test_scaled", scaled), message["step"])
+
+
+class Throughput:
+    """Examples a second over the last few messages."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def rate(self, now: float, examples: int) -> float | None:
+        """Return the rate since the first message, or None at the first."""
+        if self._first is None:
+            self._first = (now, examples)
+            return None
+        seconds = now - self._first[0]
+        return (examples - self._first[1]) / seconds if seconds > 0 else None
+
+
+def _finish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpoint: str, tracker: Tracker) -> str:
+    """Draw the figures, log the model and return its URI."""
+    import ray.train
+
+    from services.tracking import figures
+
+    history = tracker.history()
+    if outcome["sigma"]:
+        tracker.figure("sigma_trajectories", figures.sigma_trajectories(history, f"{data.name}, {config.model}"))
+    tracker.figure("losses", figures.losses(history))
+    if "reliability" in outcome:
+        tracker.figure("reliability", figures.reliability(_reliability(outcome["reliability"])))
+    tracker.artifact_json(outcome, "outcome.json")
+    with tempfile.TemporaryDirectory() as folder:
+        with ray.train.Checkpoint(checkpoint).as_directory() as local:
+            state = load_checkpoint(local)
+        model = build_model(config, data)
+        model.load_state_dict(state["model"])
+        target = None
+        if data.target_mean is not None and data.target_std is not None:
+            target = (data.target_mean.tolist(), data.target_std.tolist())
+        noise = config.noise.model_dump() if config.method == "crossreg" else None
+        export_model(
+            model,
+            Preprocess(torch.from_numpy(data.mean), torch.from_numpy(data.std)),
+            folder,
+            name=config.model,
+            input_shape=data.input_shape,
+            num_outputs=data.num_outputs,
+            options=config.model_options,
+            noise=noise,
+            task=data.task,
+            classes=data.classes,
+            target=target,
+        )
+        return tracker.log_model(Path(folder), data.test.x[:2].copy())
+
+
+def _reliability(plain: dict[str, Any]) -> Reliability:
+    columns = (torch.tensor(plain[name]) for name in ("confidence", "accuracy", "count", "edges"))
+    return Reliability(*columns, ece=plain["ece"])
+
+
+def _params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
+    splits = {name: len(split) for name, split in (("train", data.train), ("reg", data.reg), ("test", data.test))}
+    return {
+        **config.model_dump(mode="json"),
+        "batch_size": batch_size(config, data, placement.workers),
+        "workers": placement.workers,
+        "num_examples": splits,
+    }
+
+
+def _note(config: TrainConfig, data: Dataset) -> str:
+    return (
+        f"**{config.method}** training of `{config.model}` on `{data.name}` "
+        f"({len(data.train):,} train, {len(data.reg):,} reg, {len(data.test):,} test examples), seed {config.seed}.\n\n"
+        f"    {' '.join(['crossreg', *sys.argv[1:]])}"
+    )
+
+
+def _slug(config: TrainConfig) -> str:
+    """Return the experiment's name, `<data>-<model>`, free of path separators."""
+    model = config.model.replace(":", "_")
+    return f"{Path(config.data.name).stem}-{model}".replace("/", "_")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause that a person can act on, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,105 @@
+"""What a person sees while a training runs: one progress bar."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from crossreg import metrics
+
+__all__ = ["Bar", "Display", "Silent"]
+
+
+class Display(Protocol):
+    """Where a training shows what it does."""
+
+    def phase(self, text: str) -> None:
+        """Say what is being prepared or finished."""
+
+    def note(self, text: str) -> None:
+        """Say something that should stay on the screen."""
+
+    def start(self, step: int, num_steps: int) -> None:
+        """Say from where training goes to where."""
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Show a step and the latest metrics."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def phase(self, text: str) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+    def start(self, step: int, num_steps: int) -> None:
+        """Show nothing."""
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Show nothing."""
+
+
+class Bar:
+    """One line on the console: steps, loss, accuracy, sigma range, throughput and time left. A context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._latest: dict[str, float] = {}
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("starting", total=None, detail="")
+
+    def __enter__(self) -> Bar:
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop drawing; the last state stays."""
+        self._progress.stop()
+
+    def phase(self, text: str) -> None:
+        """Show what is being prepared or finished in place of the step."""
+        self._progress.update(self._task, description=text)
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, highlight=False)
+
+    def start(self, step: int, num_steps: int) -> None:
+        """Show the bar of a fresh or resumed training."""
+        self._progress.reset(self._task, total=num_steps, completed=step, description="training", detail="")
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Move the bar and show the latest metrics."""
+        self._latest |= values
+        self._progress.update(self._task, completed=step, detail=describe(step, self._latest))
+
+
+def describe(step: int, latest: dict[str, Any]) -> str:
+    """Return the latest metrics in the width of a console."""
+    parts = [f"step {step}"]
+    if "train/loss" in latest:
+        parts.append(f"loss {latest['train/loss']:.3f}")
+    if "test/accuracy" in latest:
+        parts.append(f"test acc {latest['test/accuracy']:.1%}")
+    elif "train/accuracy" in latest:
+        parts.append(f"acc {latest['train/accuracy']:.1%}")
+    sigma = [value for key, value in latest.items() if key.startswith("sigma/")]
+    if sigma:
+        parts.append(f"σ {min(sigma):.2g}–{max(sigma):.2g}")
+    if metrics.PERFORMANCE_EXAMPLES_PER_SECOND in latest:
+        parts.append(f"{latest[metrics.PERFORMANCE_EXAMPLES_PER_SECOND]:,.0f} ex/s")
+    return "  ".join(parts)

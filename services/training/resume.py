@@ -1,0 +1,29 @@
+"""Finding an earlier run by its MLflow id: its configuration and its files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from crossreg.errors import UserError
+from services.tracking import TrackingConfig, check_uri, default_uri, store
+from services.tracking.resume import existing_run
+from services.training.driver import Resume
+from services.training.storage import RunFolder
+
+__all__ = ["find_run"]
+
+
+def find_run(tracking: TrackingConfig, run_id: str) -> tuple[Resume, dict[str, Any]]:
+    """Return the run to go on with and the configuration it was started with.
+
+    Raises:
+        UserError: no such run, or one that `crossreg train` did not make.
+    """
+    uri = check_uri(tracking.uri or default_uri())
+    client = store.connect(uri)
+    with store.asking(uri, f"look up run {run_id!r}"):
+        tags = existing_run(client, uri, run_id).data.tags
+    if "crossreg.config" not in tags:
+        raise UserError(f"run {run_id!r} was not made by `crossreg train`; it carries no configuration to resume")
+    return Resume(run_id, RunFolder.at(tags["crossreg.storage"])), json.loads(tags["crossreg.config"])

@@ -1,0 +1,83 @@
+"""Joining a Ray cluster, or starting the embedded one, with a quiet console."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from crossreg.errors import UserError
+from services.training.config import Placement
+
+__all__ = ["available_cpus", "check_placement", "resources_per_worker", "start_ray"]
+
+# set before Ray is first imported; a value the user has set wins
+_ENVIRONMENT = {
+    # under `uv run`, Ray would have every worker build an environment of its own
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # a report, a failure and the end of training are noticed at the controller's next poll (2 s by default)
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    # one warning a worker about accelerator variables that this project does not use
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def available_cpus() -> int:
+    """Return the CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_placement(placement: Placement) -> None:
+    """Check what can be checked before Ray starts.
+
+    Raises:
+        UserError: more workers than CPUs (on one machine), no GPU where one is asked for, an unwritable storage path.
+    """
+    if "RAY_ADDRESS" not in os.environ and placement.workers > available_cpus():
+        raise UserError(
+            f"workers is {placement.workers}, but this machine has {available_cpus()} CPUs; use at most that many, or "
+            "join a cluster with RAY_ADDRESS"
+        )
+    if placement.gpu and "RAY_ADDRESS" not in os.environ:
+        import torch
+
+        found = torch.cuda.device_count()
+        if found < placement.workers:
+            raise UserError(f"--gpu with {placement.workers} workers needs as many GPUs; this machine has {found}")
+
+
+def start_ray(placement: Placement) -> dict[str, float]:
+    """Connect to the cluster of `RAY_ADDRESS`, or start one inside this process; return its resources.
+
+    Raises:
+        UserError: the cluster cannot be reached, or is smaller than the placement.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS", "local")
+        options: dict[str, Any] = {"num_cpus": available_cpus()} if address == "local" else {}
+        if not placement.verbose:
+            options |= {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"cannot join the Ray cluster at {address!r}: {error}") from error
+    resources: dict[str, float] = ray.cluster_resources()
+    needed = "GPU" if placement.gpu else "CPU"
+    if resources.get(needed, 0) < placement.workers:
+        raise UserError(
+            f"workers is {placement.workers}, but the cluster has {resources.get(needed, 0):g} {needed}s; use fewer"
+        )
+    return resources
+
+
+def resources_per_worker(placement: Placement) -> dict[str, float]:
+    """Return what each worker reserves: on one machine an equal share of its CPUs, on a cluster one CPU."""
+    if "RAY_ADDRESS" in os.environ:
+        return {"CPU": 1}
+    return {"CPU": max(1, available_cpus() // placement.workers)}

@@ -1,0 +1,168 @@
+"""What runs in every Ray Train worker: assemble the training, restore it, report, fit."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import ray.train
+import torch
+
+from crossreg import calibration
+from crossreg.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.diagnostics import Diagnosis, Diagnostics
+from crossreg.distributed import rank
+from crossreg.errors import UserError
+from crossreg.noise import sigmas
+from crossreg.training import Callback, Trainer
+from services.data import Dataset
+from services.training.assemble import about, build_trainer
+from services.training.config import TrainConfig
+
+__all__ = ["train_worker"]
+
+_FLUSH_SECONDS = 0.3
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Train on this worker; rank 0 tells the driver's mailbox what happens.
+
+    Args:
+        settings: `config` (TrainConfig as plain values), `data` (object reference of the Dataset), `mailbox`
+            (actor handle), `checkpoint_every` (steps), `start_from` (path of a checkpoint or None).
+    """
+    mailbox = settings["mailbox"]
+    try:
+        _train(settings, mailbox)
+    except UserError as error:
+        # a retry would end the same way, so this is told to the driver instead of failing the worker
+        if rank() == 0:
+            ray.get(mailbox.push.remote([{"kind": "error", "message": str(error)}]))
+
+
+def _train(settings: dict[str, Any], mailbox: Any) -> None:
+    config = TrainConfig.model_validate(settings["config"])
+    data: Dataset = ray.get(settings["data"])
+    device = torch.device("cuda", torch.cuda.current_device()) if settings["gpu"] else torch.device("cpu")
+    described = about(config, data)
+    callbacks: list[Callback] = [ReportCheckpoint(settings["checkpoint_every"], described)]
+    if rank() == 0:
+        callbacks[:0] = [ReportMetrics(mailbox), ReportDiagnoses(mailbox)]
+    trainer = build_trainer(config, data, device, callbacks)
+    _restore(trainer, settings["start_from"], described)
+    trainer.fit()
+
+
+def _restore(trainer: Trainer, start_from: str | None, described: dict[str, Any]) -> None:
+    """Continue from the run's own last checkpoint, else from the one the user named, else start."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as directory:
+            trainer.load_state_dict(load_checkpoint(directory, **described))
+    elif start_from is not None:
+        trainer.load_state_dict(load_checkpoint(start_from, **described))
+
+
+class ReportCheckpoint(Callback):
+    """Hands Ray Train a checkpoint every so many steps; a report is a barrier over the workers."""
+
+    def __init__(self, every: int, described: dict[str, Any]) -> None:
+        self.every, self.described = every, described
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Report where it is due, and after the last step."""
+        if trainer.step % self.every and trainer.step != trainer.num_steps:
+            return
+        state = trainer.state_dict()
+        if rank() != 0:
+            ray.train.report({"step": trainer.step})
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            save_checkpoint(state, directory, **self.described)
+            ray.train.report({"step": trainer.step}, checkpoint=ray.train.Checkpoint.from_directory(directory))
+
+
+class ReportMetrics(Callback):
+    """Sends rank 0's metrics and progress to the driver, a batch at a time and without waiting."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+        self.messages: list[dict[str, Any]] = []
+        self.sent = 0.0
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Say where the training starts, after a recovery again."""
+        self._send([{"kind": "start", "step": trainer.step, "num_steps": trainer.num_steps}])
+
+    def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
+        """Keep metrics with the time at which they came up."""
+        self.messages.append(
+            {
+                "kind": "metrics",
+                "step": trainer.step,
+                "timestamp": time.time_ns() // 1_000_000,
+                "values": values,
+            }
+        )
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Send what has gathered, a few times a second."""
+        if time.monotonic() - self.sent >= _FLUSH_SECONDS:
+            progress = {
+                "kind": "progress",
+                "step": trainer.step,
+                "time": time.monotonic(),
+                "examples": trainer.step * trainer.train.batch_size,
+            }
+            self._send([*self.messages, progress])
+            self.messages = []
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Send the rest and the outcome, and wait until they arrived."""
+        ray.get(self._send([*self.messages, {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}]))
+        self.messages = []
+
+    def _send(self, messages: list[dict[str, Any]]) -> Any:
+        self.sent = time.monotonic()
+        return self.mailbox.push.remote(messages)
+
+
+class ReportDiagnoses(Diagnostics):
+    """Sends each failure signature to the driver as it is seen."""
+
+    def __init__(self, mailbox: Any) -> None:
+        super().__init__()
+        self.mailbox = mailbox
+
+    def report(self, diagnosis: Diagnosis) -> None:
+        """Send the diagnosis; the driver shows and records it."""
+        self.mailbox.push.remote([{"kind": "diagnosis", "diagnosis": asdict(diagnosis)}])
+
+
+def _outcome(trainer: Trainer) -> dict[str, Any]:
+    """Return the scores that count, what they say of calibration, and the learned sigma, as plain values."""
+    assert trainer.ledger is not None
+    test = trainer.evaluated["test"]
+    outcome: dict[str, Any] = {
+        "test": dict(test.scores),
+        "sigma": {name: float(value.mean()) for name, value in sigmas(trainer.model).items()},
+        "compute": {key.partition("/")[2]: value for key, value in trainer.ledger.as_metrics().items()},
+    }
+    if "accuracy" in test.scores:
+        bins = calibration.reliability(test.mean, test.targets)
+        outcome["reliability"] = {
+            name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count", "edges")
+        } | {"ece": bins.ece}
+    if "accuracy" in test.scores and "reg" in trainer.evaluated:
+        reg = trainer.evaluated["reg"]
+        scale = calibration.fit_temperature(_log(reg.mean), reg.targets)
+        scaled = calibration.score(calibration.apply_temperature(_log(test.mean), scale), test.targets)
+        outcome["test_scaled"] = scaled.as_dict() | {"temperature": scale}
+    return outcome
+
+
+def _log(probabilities: torch.Tensor) -> torch.Tensor:
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

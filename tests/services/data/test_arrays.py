@@ -1,0 +1,172 @@
+"""NumPy files: shapes, dtypes, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crossreg.errors import UserError
+from services.data import DataConfig, load_data
+from services.data.arrays import load_arrays
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 3))
+Y = np.arange(40) % 2
+
+
+def test_own_test_split_is_kept_in_order(npz):
+    data = load_data(DataConfig(name=npz(x=X, y=Y, x_test=X[:7] + 100, y_test=Y[:7])))
+    np.testing.assert_array_equal(data.test.x, (X[:7] + 100).astype(np.float32))
+    np.testing.assert_array_equal(data.test.y, Y[:7])
+    assert len(data.train) + len(data.reg) == 40
+
+
+def test_npy_files_side_by_side_are_like_an_npz(tmp_path, npz):
+    for name, array in {"x": X, "y": Y, "x_test": X[:9], "y_test": Y[:9]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    from_npy = load_data(DataConfig(name=str(tmp_path / "x.npy")))
+    from_npz = load_data(DataConfig(name=npz(x=X, y=Y, x_test=X[:9], y_test=Y[:9])))
+    assert from_npy.fingerprint == from_npz.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ((40, 5, 6), np.uint8, ((1, 5, 6), np.uint8)),
+        ((40, 5, 6, 3), np.uint8, ((3, 5, 6), np.uint8)),
+        ((40, 3, 5, 6), np.uint8, ((3, 5, 6), np.uint8)),
+        ((40, 3, 5, 3), np.uint8, ((3, 5, 3), np.uint8)),
+        ((40, 4), np.uint8, ((4,), np.float32)),
+        ((40,), np.float64, ((1,), np.float32)),
+        ((40, 5, 6, 3), np.float32, ((5, 6, 3), np.float32)),
+        ((40, 2), np.int64, ((2,), np.float32)),
+        ((40, 2), bool, ((2,), np.float32)),
+    ],
+)
+def test_shapes_and_dtypes(tmp_path, npz, shape, dtype, expected):
+    raw = load_arrays_from(npz(x=np.ones(shape, dtype), y=Y))
+    assert (raw.x.shape[1:], raw.x.dtype) == expected
+
+
+def load_arrays_from(path):
+    from pathlib import Path
+
+    return load_arrays(Path(path))
+
+
+def test_channels_last_images_keep_their_pixels(npz):
+    x = RNG.integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(load_arrays_from(npz(x=x, y=Y)).x, np.moveaxis(x, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "codes"),
+    [
+        (np.array([5, 10, 2, 5] * 10), ("2", "5", "10"), [1, 2, 0, 1]),
+        (np.array(["b", "a", "c", "b"] * 10), ("a", "b", "c"), [1, 0, 2, 1]),
+        (np.array([True, False, True, True] * 10), ("False", "True"), [1, 0, 1, 1]),
+        (np.array([[1], [0], [1], [0]] * 10), ("0", "1"), [1, 0, 1, 0]),
+    ],
+)
+def test_labels_become_indices(npz, y, classes, codes):
+    raw = load_arrays_from(npz(x=X, y=y))
+    assert raw.classes == classes
+    assert raw.y[:4].tolist() == codes
+    assert raw.y.dtype == np.int64
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 1), (40, 2)])
+def test_float_targets_are_regression(npz, shape):
+    raw = load_arrays_from(npz(x=X, y=RNG.normal(size=shape)))
+    assert raw.classes == ()
+    assert (raw.y.dtype, raw.y.shape) == (np.float32, (40, shape[1] if len(shape) > 1 else 1))
+
+
+def with_value(array, index, value):
+    array = array.astype(float)
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"x": X, "labels": Y},
+            "no array 'y'; needed are x and y, optional x_test and y_test; found labels, x",
+        ),
+        ({"a": X}, "no array 'x'"),
+        ({"x": X, "y": Y, "x_test": X}, "x_test and y_test come together or not at all; found x, x_test, y"),
+        ({"x": X, "y": Y[:39]}, "x has 40 rows and y has 39"),
+        ({"x": X, "y": Y, "x_test": X[:5], "y_test": Y[:4]}, "x_test has 5 rows and y_test has 4"),
+        (
+            {"x": X, "y": Y, "x_test": X[:5, :2], "y_test": Y[:5]},
+            "x_test is float32 (2,), but of x it is float32 (3,)",
+        ),
+        ({"x": X, "y": Y, "x_test": X[:5], "y_test": Y[:5] + 1}, "class '2' is in the test split"),
+        ({"x": X, "y": Y, "x_test": X[:5], "y_test": X[:5, 0]}, "y is int64 and y_test is float64"),
+        ({"x": X, "y": X[:, :2], "x_test": X[:5], "y_test": X[:5]}, "y_test has shape (5, 3), y has (40, 2)"),
+        ({"x": X[:0], "y": Y[:0]}, "x is empty, shape (0, 3)"),
+        ({"x": X[:, :0], "y": Y}, "x is empty, shape (40, 0)"),
+        ({"x": with_value(X, (7, 2), np.nan), "y": Y}, "x[7, 2] is nan (1 such"),
+        ({"x": with_value(X, (7, 2), 1e300), "y": Y}, "x[7, 2] is inf"),
+        ({"x": X, "y": with_value(Y, 5, -np.inf)}, "y[5, 0] is -inf"),
+        ({"x": X, "y": Y, "x_test": with_value(X, (1, 1), np.nan), "y_test": Y}, "x_test[1, 1] is nan"),
+        ({"x": X, "y": np.zeros(40, int)}, "'0' is the only class"),
+        ({"x": X, "y": np.eye(2, dtype=int)[Y]}, "y has shape (40, 2); classes are [N]"),
+        ({"x": X, "y": X[:, :, None]}, "y has shape (40, 3, 1)"),
+        ({"x": X.astype(complex), "y": Y}, "x has dtype complex128"),
+        ({"x": X.astype(str), "y": Y}, "x has dtype <U"),
+        ({"x": X, "y": Y.astype(complex)}, "y has dtype complex128"),
+        ({"x": np.array(1.0), "y": Y}, "x is a single number"),
+        ({"x": X, "y": np.array(["a", None] * 20, dtype=object)}, "y: holds Python objects"),
+    ],
+)
+def test_what_is_refused(npz, arrays, message):
+    path = npz(**arrays)
+    with pytest.raises(UserError) as error:
+        load_data(DataConfig(name=path))
+    assert message in str(error.value)
+    assert "data.npz" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 10, 300])
+def test_a_truncated_file_is_refused(tmp_path, npz, size):
+    path = tmp_path / "data.npz"
+    npz(x=X, y=Y)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"data\.npz: (cannot be read|holds Python objects or is no NumPy file)"):
+        load_data(DataConfig(name=str(path)))
+
+
+def test_a_changed_byte_is_refused(tmp_path, npz):
+    path = tmp_path / "data.npz"
+    npz(x=X, y=Y)
+    content = bytearray(path.read_bytes())
+    content[400] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.npz: x: cannot be read"):
+        load_data(DataConfig(name=str(path)))
+
+
+def test_npy_needs_its_neighbour_and_its_name(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "images.npy", X)
+    with pytest.raises(UserError, match=r"no array 'y'.*found x$"):
+        load_data(DataConfig(name=str(tmp_path / "x.npy")))
+    with pytest.raises(UserError, match=r"images\.npy: an array file must be named x\.npy"):
+        load_data(DataConfig(name=str(tmp_path / "images.npy")))
+
+
+def test_a_pickle_is_never_opened(tmp_path):
+    ran = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self):
+            return (ran.mkdir, ())
+
+    np.save(tmp_path / "x.npy", np.array([Payload()], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "y.npy", Y)
+    with pytest.raises(UserError, match=r"x\.npy: holds Python objects"):
+        load_data(DataConfig(name=str(tmp_path / "x.npy")))
+    assert not ran.exists()
