@@ -75,6 +75,8 @@ def run(
     splits = load_data(DataConfig(**data, seed=seed))
     torch.manual_seed(seed)
     model = build(model_name, input_shape=splits.input_shape, num_outputs=splits.num_outputs)
+    if len(splits.input_shape) == 3:
+        model = model.to(memory_format=torch.channels_last)
     preprocess = Preprocess(torch.from_numpy(splits.mean), torch.from_numpy(splits.std))
 
     def batches(split: Any, size: int, shuffle: bool) -> Batches:
@@ -111,8 +113,8 @@ def run(
     )
     trainer.fit()
     loss = Classification()
-    test = evaluate(model, loss, batches(splits.test, 500, False), 16)
-    reg_scores = evaluate(model, loss, batches(splits.reg, 500, False), 16)
+    test = evaluate(model, loss, batches(splits.test, 500, False), setting["draws"])
+    reg_scores = evaluate(model, loss, batches(splits.reg, 500, False), setting["draws"])
     scaled_by = calibration.fit_temperature(reg_scores.mean.log().clamp_min(-80), reg_scores.targets)
     scaled = calibration.score(calibration.apply_temperature(test.mean.log().clamp_min(-80), scaled_by), test.targets)
     found = [float(v.mean()) for v in sigmas(model).values()] if s["noise"] else []
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--model", default="mlp")
     parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--draws", type=int, default=16, help="noise draws of the final evaluation")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--interval", type=int, default=30, help="r of every setting that does not vary it")
@@ -170,9 +173,11 @@ def main() -> None:
     rows = []
     # a fresh process a run: a variation patches the library in its own process only
     with ProcessPoolExecutor(a.processes, max_tasks_per_child=1) as pool:
-        BASE["interval"] = a.interval
+        BASE.update(interval=a.interval, draws=a.draws)
         jobs = [
-            pool.submit(run, data, a.model, a.epochs, n, {**BASE, **VARIATIONS[n]}, seed) for n in chosen for seed in range(a.seeds)
+            pool.submit(run, data, a.model, a.epochs, n, {**BASE, **VARIATIONS[n]}, seed)
+            for n in chosen
+            for seed in range(a.seeds)
         ]
         for job in as_completed(jobs):
             rows.append(job.result())

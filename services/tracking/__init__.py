@@ -1,0 +1,30 @@
+"""Tracking in MLflow: one run, one writer (the driver), nothing lost when the server goes away.
+
+Importing this package loads neither mlflow nor matplotlib.
+"""
+
+from __future__ import annotations
+
+from services.tracking.config import TrackingConfig
+from services.tracking.resume import SavedRun, saved_run
+from services.tracking.spool import History
+from services.tracking.sync import SyncReport, sync
+from services.tracking.tracker import Status, Tracker
+from services.tracking.ui import serve_ui
+from services.tracking.uri import check_uri, default_uri, redact, ui_command
+
+__all__ = [
+    "History",
+    "SavedRun",
+    "Status",
+    "SyncReport",
+    "Tracker",
+    "TrackingConfig",
+    "check_uri",
+    "default_uri",
+    "redact",
+    "saved_run",
+    "serve_ui",
+    "sync",
+    "ui_command",
+]

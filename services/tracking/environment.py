@@ -1,0 +1,49 @@
+"""Where and with what a run was made, as tags: commit, versions, machine. Nothing that names the host."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+__all__ = ["environment_tags"]
+
+_PACKAGES = ("crossreg", "torch", "torchvision", "ray", "mlflow", "numpy")
+
+
+def environment_tags(directory: Path | None = None) -> dict[str, str]:
+    """Return the tags of this process: `git.sha`, `git.dirty`, `version.torch`, `platform.system`, ...
+
+    Args:
+        directory: whose git commit to note; None is the working directory. Outside a checkout there are no
+            git tags.
+    """
+    tags = _git(directory or Path.cwd())
+    tags["version.python"] = platform.python_version()
+    for package in _PACKAGES:
+        try:
+            # Read from the package's metadata: importing torch or ray only to ask takes seconds.
+            tags[f"version.{package}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    tags["platform.system"] = f"{platform.system()} {platform.release()}"
+    tags["platform.machine"] = platform.machine()
+    affinity = getattr(os, "sched_getaffinity", None)
+    tags["platform.cpu_count"] = str(len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return tags
+
+
+def _git(directory: Path) -> dict[str, str]:
+    def ask(*arguments: str) -> str:
+        # Without optional locks git never writes to a checkout that somebody else is working in.
+        command = ["git", "--no-optional-locks", "-C", str(directory), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        sha = ask("rev-parse", "HEAD")
+        dirty = bool(ask("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"git.sha": sha, "git.dirty": str(dirty).lower(), "mlflow.source.git.commit": sha}

@@ -1,0 +1,57 @@
+"""A nested configuration as MLflow parameters."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+
+from services.tracking.uri import redact
+
+__all__ = ["MAX_TAG", "clip", "flatten", "split_changed"]
+
+MAX_PARAM = 6000
+MAX_TAG = 8000
+
+
+def clip(text: str, limit: int) -> str:
+    """Cut a text to a limit of characters; the end shows that it was cut."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str, str]:
+    """Return a nested configuration as `{"data.name": "cifar10", ...}`: dotted names, clipped text values.
+
+    Lists become JSON; secrets inside URIs are hidden.
+    """
+    if isinstance(config, BaseModel):
+        config = config.model_dump(mode="json")
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = prefix + re.sub(r"[^\w.\- :]", "_", str(key))
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name[:250]] = clip(redact(_text(value)), MAX_PARAM)
+    return flat
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, list | tuple | Mapping):
+        return json.dumps(value, default=str)
+    return str(value)
+
+
+def split_changed(params: dict[str, str], recorded: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return `(new, changed)` against what a run has recorded: MLflow refuses to change a parameter."""
+    new = {key: value for key, value in params.items() if key not in recorded}
+    changed = {key: value for key, value in params.items() if recorded.get(key, value) != value}
+    return new, changed

@@ -1,0 +1,93 @@
+"""Which run a spool folder belongs to, and catching up with what the store knows of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crossreg.errors import UserError
+from services.tracking.spool import Spool, replace_file
+from services.tracking.uri import redact
+
+__all__ = ["SavedRun", "catch_up", "existing_run", "last_steps", "saved_run"]
+
+
+class SavedRun(BaseModel):
+    """The `run.json` of a spool folder.
+
+    Attributes:
+        uri: the tracking URI without credentials.
+        run_id: the MLflow run.
+        experiment_id: its experiment.
+        name: the run's name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    uri: str
+    run_id: str
+    experiment_id: str
+    name: str = ""
+
+    def save(self, directory: Path) -> None:
+        """Write it into a spool folder."""
+        replace_file(directory / "run.json", json.dumps(self.model_dump(), indent=1).encode())
+
+
+def saved_run(directory: Path) -> SavedRun | None:
+    """Return the run that a spool folder belongs to, None for a folder that has none.
+
+    Raises:
+        UserError: the folder's `run.json` is damaged.
+    """
+    path = directory / "run.json"
+    try:
+        return SavedRun.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not a run record ({error.error_count()} problems); remove it to start afresh."
+        ) from None
+
+
+def existing_run(client: Any, uri: str, run_id: str) -> Any:
+    """Return the run from the store.
+
+    Raises:
+        UserError: there is no such run, or it was deleted.
+    """
+    try:
+        run = client.get_run(run_id)
+    except Exception as error:
+        if getattr(error, "error_code", "") not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"no run {run_id!r} at {redact(uri)!r}; check the tracking URI, or start a new run.") from None
+    if run.info.lifecycle_stage != "active":
+        raise UserError(f"run {run_id!r} was deleted; `mlflow runs restore --run-id {run_id}` brings it back.")
+    return run
+
+
+def last_steps(run: Any) -> dict[str, int]:
+    """Return the store's last step of every metric of a run."""
+    # RunData.metrics has values only; the alternative, get_metric_history of every key, loads the whole run.
+    return {metric.key: metric.step for metric in run.data._metric_objs}
+
+
+def catch_up(client: Any, run_id: str, spool: Spool, known: Mapping[str, int]) -> None:
+    """Copy into the spool the points that only the store has.
+
+    With the spool file gone (another machine), this rebuilds both the high-water marks and the history. The
+    copies keep their timestamps, so nothing is doubled.
+    """
+    marks = spool.marks
+    for key, last in known.items():
+        mark = marks.get(key)
+        if mark is not None and mark >= last:
+            continue
+        for point in sorted(client.get_metric_history(run_id, key), key=lambda point: point.step):
+            spool.append_metrics({key: point.value}, point.step, point.timestamp)

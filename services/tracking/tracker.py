@@ -1,0 +1,197 @@
+"""One MLflow run, written by the driver alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from services.tracking import store
+from services.tracking.config import TrackingConfig
+from services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
+from services.tracking.outbox import Outbox
+from services.tracking.params import MAX_TAG, clip
+from services.tracking.spool import History, now_ms
+from services.tracking.system import PREFIX, SystemSampler
+from services.tracking.uploader import Uploader
+from services.tracking.uri import WORKFLOW, check_uri, default_uri, redact, ui_command, without_credentials
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+__all__ = ["Status", "Tracker"]
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Records one run: every call but `log_model` writes to disk and returns; a thread sends it on.
+
+    Made by `Tracker.start`.
+
+    Attributes:
+        run_id: the MLflow run.
+        experiment_id: its experiment.
+    """
+
+    def __init__(self, run: OpenRun, system_interval: float | None) -> None:
+        self.run_id, self.experiment_id = run.saved.run_id, run.saved.experiment_id
+        self._uri, self._client, self._spool = run.uri, run.client, run.spool
+        self._outbox = Outbox(run.spool.directory)
+        self._uploader = Uploader(run.spool, self._outbox, run.client, self.run_id, run.known)
+        self._uploader.start()
+        self._sampler: SystemSampler | None = None
+        if system_interval is not None:
+            first = 1 + max((step for key, step in run.spool.marks.items() if key.startswith(PREFIX)), default=-1)
+            self._sampler = SystemSampler(self.record, first, system_interval)
+            self._sampler.start()
+        self._finished: bool | None = None
+
+    @classmethod
+    def start(
+        cls,
+        config: TrackingConfig,
+        *,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        spool_dir: Path,
+        resume_run_id: str | None = None,
+        system_interval: float | None = 10.0,
+        verbose: bool = False,
+    ) -> Self:
+        """Create a run, or go on with one.
+
+        Args:
+            config: where to track; its experiment and tags win over the job's.
+            experiment: the job's experiment name.
+            run_name: the run's name in the UI.
+            params: nested configuration. On resume only new parameters are added; a changed one becomes the
+                tag `resumed.<name>`, since MLflow refuses to change a parameter.
+            tags: the job's tags.
+            spool_dir: this run's own folder; keep it to resume.
+            resume_run_id: the run to go on with (`saved_run(spool_dir).run_id` on the same machine).
+            system_interval: seconds between system metrics; None records none.
+            verbose: let MLflow write its INFO lines.
+
+        Raises:
+            UserError: the store cannot be used, the folder belongs to another run or process, or the run is
+                missing.
+        """
+        uri = check_uri(config.uri or default_uri())
+        all_tags = {**tags, **config.tags}
+        spool = open_spool(Path(spool_dir).absolute(), resume_run_id)
+        try:
+            client = store.connect(uri, verbose=verbose)
+            if resume_run_id is None:
+                run = create_run(client, uri, spool, config.experiment or experiment, run_name, params, all_tags)
+            else:
+                run = reopen_run(client, uri, spool, resume_run_id, params, all_tags)
+        except BaseException:
+            spool.close()
+            raise
+        return cls(run, system_interval)
+
+    @property
+    def url(self) -> str | None:
+        """The run's page, where the store is a server."""
+        if not self._uri.startswith("http"):
+            return None
+        page = f"#/experiments/{self.experiment_id}/runs/{self.run_id}{WORKFLOW}"
+        return f"{without_credentials(self._uri)}/{page}"
+
+    @property
+    def ui_command(self) -> str:
+        """The one command that opens the UI on this store."""
+        return ui_command(self._uri)
+
+    def record(self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None) -> None:
+        """Record values at a step; never waits for the network. Thread-safe.
+
+        Args:
+            metrics: by name (see `crossreg.metrics`). NaN and infinities are kept.
+            step: global optimizer step. Points up to their key's last recorded step are ignored: after a
+                resume from an earlier checkpoint, training runs those steps again.
+            timestamp_ms: when it happened; None is now.
+        """
+        self._spool.append_metrics(metrics, step, timestamp_ms)
+
+    def history(self) -> History:
+        """Return everything recorded so far, from the spool: key -> (steps, values)."""
+        return self._spool.history()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self._spool.append({"tags": {key: clip(str(value), MAX_TAG) for key, value in tags.items()}})
+
+    def set_note(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+        self.set_tags({"mlflow.note.content": text})
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Record a figure as the artifact `figures/<name>.png`, in place of an earlier one of that name."""
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=150)
+        self._outbox.put(f"figures/{name}.png", content.getvalue())
+
+    def artifact_json(self, obj: Any, name: str) -> None:
+        """Record an object as a JSON artifact; `name` is its path, e.g. `"evaluation.json"`."""
+        self._outbox.put(name, json.dumps(obj, indent=2, default=str).encode())
+
+    def log_model(self, directory: Path, input_example: np.ndarray, name: str = "model", timeout: float = 60.0) -> str:
+        """Log an exported model and return its `models:/` URI; unlike the other calls it waits for the store.
+
+        Args:
+            directory: what `crossreg.export.export_model` wrote.
+            input_example: a batch `[N >= 2, ...]` of inputs as the predictor takes them.
+            name: the model's name in the run.
+            timeout: seconds to try again while the store is away.
+
+        Raises:
+            UserError: the folder is no exported model, or the example has no batch.
+            StoreError: the store did not take it; the exported folder stays where it is.
+        """
+        from services.tracking.model import log_model
+
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                with store.asking(self._uri, f"log the model in {directory}"):
+                    return log_model(
+                        self._client, self.experiment_id, self.run_id, Path(directory), input_example, name
+                    )
+            except store.StoreError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(1.0)
+
+    def finish(self, status: Status, timeout: float = 60.0) -> bool:
+        """Send what is left and end the run.
+
+        Args:
+            status: how the run ended.
+            timeout: seconds to wait for a store that is away.
+
+        Returns:
+            Whether everything arrived. If not, it stays on disk and a warning says how to send it later.
+        """
+        if self._finished is None:
+            if self._sampler is not None:
+                self._sampler.stop()
+            self._spool.append({"status": status, "time": now_ms()})
+            self._finished = self._uploader.drain(timeout)
+            self._spool.close()
+            if not self._finished:
+                reason = f" ({self._uploader.error})" if self._uploader.error else ""
+                _log.warning(
+                    "not all of run %s reached %s%s; it is kept: send it later with `crossreg sync %s`",
+                    self.run_id, redact(self._uri), reason, self._spool.directory,
+                )  # fmt: skip
+        return self._finished
