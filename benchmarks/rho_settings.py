@@ -67,7 +67,7 @@ def run(
         for module in (crossreg.rho, crossreg.noise):
             module.sigma_from_rho, module.rho_from_sigma = forward, backward  # type: ignore[attr-defined]
     if s.get("independent"):
-        crossreg.regularizer.antithetic_draws = lambda samples, *key: [  # type: ignore[assignment]
+        crossreg.regularizer.antithetic_draws = lambda samples, *key: [
             crossreg.noise.Draw(crossreg.regularizer.derive_seed(*key, k)) for k in range(samples)
         ]
     if "betas" in s:

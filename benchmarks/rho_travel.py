@@ -117,9 +117,8 @@ def main() -> None:
     arguments = parser.parse_args()
     best = best_sigma(arguments.samples, arguments.antithetic)
     print(f"K = {arguments.samples}, antithetic {arguments.antithetic}: the first half's best sigma is {best:.3g}\n")
-    print(
-        "| map | optimizer | updates to the best | updates back to 0.1 | bounce of log sigma | smallest sigma | largest sigma | last sigma |"
-    )
+    names = ["map", "optimizer", "updates to the best", "updates back to 0.1", "bounce of log sigma"]
+    print("| " + " | ".join([*names, "smallest sigma", "largest sigma", "last sigma"]) + " |")
     print("|---|---|---|---|---|---|---|---|")
     for parametrization in PARAMETRIZATIONS:
         for optimizer in OPTIMIZERS:

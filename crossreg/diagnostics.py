@@ -24,10 +24,10 @@ _log = logging.getLogger(__name__)
 # a scale this small changes no activation that matters
 SMALL_SIGMA = 1e-3
 # rho updates after which sigma should have moved, and the relative move that counts
-PATIENCE, SMALL_MOVE = 20, 0.05
+PATIENCE, SMALL_MOVE = 20, 0.2
 # how far held-out loss must lie above training loss, in nats, before regularization is plainly called for
 OPEN_GAP = 0.1
-# training loss this many times the best so far, over a whole logging window, is divergence
+# training loss this many times that of guessing, or of the best window so far where that is larger, is divergence
 DIVERGED = 3.0
 # test NLL above regularization NLL by this factor and this many nats: the two splits are not alike
 SHIFT_FACTOR, SHIFT_NATS = 1.5, 0.2
@@ -66,14 +66,16 @@ class Diagnostics(Callback):
     def __init__(self) -> None:
         self.found: list[Diagnosis] = []
         self._first_sigma: dict[str, float] = {}
-        self._first_loss: float | None = None
+        self._guessing = 1.0
         self._best_loss = math.inf
         self._silent = 0
         self._skipped = 0
         self._reg_losses: deque[float] = deque(maxlen=PATIENCE)
 
     def on_start(self, trainer: Trainer) -> None:
-        """Remember where sigma starts."""
+        """Remember where sigma starts, and what guessing would cost."""
+        if not trainer.train.y.is_floating_point():
+            self._guessing = max(math.log(float(trainer.train.y.max()) + 1), 1.0)
         self._first_sigma = {name: float(value.mean()) for name, value in sigmas(trainer.model).items()}
 
     def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
@@ -104,10 +106,10 @@ class Diagnostics(Callback):
         """Look at the losses: training that blows up, splits that are not alike."""
         loss = values.get("train/loss")
         if loss is not None:
-            self._first_loss = loss if self._first_loss is None else self._first_loss
-            if not math.isfinite(loss) or loss > max(DIVERGED * self._best_loss, DIVERGED * 0.5 * self._first_loss + 1):
+            best = self._best_loss if math.isfinite(self._best_loss) else 0.0
+            if not math.isfinite(loss) or loss > DIVERGED * max(best, self._guessing):
                 self._found(
-                    trainer, "divergence", f"the training loss is {loss:.3g}, after {self._best_loss:.3g} at best",
+                    trainer, "divergence", f"the training loss is {loss:.3g}; guessing costs {self._guessing:.3g}",
                     "initial sigma above 1, a learning rate of rho that is too large, or one of theta",
                     "initial_sigma=0.1, a smaller lr of the CrossRegularizer, a smaller learning rate of theta",
                 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -63,7 +64,9 @@ def evaluate(model: nn.Module, loss: Loss, batches: Iterable[Any], samples: int,
     device = next(model.parameters()).device
     mean, target = (gather_rows(torch.cat(parts).to(device)).cpu() for parts in (means, targets))
     if classification:
-        scores = calibration.score(mean, target).as_dict()
+        # a model that diverged has no scores, but its training is told so and not broken off
+        nan = calibration.Scores(math.nan, math.nan, math.nan, math.nan)
+        scores = (calibration.score(mean, target) if mean.isfinite().all() else nan).as_dict()
         return Evaluation(scores, mean, target, draws * len(target))
     total = gather_rows(torch.stack(values).to(device)).sum().item() / len(target)
     scores = {"nll": total}

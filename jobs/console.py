@@ -23,30 +23,24 @@ def console(quiet: bool = False) -> Console:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line: exit code 0 is success, 2 a mistake in what was given, 1 a failed run, 130 Ctrl-C."""
-    import click
-
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)],
     )
-    command = typer.main.get_command(app)
+    app.pretty_exceptions_enable = False
     try:
-        status = command.main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        app()
     except UserError as error:
         _fail(str(error), 2)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("stopped", 130)
     except RuntimeError as error:
-        from services.training.driver import TrainingError
+        from services.training.driver import TrainingError, TrainingInterruptedError
 
+        if isinstance(error, TrainingInterruptedError):
+            _fail(str(error), 130)
         if not isinstance(error, TrainingError):
             raise
         _fail(str(error), 1)
-    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(message: str, code: int) -> None:

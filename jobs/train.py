@@ -12,7 +12,7 @@ import typer
 from crossreg.errors import UserError
 from jobs.console import console, run_app
 from jobs.options import merge, nest, read_yaml, validated
-from services.data import DataConfig, known
+from services.data import known
 from services.tracking import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
@@ -138,7 +138,6 @@ def train(
     `RAY_ADDRESS`; everything is recorded in MLflow (`crossreg ui` shows it).
 
     Examples:
-
         crossreg train --data digits
 
         crossreg train --model cnn --data path/to/images --workers 2 --epochs 40

@@ -6,8 +6,9 @@ Matplotlib's object interface without pyplot: no global state, no display, safe 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from crossreg.calibration import Reliability
 from crossreg.metrics import TEMPERATURE
 from services.tracking.spool import History
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ReliabilityBins", "losses", "reliability", "sigma_trajectories"]
+__all__ = ["losses", "reliability", "sigma_trajectories"]
 
 _MAX_LEGEND = 12
 _MAX_COLORBAR_LABELS = 20
@@ -27,24 +28,6 @@ _LOSSES = (
     ("reg/loss", "regularization", "#E69F00", "--"),
     ("test/nll", "test", "#D55E00", "-"),
 )
-
-
-class ReliabilityBins(Protocol):
-    """What `reliability` draws; `crossreg.calibration.Reliability` is one. Arrays or CPU tensors.
-
-    Attributes:
-        confidence: `[B]` mean confidence, NaN in an empty bin.
-        accuracy: `[B]` accuracy, NaN in an empty bin.
-        count: `[B]` number of predictions.
-        edges: `[B + 1]` bin edges in 0..1.
-        ece: expected calibration error in 0..1.
-    """
-
-    confidence: Any
-    accuracy: Any
-    count: Any
-    edges: Any
-    ece: float
 
 
 def sigma_trajectories(history: History, title: str = "Learned noise scales") -> Figure:
@@ -123,7 +106,7 @@ def losses(history: History, title: str = "Losses and generalization gap") -> Fi
     return figure
 
 
-def reliability(bins: ReliabilityBins, title: str = "Reliability") -> Figure:
+def reliability(bins: Reliability, title: str = "Reliability") -> Figure:
     """Draw a reliability diagram: accuracy against confidence in each bin, and how many predictions it holds.
 
     Args:

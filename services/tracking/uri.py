@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -86,6 +88,12 @@ def sqlite_path(uri: str) -> Path | None:
 
 def ui_command(uri: str | None = None) -> str:
     """Return the one command that opens the UI on a store (secrets left out)."""
+    # as it can be typed here: by name where it is on the path, else by the path of this environment's
+    program = "crossreg"
+    installed = Path(sys.executable).with_name(program)
+    if shutil.which(program) is None and installed.exists():
+        here = Path.cwd()
+        program = str(installed.relative_to(here) if installed.is_relative_to(here) else installed)
     if uri is None or check_uri(uri) == check_uri(default_uri()):
-        return "crossreg ui"
-    return f"crossreg ui --tracking-uri {shlex.quote(redact(check_uri(uri)))}"
+        return f"{program} ui"
+    return f"{program} ui --tracking-uri {shlex.quote(redact(check_uri(uri)))}"

@@ -7,12 +7,14 @@ send to the progress bar and to MLflow, and closes the run with figures and the 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +36,17 @@ from services.training.progress import Display, Silent
 from services.training.runtime import check_placement, resources_per_worker, start_ray
 from services.training.storage import RunFolder, check_storage, new_name
 
-__all__ = ["Report", "TrainingError", "train"]
+__all__ = ["Report", "Resume", "TrainingError", "TrainingInterruptedError", "train"]
 
 _log = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
     """The training ended without a model; the message says why, and how to go on."""
+
+
+class TrainingInterruptedError(RuntimeError):
+    """The user stopped the training; the message says how to go on."""
 
 
 @dataclass
@@ -117,6 +123,21 @@ def train(
     if start_from is not None:
         load_checkpoint(start_from, **about(config, data))
         start_from = str(Path(start_from).resolve())
+    with _quiet_stdout(placement.verbose):
+        return _train(config, placement, tracking, data, storage_path, resume, start_from, display)
+
+
+def _train(
+    config: TrainConfig,
+    placement: Placement,
+    tracking: TrackingConfig,
+    data: Dataset,
+    storage_path: str,
+    resume: Resume | None,
+    start_from: str | None,
+    display: Display,
+) -> Report:
+    """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
     display.phase("starting Ray")
     start_ray(placement)
     run_name = f"{config.method}-s{config.seed}"
@@ -161,13 +182,20 @@ def train(
 
 
 @contextmanager
+def _quiet_stdout(verbose: bool) -> Iterator[None]:
+    """Keep what Ray prints off stdout, which belongs to the result; it goes to stderr or nowhere."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stderr if verbose else nowhere):  # noqa: PTH123
+        yield
+
+
+@contextmanager
 def _closing(tracker: Tracker) -> Iterator[None]:
     """End the MLflow run with the right status, whatever happens."""
     try:
         yield
     except KeyboardInterrupt:
         tracker.finish("KILLED")
-        raise
+        raise TrainingInterruptedError(f"stopped; go on with --resume {tracker.run_id}") from None
     except BaseException:
         tracker.finish("FAILED")
         raise
@@ -217,15 +245,18 @@ def _fit(
     )
     relay = Relay(mailbox, tracker, display)
     relay.start()
+    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         result = trainer.fit()
-    except KeyboardInterrupt:
-        raise
+    except SystemExit:  # how Ray Train ends after Ctrl-C
+        raise KeyboardInterrupt from None
     except Exception as error:
         raise TrainingError(
             f"training failed: {_reason(error)}; see --verbose, and continue with --resume {tracker.run_id}"
         ) from error
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)  # Ray Train leaves its own behind
         relay.stop()
     if relay.error is not None:
         raise UserError(relay.error)
@@ -280,6 +311,7 @@ class Relay(threading.Thread):
         self._starts += 1
         if self._starts > 1:
             self._display.note(f"a worker was lost; training goes on from step {message['step']}")
+            self._tracker.set_tags({f"recovered.{self._starts - 1}": f"from step {message['step']}"})
         self._display.start(message["step"], message["num_steps"])
         self._throughput = Throughput()
 
@@ -362,8 +394,8 @@ def _finish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpo
 
 
 def _reliability(plain: dict[str, Any]) -> Reliability:
-    columns = (torch.tensor(plain[name]) for name in ("confidence", "accuracy", "count", "edges"))
-    return Reliability(*columns, ece=plain["ece"])
+    columns = {name: torch.tensor(plain[name]) for name in ("confidence", "accuracy", "count", "edges")}
+    return Reliability(**columns, ece=plain["ece"])
 
 
 def _params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:

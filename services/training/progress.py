@@ -58,6 +58,7 @@ class Bar:
             TimeRemainingColumn(),
             console=console,
             refresh_per_second=4,
+            transient=True,
         )
         self._task = self._progress.add_task("starting", total=None, detail="")
 
@@ -67,7 +68,7 @@ class Bar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop drawing; the last state stays."""
+        """Stop drawing and take the line away."""
         self._progress.stop()
 
     def phase(self, text: str) -> None:

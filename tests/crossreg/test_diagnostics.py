@@ -15,7 +15,7 @@ def splits(shift: float = 0.0) -> tuple[Batches, Batches, Batches]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(640, 10, generator=generator)
     y = (x[:, :4] + 0.7 * torch.randn(640, 4, generator=generator)).argmax(1)
-    x[512:] += shift
+    x[384:] += shift * torch.randn(256, 10, generator=generator)
     return (
         Batches(x[:128], y[:128], 32, drop_last=True),
         Batches(x[128:256], y[128:256], 64, drop_last=True),
@@ -86,7 +86,9 @@ def collapse() -> Diagnostics:
     regularizer = CrossRegularizer(model, "classification", reg, 10, 4, lr=1e-3)
     diagnostics = Diagnostics()
     optimizer = torch.optim.AdamW(regularizer.theta, lr=1e-2)
-    Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=400, callbacks=[diagnostics]).fit()
+    Trainer(
+        model, "classification", optimizer, train, regularizer=regularizer, steps=400, callbacks=[diagnostics]
+    ).fit()
     return diagnostics
 
 

@@ -45,7 +45,8 @@ with process_group("gloo"):
     train, reg, test = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16), Batches(*data(30, 3), 16, shuffle=False)
     regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
     optimizer = torch.optim.SGD(regularizer.theta, lr=0.1)
-    trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20, evaluations={"test": test})
+    trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
+                      evaluations={"test": test})
     trainer.fit()
     if dist.is_initialized():
         dist.barrier()

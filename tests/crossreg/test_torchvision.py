@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from crossreg import CrossRegularizer, inject_noise, predict, sigmas
-from crossreg.export import export_model, load_exported
 from crossreg.batches import Preprocess
+from crossreg.export import export_model, load_exported
 from crossreg.models import build
 
 SIZES = {"vit_b_16": 32, "swin_t": 64, "densenet121": 64}

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,15 @@ def test_the_configuration_refuses_and_hides():
     with pytest.raises(ValidationError, match="Extra inputs"):
         TrackingConfig(url="http://host")
     assert TrackingConfig(uri="sqlite:///x.db").uri == f"sqlite:///{Path.cwd()}/x.db"
+
+
+def test_ui_command_can_be_typed_where_the_environment_is_not_activated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "env" / "bin" / "crossreg"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert ui_command() == "env/bin/crossreg ui"

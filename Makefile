@@ -1,0 +1,49 @@
+# Everything a newcomer needs: `make demo`, `make test`. Each sets the environment up first.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format ui clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv from the machine, else from PyPI into a folder of its own
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+STAMP := $(VENV)/.complete
+
+help: ## Show this help
+	@echo "crossreg: train once, get the regularization learned"; echo
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## Build the environment in .venv from the lock file
+
+demo: $(STAMP) ## Train on handwritten digits, with and without learned regularization, and compare
+	@$(BIN)/python -m jobs.demo $(DEMO)
+
+test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: $(STAMP) ## Open the MLflow UI on the runs made here
+	@$(BIN)/crossreg ui
+
+clean: ## Remove the environment and caches; runs stay
+	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache
+
+.uv/bin/uv:
+	@echo "uv is missing; fetching it from PyPI"
+	@$(PYTHON) -m venv .uv >/dev/null 2>&1 && .uv/bin/python -m pip install --quiet uv \
+	  || { rm -rf .uv; $(PYTHON) -m pip install --quiet --target .uv uv; } \
+	  || { echo "cannot fetch uv: $(PYTHON) has neither venv nor pip; install uv and try again" >&2; exit 1; }
+
+$(STAMP): pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(UV) sync --locked --python $(PYTHON) --compile-bytecode --quiet
+	@touch $@

@@ -1,0 +1,174 @@
+"""Every wrong input ends in one clear message, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import cli
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("CROSSREG_CACHE", str(tmp_path / "cache"))
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["crossreg", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def arrays(name: str, x: np.ndarray, y: np.ndarray) -> str:
+    np.savez(name, x=x, y=y)
+    return name
+
+
+def nan_data() -> str:
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    x[17, 2] = np.nan
+    return arrays("nan.npz", x, np.arange(200) % 2)
+
+
+def one_class() -> str:
+    return arrays("one.npz", np.zeros((200, 4), np.float32), np.zeros(200, np.int64))
+
+
+def truncated_checkpoint() -> str:
+    Path("broken.pt").write_bytes(b"PK\x03\x04 not all of it")
+    return "broken.pt"
+
+
+def odd_images() -> str:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = Path("images", split, name)
+            folder.mkdir(parents=True)
+            for index in range(12):
+                Image.new("RGB", (8 if index else 9, 8)).save(folder / f"{index}.png")
+    return "images"
+
+
+def other_models_checkpoint() -> str:
+    from crossreg import save_checkpoint
+
+    save_checkpoint({"step": 1}, "other", model="vgg16")
+    return "other/checkpoint.pt"
+
+
+def wrong_yaml(text: str) -> Callable[[], list[str]]:
+    def write() -> list[str]:
+        Path("wrong.yaml").write_text(text)
+        return ["--config", "wrong.yaml"]
+
+    return write
+
+
+TRAIN = ["train", "--data", "digits"]
+
+CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
+    "no data": (lambda: ["train"], "no data given"),
+    "unknown model": (lambda: [*TRAIN, "--model", "resnet19"], "'resnet19'"),
+    "model of one's own that is not there": (lambda: [*TRAIN, "--model", "nowhere:build"], "nowhere"),
+    "unknown dataset": (lambda: ["train", "--data", "digit"], "digits"),
+    "missing path": (lambda: ["train", "--data", "no/such/folder"], "no/such/folder"),
+    "missing torchvision data": (lambda: ["train", "--data", "cifar10"], "--download"),
+    "NaN in the data": (lambda: ["train", "--data", nan_data()], "x[17, 2] is nan"),
+    "one class only": (lambda: ["train", "--data", one_class()], "class"),
+    "images of two sizes": (lambda: ["train", "--data", odd_images()], "0.png"),
+    "zero workers": (lambda: [*TRAIN, "--workers", "0"], "workers is 0"),
+    "more workers than CPUs": (lambda: [*TRAIN, "--workers", "4000"], "4000"),
+    "zero epochs": (lambda: [*TRAIN, "--epochs", "0"], "epochs is 0"),
+    "negative learning rate": (lambda: [*TRAIN, "--lr", "-1"], "optimizer.lr is -1"),
+    "unknown method": (lambda: [*TRAIN, "--method", "pbt"], "'pbt'"),
+    "batch larger than reg": (lambda: [*TRAIN, "--batch-size", "512"], "512"),
+    "batch not shared by workers": (lambda: [*TRAIN, "--workers", "2", "--batch-size", "33"], "33"),
+    "no reg split": (lambda: [*TRAIN, "--reg-share", "0"], "reg_share is 0"),
+    "reg share above one half": (lambda: [*TRAIN, "--reg-share", "0.8"], "0.8"),
+    "unwritable storage": (lambda: [*TRAIN, "--storage-path", "/dev/null/runs"], "/dev/null/runs"),
+    "unknown storage scheme": (lambda: [*TRAIN, "--storage-path", "gopher://x/y"], "gopher"),
+    "tracking folder": (lambda: [*TRAIN, "--tracking-uri", "file:///tmp/mlruns"], "sqlite:///"),
+    "unknown tracking scheme": (lambda: [*TRAIN, "--tracking-uri", "ftp://x"], "ftp"),
+    "unknown key": (lambda: [*TRAIN, *wrong_yaml("epoch: 3")()], "did you mean 'epochs'"),
+    "unknown nested key": (lambda: [*TRAIN, *wrong_yaml("rho: {sample: 3}")()], "did you mean 'samples'"),
+    "wrong type": (lambda: [*TRAIN, *wrong_yaml("epochs: many")()], "'many'"),
+    "not a mapping": (lambda: [*TRAIN, *wrong_yaml("- 1")()], "mapping"),
+    "not YAML": (lambda: [*TRAIN, *wrong_yaml("a: [")()], "not YAML"),
+    "missing config": (lambda: [*TRAIN, "--config", "none.yaml"], "none.yaml"),
+    "truncated checkpoint": (lambda: [*TRAIN, "--resume", truncated_checkpoint()], "not a complete"),
+    "another model's checkpoint": (lambda: [*TRAIN, "--resume", other_models_checkpoint()], "vgg16"),
+    "missing checkpoint": (lambda: [*TRAIN, "--resume", "runs/none.pt"], "no checkpoint at"),
+    "image model on a table": (lambda: ["train", "--data", "wine", "--model", "vgg16"], "vgg16"),
+    "augmentation of a table": (lambda: ["train", "--data", "wine", "--model", "mlp", "--augment", "flip"], "no images"),
+    "a model that does not fit": (
+        lambda: [*TRAIN, "--model", f"{__name__}:too_few_outputs"],
+        "must return (2, 10)",
+    ),
+    "unknown flag": (lambda: [*TRAIN, "--worker", "2"], "--workers"),
+    "unknown command": (lambda: ["trian"], "train"),
+    "sync of nothing": (lambda: ["sync", "nowhere"], "nowhere"),
+}
+
+
+def too_few_outputs(input_shape: tuple[int, ...], num_outputs: int) -> object:
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.LayerNorm(3))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mistake_is_named_and_nothing_is_left(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = CASES[name]
+    given = arguments()
+    before = {path for path in Path().rglob("*") if "cache" not in path.parts}
+    assert run(*given, monkeypatch=monkeypatch) == 2
+    out, err = capfd.readouterr()
+    assert words in " ".join(err.split()), err
+    assert "Traceback" not in err
+    assert out == ""
+    assert {path for path in Path().rglob("*") if "cache" not in path.parts} == before
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root writes everywhere")
+def test_read_only_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    assert run(*TRAIN, "--storage-path", str(folder), monkeypatch=monkeypatch) == 2
+    assert "cannot be written" in capfd.readouterr().err
+
+
+def test_resuming_an_unknown_run_names_it(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--resume", "0123456789abcdef0123456789abcdef", monkeypatch=monkeypatch) == 2
+    assert "no run '0123456789abcdef0123456789abcdef'" in " ".join(capfd.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["train", "ui", "demo", "doctor", "sync"])
+def test_every_command_has_help_that_says_what_it_does(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, "--help", monkeypatch=monkeypatch) == 0
+    assert len(capfd.readouterr().out) > 300
+
+
+def test_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    assert run("doctor", "--json", monkeypatch=monkeypatch) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert {"cpus", "gpus", "ray", "mlflow", "torch", "disk_free_gb", "problems"} <= set(found)
+    assert found["cpus"] >= 1

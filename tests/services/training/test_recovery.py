@@ -1,0 +1,130 @@
+"""What is killed goes on: bit for bit, with every metric recorded once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+import torch
+
+from tests.services.training.conftest import SETTINGS, Start, Training
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def state(result: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(result["checkpoint"], weights_only=True)["state"]
+    return content
+
+
+def assert_same_end(a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Weights, sigma, both optimizers, scheduler, positions and random states are equal bit for bit."""
+    one, two = state(a), state(b)
+    assert one.keys() == two.keys()
+    for part in ("model", "optimizer", "scheduler", "regularizer", "rng", "step", "window", "examples"):
+        assert _plain(one[part]) == _plain(two[part]), part
+    assert a["test"] == b["test"]
+    assert a["sigma"] == b["sigma"]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def histories(training: Training, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    client = mlflow.MlflowClient(f"sqlite:///{training.folder / 'mlflow.db'}")
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    found = {}
+    for key in run.data.metrics:
+        if key.startswith(("system/", "performance/")) or key.endswith("worker_seconds"):
+            continue
+        found[key] = [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
+    return found
+
+
+def assert_same_metrics(a: tuple[Training, dict[str, Any]], b: tuple[Training, dict[str, Any]]) -> None:
+    one, two = histories(a[0], a[1]["run_id"]), histories(b[0], b[1]["run_id"])
+    assert one.keys() == two.keys()
+    for key, points in one.items():
+        assert sorted(two[key]) == sorted(points), key
+        assert len({step for step, _ in two[key]}) == len(two[key]), key
+    assert [s for s, _ in sorted(one["sigma/00_norm1"])] == list(range(10, 2001, 10))
+
+
+def test_a_worker_killed_in_mid_epoch_recovers_from_the_last_checkpoint(
+    straight: tuple[Training, dict[str, Any]], start: Start
+) -> None:
+    training = start(settings=SETTINGS)
+    seen = training.wait_for_step(600)
+    assert seen < 1900, "the training was too fast to be killed in the middle"
+    os.kill(training.workers()[0].pid, signal.SIGKILL)
+    result = training.finish()
+    records = [json.loads(line) for line in next(training.folder.glob("runs/*/tracking/spool.jsonl")).open()]
+    assert any("recovered" in str(record.get("tags", {})) for record in records)
+    assert_same_end(straight[1], result)
+    assert_same_metrics(straight, (training, result))
+
+
+def test_a_killed_driver_is_resumed_exactly(straight: tuple[Training, dict[str, Any]], start: Start) -> None:
+    training = start(settings=SETTINGS)
+    training.wait_for_step(900)
+    training.kill()
+    (record,) = training.folder.glob("runs/*/tracking/run.json")
+    run_id = json.loads(record.read_text())["run_id"]
+    resumed = start("--workers", "2", "--checkpoint-every", "250", "--resume", run_id)
+    result = resumed.finish()
+    assert result["run_id"] == run_id
+    assert_same_end(straight[1], result)
+    assert_same_metrics(straight, (resumed, result))
+
+
+def test_interrupt_leaves_a_run_that_is_marked_and_can_go_on(start: Start) -> None:
+    training = start(settings=SETTINGS)
+    training.wait_for_step(300)
+    children = psutil.Process(training.process.pid).children(recursive=True)
+    training.process.send_signal(signal.SIGINT)
+    assert training.process.wait(60) == 130
+    message = training.stderr.read_text()
+    assert "Traceback" not in message
+    assert "--resume" in message
+    run_id = json.loads(next(training.folder.glob("runs/*/tracking/run.json")).read_text())["run_id"]
+    client = mlflow.MlflowClient(f"sqlite:///{training.folder / 'mlflow.db'}")
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert not psutil.wait_procs(children, timeout=20)[1]
+
+
+def test_run_is_complete_for_stock_clients(straight: tuple[Training, dict[str, Any]], tmp_path: Path) -> None:
+    training, result = straight
+    client = mlflow.MlflowClient(f"sqlite:///{training.folder / 'mlflow.db'}")
+    run = client.get_run(result["run_id"])
+    assert set(result) >= {"run_id", "test", "sigma", "compute", "checkpoint", "model_uri"}
+    assert set(result["test"]) == {"accuracy", "nll", "ece", "brier"}
+    assert set(result["compute"]) == {"examples", "flops", "worker_seconds"}
+    assert result["test"]["accuracy"] > 0.9
+    assert run.data.params["model"] == "mlp"
+    assert run.data.params["rho.interval"] == "10"
+    assert {"method", "seed", "data.fingerprint", "version.torch", "world_size"} <= set(run.data.tags)
+    figures = {f.path for f in client.list_artifacts(result["run_id"], "figures")}
+    assert figures == {"figures/sigma_trajectories.png", "figures/losses.png", "figures/reliability.png"}
+    assert any(key.startswith("system/cpu") for key in run.data.metrics)
+    mlflow.set_tracking_uri(f"sqlite:///{training.folder / 'mlflow.db'}")
+    from services.data import DataConfig, load_data
+
+    data = load_data(DataConfig(name="digits"))
+    model = mlflow.pyfunc.load_model(result["model_uri"])
+    predicted = model.predict(data.test.x, params={"samples": 16, "seed": 1})
+    accuracy = float((predicted.argmax(1) == data.test.y).mean())
+    assert accuracy == pytest.approx(result["test"]["accuracy"], abs=0.01)
