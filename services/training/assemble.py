@@ -20,7 +20,7 @@ from crossreg.training import Callback, Trainer
 from services.data import Dataset, Split
 from services.training.config import TrainConfig
 
-__all__ = ["about", "batch_size", "build_model", "build_trainer", "check"]
+__all__ = ["about", "batch_size", "build_model", "build_trainer", "check", "num_steps", "rho_interval"]
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGEST_DEFAULT_BATCH = 128
@@ -34,6 +34,19 @@ def batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     smallest = len(data.train.x) if config.method == "none" else min(len(data.train.x), len(data.reg.x))
     size = min(_LARGEST_DEFAULT_BATCH, 2 ** int(math.log2(max(smallest, 1))))
     return max(workers, size // workers * workers)
+
+
+def num_steps(config: TrainConfig, data: Dataset, workers: int) -> int:
+    """Return the theta steps of the whole run."""
+    return config.steps or config.epochs * (len(data.train) // batch_size(config, data, workers))
+
+
+def rho_interval(config: TrainConfig, steps: int) -> int:
+    """Return the steps between rho updates: as configured, else 30, or what gives a short run 150 updates.
+
+    Sigma moves by at most a tenth an update, so a run of few updates would end before sigma arrived.
+    """
+    return config.rho.interval or min(30, max(5, steps // 150))
 
 
 def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
@@ -104,6 +117,7 @@ def build_trainer(
     if len(data.reg.x):
         evaluations["reg"] = batches(data.reg, "reg", evaluation_batch, shuffle=False)
     loss = as_loss(data.task)
+    steps = num_steps(config, data, workers)
     regularizer = None
     if config.method == "crossreg":
         rho = config.rho
@@ -111,13 +125,12 @@ def build_trainer(
             model,
             loss,
             batches(data.reg, "rho", rho.batch_size or size, drop_last=True),
-            rho.interval,
+            rho_interval(config, steps),
             rho.samples,
             lr=rho.lr,
             temperature=rho.temperature,
             seed=derive_seed(config.seed, "rho"),
         )
-    steps = config.steps or config.epochs * len(train)
     optimizer = _optimizer(config, regularizer.theta if regularizer else list(model.parameters()))
     return Trainer(
         model,

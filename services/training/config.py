@@ -27,9 +27,13 @@ class NoiseConfig(_Config):
 
 
 class RhoConfig(_Config):
-    """How rho is learned; see `crossreg.CrossRegularizer`. A batch size of None is that of training."""
+    """How rho is learned; see `crossreg.CrossRegularizer`.
 
-    interval: int = Field(default=30, ge=1)
+    An interval of None is 30 steps, and fewer in short runs (see `assemble.rho_interval`); a batch size of None is
+    that of training.
+    """
+
+    interval: int | None = Field(default=None, ge=1)
     samples: int = Field(default=3, ge=1)
     lr: float = Field(default=0.1, gt=0)
     temperature: bool = True

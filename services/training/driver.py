@@ -30,10 +30,10 @@ from crossreg.errors import UserError
 from crossreg.export import export_model
 from services.data import Dataset, load_data
 from services.tracking import Tracker, TrackingConfig
-from services.training.assemble import about, batch_size, build_model, check
+from services.training.assemble import about, batch_size, build_model, check, num_steps, rho_interval
 from services.training.config import Placement, TrainConfig
 from services.training.progress import Display, Silent
-from services.training.runtime import check_placement, resources_per_worker, start_ray
+from services.training.runtime import check_placement, import_ahead, resources_per_worker, start_ray
 from services.training.storage import RunFolder, check_storage, new_name
 
 __all__ = ["Report", "Resume", "TrainingError", "TrainingInterruptedError", "train"]
@@ -117,6 +117,7 @@ def train(
     display = display or Silent()
     check_placement(placement)
     storage_path = check_storage(placement.storage_path)
+    import_ahead()
     display.phase(f"loading {config.data.name}")
     data = load_data(config.data)
     check(config, data, placement.workers)
@@ -220,7 +221,7 @@ def _fit(
     from services.training.worker import train_worker
 
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
-    steps = config.steps or config.epochs * (len(data.train) // batch_size(config, data, placement.workers))
+    steps = num_steps(config, data, placement.workers)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
@@ -403,6 +404,7 @@ def _params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[st
     return {
         **config.model_dump(mode="json"),
         "batch_size": batch_size(config, data, placement.workers),
+        "rho": config.rho.model_dump() | {"interval": rho_interval(config, num_steps(config, data, placement.workers))},
         "workers": placement.workers,
         "num_examples": splits,
     }

@@ -110,7 +110,10 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     "another model's checkpoint": (lambda: [*TRAIN, "--resume", other_models_checkpoint()], "vgg16"),
     "missing checkpoint": (lambda: [*TRAIN, "--resume", "runs/none.pt"], "no checkpoint at"),
     "image model on a table": (lambda: ["train", "--data", "wine", "--model", "vgg16"], "vgg16"),
-    "augmentation of a table": (lambda: ["train", "--data", "wine", "--model", "mlp", "--augment", "flip"], "no images"),
+    "augmentation of a table": (
+        lambda: ["train", "--data", "wine", "--model", "mlp", "--augment", "flip"],
+        "no images",
+    ),
     "a model that does not fit": (
         lambda: [*TRAIN, "--model", f"{__name__}:too_few_outputs"],
         "must return (2, 10)",
