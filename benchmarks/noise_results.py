@@ -1,8 +1,8 @@
 """Learned noise beside the same training without it, on Ray, tracked in MLflow: the numbers of `docs/results/noise.md`.
 
 Three methods a seed: `crossreg`; `none`, the same splits without noise; `none, all data`, which trains on the
-regularization split too (and so has nothing left to fit a temperature on). Finished runs are read from the JSON lines of
-`--out` and not run again.
+regularization split too (and so has nothing left to fit a temperature on). Finished runs are read from the JSON lines
+of `--out` and not run again.
 
     python -m benchmarks.noise_results --data fashion-mnist --model mlp --limit 2000 --epochs 60 --out runs.jsonl
 """
