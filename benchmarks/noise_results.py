@@ -55,7 +55,16 @@ def run(arguments: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    columns = ("accuracy %", "NLL", "ECE", "Brier", "NLL scaled", "ECE scaled", "worker-seconds", "sigma by layer")
+    columns = (
+        "accuracy %",
+        "NLL",
+        "ECE",
+        "Brier",
+        "NLL scaled",
+        "ECE scaled",
+        "FLOPs, units of 1e12",
+        "sigma by layer",
+    )
     lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for label in METHODS:
         mine = [row for row in rows if row["key"][4] == label]
@@ -74,7 +83,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             cell("test", "accuracy", 100, 2),
             *(cell("test", name) for name in ("nll", "ece", "brier")),
             *(cell("scaled", name) for name in ("nll", "ece")),
-            cell("compute", "worker_seconds", 1, 0),
+            cell("compute", "flops", 1e-12, 1),
             ", ".join(sigma) or "–",
         ]
         lines.append(f"| {label} ({len(mine)} seeds) | " + " | ".join(cells) + " |")

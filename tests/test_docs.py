@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -40,9 +41,15 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_ones_own_model_trains_on_ray_from_a_yaml_file(tmp_path: Path) -> None:
     write_examples(tmp_path)
-    result = run(tmp_path, sys.executable, "-m", "jobs.train", "--config", "run.yaml", "--json")
+    storage = f"local://{tmp_path}/bucket"  # a store that only fsspec knows
+    result = run(
+        tmp_path, sys.executable, "-m", "jobs.train", "--config", "run.yaml", "--json", "--storage-path", storage
+    )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert '"sigma": {"1":' in result.stdout
+    report = json.loads(result.stdout)
+    assert list(report["sigma"]) == ["1"]
+    assert report["checkpoint"].startswith(storage)
+    assert Path(report["checkpoint"].removeprefix("local://")).is_file()
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -174,7 +174,7 @@ def _train(
         test_scaled=outcome.get("test_scaled", {}),
         sigma=outcome["sigma"],
         compute=outcome["compute"],
-        checkpoint=f"{checkpoint}/{CHECKPOINT_FILE}",
+        checkpoint="/".join((folder.location, Path(checkpoint.path).name, CHECKPOINT_FILE)),
         model_uri=model_uri,
         ui_command=tracker.ui_command,
         url=tracker.url,
@@ -211,8 +211,8 @@ def _fit(
     tracker: Tracker,
     start_from: str | None,
     display: Display,
-) -> tuple[dict[str, Any], list[str], str]:
-    """Run Ray Train; return the outcome, the diagnoses and where the last checkpoint is."""
+) -> tuple[dict[str, Any], list[str], Any]:
+    """Run Ray Train; return the outcome, the diagnoses and the last checkpoint."""
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -238,8 +238,7 @@ def _fit(
             resources_per_worker=resources_per_worker(placement),
         ),
         run_config=ray.train.RunConfig(
-            name=folder.name,
-            storage_path=folder.storage_path,
+            **folder.storage(),
             failure_config=ray.train.FailureConfig(max_failures=placement.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
@@ -263,7 +262,7 @@ def _fit(
         raise UserError(relay.error)
     if relay.outcome is None or result.checkpoint is None:
         raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
-    return relay.outcome, relay.diagnoses, result.checkpoint.path
+    return relay.outcome, relay.diagnoses, result.checkpoint
 
 
 class Relay(threading.Thread):
@@ -356,10 +355,8 @@ class Throughput:
         return (examples - self._first[1]) / seconds if seconds > 0 else None
 
 
-def _finish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpoint: str, tracker: Tracker) -> str:
+def _finish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpoint: Any, tracker: Tracker) -> str:
     """Draw the figures, log the model and return its URI."""
-    import ray.train
-
     from services.tracking import figures
 
     history = tracker.history()
@@ -370,7 +367,7 @@ def _finish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpo
         tracker.figure("reliability", figures.reliability(_reliability(outcome["reliability"])))
     tracker.artifact_json(outcome, "outcome.json")
     with tempfile.TemporaryDirectory() as folder:
-        with ray.train.Checkpoint(checkpoint).as_directory() as local:
+        with checkpoint.as_directory() as local:
             state = load_checkpoint(local)
         model = build_model(config, data)
         model.load_state_dict(state["model"])

@@ -6,10 +6,11 @@ import secrets
 import tempfile
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from crossreg.errors import UserError
 
-__all__ = ["RunFolder", "check_storage", "new_name"]
+__all__ = ["RunFolder", "check_storage", "filesystem", "new_name"]
 
 
 class RunFolder:
@@ -34,6 +35,13 @@ class RunFolder:
         """Path or URI of the folder."""
         return f"{self.storage_path.rstrip('/')}/{self.name}"
 
+    def storage(self) -> dict[str, Any]:
+        """Return where Ray Train keeps its files, as arguments of its `RunConfig`."""
+        if not is_remote(self.storage_path):
+            return {"storage_path": self.storage_path, "name": self.name}
+        system, path = filesystem(self.storage_path)
+        return {"storage_path": path, "storage_filesystem": system, "name": self.name}
+
     @property
     def spool(self) -> Path:
         """Local folder of metrics on their way to MLflow."""
@@ -51,6 +59,28 @@ def new_name(run_name: str) -> str:
     return f"{run_name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+def filesystem(storage_path: str) -> tuple[Any, str]:
+    """Return the pyarrow file system of a remote storage path, and the path within it.
+
+    pyarrow's own (S3, GCS, HDFS) come first, then whatever fsspec knows.
+
+    Raises:
+        UserError: neither knows the URI, or it cannot be opened.
+    """
+    from pyarrow import fs
+
+    try:
+        return fs.FileSystem.from_uri(storage_path)
+    except Exception as error:
+        try:
+            import fsspec
+
+            found, path = fsspec.core.url_to_fs(storage_path)
+            return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+        except Exception:
+            raise UserError(f"storage path {storage_path!r} cannot be opened: {error}") from error
+
+
 def check_storage(storage_path: str) -> str:
     """Return the storage path in absolute form, and leave nothing behind.
 
@@ -58,18 +88,21 @@ def check_storage(storage_path: str) -> str:
         UserError: it cannot be written, or no file system answers to the URI.
     """
     if is_remote(storage_path):
-        from pyarrow import fs
-
+        system, path = filesystem(storage_path)
+        probe = f"{path.rstrip('/')}/.crossreg-{secrets.token_hex(4)}"
         try:
-            fs.FileSystem.from_uri(storage_path)
+            system.create_dir(path, recursive=True)
+            with system.open_output_stream(probe) as stream:
+                stream.write(b"")
+            system.delete_file(probe)
         except Exception as error:
-            raise UserError(f"storage path {storage_path!r} cannot be opened: {error}") from error
+            raise UserError(f"storage path {storage_path!r} cannot be written: {error}") from error
         return storage_path.rstrip("/")
-    path = Path(storage_path.removeprefix("file://")).expanduser().resolve()
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    folder = Path(storage_path.removeprefix("file://")).expanduser().resolve()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"storage path {str(path)!r} cannot be written: {error.strerror}; give another") from error
-    return str(path)
+        raise UserError(f"storage path {str(folder)!r} cannot be written: {error.strerror}; give another") from error
+    return str(folder)
