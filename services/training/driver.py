@@ -164,6 +164,8 @@ def _train(
     )
     with _closing(tracker):
         tracker.set_note(_note(config, data))
+        if resume is None:
+            tracker.dataset(Path(data.name).name, data.fingerprint, data.name)
         display.phase("starting the workers")
         outcome, diagnoses, checkpoint = _fit(config, placement, data, folder, tracker, start_from, display)
         display.phase("writing figures and the model")

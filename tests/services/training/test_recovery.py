@@ -117,6 +117,8 @@ def test_run_is_complete_for_stock_clients(straight: tuple[Training, dict[str, A
     assert run.data.params["model"] == "mlp"
     assert run.data.params["rho.interval"] == "10"
     assert {"method", "seed", "data.fingerprint", "version.torch", "world_size"} <= set(run.data.tags)
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("digits", run.data.tags["data.fingerprint"])
     figures = {f.path for f in client.list_artifacts(result["run_id"], "figures")}
     assert figures == {"figures/sigma_trajectories.png", "figures/losses.png", "figures/reliability.png"}
     assert any(key.startswith("system/cpu") for key in run.data.metrics)
