@@ -15,7 +15,6 @@ from crossreg.errors import UserError
 
 __all__ = [
     "TEMPERATURE_RANGE",
-    "RegressionScores",
     "Reliability",
     "Scores",
     "accuracy",
@@ -26,7 +25,6 @@ __all__ = [
     "nll",
     "reliability",
     "score",
-    "score_regression",
 ]
 
 TEMPERATURE_RANGE = (0.01, 100.0)
@@ -40,19 +38,6 @@ class Scores:
     nll: float
     brier: float
     ece: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the scores by name, as `crossreg.metrics.scores` takes them."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class RegressionScores:
-    """Scores of Gaussian predictions: rmse in the targets' unit, nll in nats, coverage in 0..1."""
-
-    rmse: float
-    nll: float
-    coverage: float
 
     def as_dict(self) -> dict[str, float]:
         """Return the scores by name, as `crossreg.metrics.scores` takes them."""
@@ -230,35 +215,6 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     if not (math.isfinite(temperature) and temperature > 0):
         raise UserError(f"temperature must be a positive number, not {temperature}")
     return torch.softmax(_double(logits) / temperature, dim=-1).to(logits)
-
-
-def score_regression(mean: Tensor, std: Tensor, targets: Tensor) -> RegressionScores:
-    """Return the scores of independent Gaussian predictions, averaged over examples and dimensions.
-
-    Args:
-        mean: `[N, D]` floating point, the predicted means.
-        std: `[N, D]` floating point, positive: the predicted standard deviations, observation noise included.
-        targets: `[N, D]` floating point.
-
-    Returns:
-        Root mean squared error, mean -log density, and the share of targets within the central 95% interval.
-
-    Raises:
-        UserError: Shapes differ, there are no values, or values are not finite or not positive.
-    """
-    if not mean.shape == std.shape == targets.shape or mean.numel() == 0:
-        shapes = f"{tuple(mean.shape)}, {tuple(std.shape)} and {tuple(targets.shape)}"
-        raise UserError(f"mean, std and targets have shapes {shapes}; they must be equal and hold at least one value")
-    m, s, y = _double(mean), _double(std), _double(targets)
-    for name, values in (("mean", m), ("std", s), ("targets", y)):
-        if not bool(values.isfinite().all()):
-            raise UserError(f"{name} holds NaN or infinite values; check the model's outputs and the data")
-    if float(s.min()) <= 0:
-        raise UserError(f"std must be positive everywhere; its smallest value is {float(s.min()):g}")
-    z = (y - m) / s
-    density = z.square() / 2 + s.log() + math.log(2 * math.pi) / 2
-    covered = (z.abs() <= 1.959963984540054).double()
-    return RegressionScores(float((y - m).square().mean().sqrt()), float(density.mean()), float(covered.mean()))
 
 
 def _accuracy(p: Tensor, t: Tensor) -> float:

@@ -10,29 +10,22 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from crossreg import metrics
-from crossreg.batches import Preprocess
-from crossreg.calibration import Reliability
 from crossreg.checkpoint import CHECKPOINT_FILE, load_checkpoint
-from crossreg.diagnostics import Diagnosis
 from crossreg.errors import UserError
-from crossreg.export import export_model
 from services.data import Dataset, load_data
 from services.tracking import Tracker, TrackingConfig
-from services.training.assemble import about, batch_size, build_model, check, num_steps, rho_interval
+from services.training.assemble import about, batch_size, check, num_steps, rho_interval
 from services.training.config import Placement, TrainConfig
 from services.training.progress import Display, Silent
+from services.training.publish import publish
+from services.training.relay import Relay
 from services.training.runtime import check_placement, import_ahead, resources_per_worker, start_ray
 from services.training.storage import RunFolder, check_storage, new_name
 
@@ -169,7 +162,7 @@ def _train(
         display.phase("starting the workers")
         outcome, diagnoses, checkpoint = _fit(config, placement, data, folder, tracker, start_from, display)
         display.phase("writing figures and the model")
-        model_uri = _finish(config, data, outcome, checkpoint, tracker)
+        model_uri = publish(config, data, outcome, checkpoint, tracker)
     return Report(
         run_id=tracker.run_id,
         test=outcome["test"],
@@ -265,137 +258,6 @@ def _fit(
     if relay.outcome is None or result.checkpoint is None:
         raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
     return relay.outcome, relay.diagnoses, result.checkpoint
-
-
-class Relay(threading.Thread):
-    """Fetches the workers' messages and passes them on, until stopped.
-
-    Attributes:
-        outcome: what rank 0 sent at its end.
-        error: a user's mistake that only a worker could find.
-        diagnoses: failure signatures, in words.
-    """
-
-    def __init__(self, mailbox: Any, tracker: Tracker, display: Display) -> None:
-        super().__init__(name="crossreg-relay", daemon=True)
-        self.outcome: dict[str, Any] | None = None
-        self.error: str | None = None
-        self.diagnoses: list[str] = []
-        self._mailbox, self._tracker, self._display = mailbox, tracker, display
-        self._stopping = threading.Event()
-        self._starts = 0
-        self._throughput = Throughput()
-
-    def run(self) -> None:
-        """Relay until stopped, then once more."""
-        import ray
-
-        while True:
-            last = self._stopping.is_set()
-            try:
-                messages = ray.get(self._mailbox.drain.remote(0 if last else 0.5), timeout=10)
-            except Exception as error:  # the cluster is going down; fit() says why
-                if not last:
-                    _log.debug("mailbox: %s", error)
-                    time.sleep(0.5)
-                messages = []
-            for message in messages:
-                getattr(self, f"_on_{message['kind']}")(message)
-            if last:
-                return
-
-    def stop(self) -> None:
-        """Relay what has arrived and end the thread."""
-        self._stopping.set()
-        self.join(timeout=30)
-
-    def _on_start(self, message: dict[str, Any]) -> None:
-        self._starts += 1
-        if self._starts > 1:
-            self._display.note(f"a worker was lost; training goes on from step {message['step']}")
-            self._tracker.set_tags({f"recovered.{self._starts - 1}": f"from step {message['step']}"})
-        self._display.start(message["step"], message["num_steps"])
-        self._throughput = Throughput()
-
-    def _on_metrics(self, message: dict[str, Any]) -> None:
-        self._tracker.record(message["values"], message["step"], message["timestamp"])
-        self._display.update(message["step"], message["values"])
-
-    def _on_progress(self, message: dict[str, Any]) -> None:
-        rate = self._throughput.rate(message["time"], message["examples"])
-        values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
-        self._display.update(message["step"], values)
-
-    def _on_diagnosis(self, message: dict[str, Any]) -> None:
-        text = str(Diagnosis(**message["diagnosis"]))
-        self.diagnoses.append(text)
-        self._display.note(text)
-        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
-
-    def _on_error(self, message: dict[str, Any]) -> None:
-        self.error = message["message"]
-
-    def _on_end(self, message: dict[str, Any]) -> None:
-        self.outcome = message["outcome"]
-        scaled = self.outcome.get("test_scaled")
-        if scaled:
-            self._tracker.record(metrics.scores("test_scaled", scaled), message["step"])
-
-
-class Throughput:
-    """Examples a second over the last few messages."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-
-    def rate(self, now: float, examples: int) -> float | None:
-        """Return the rate since the first message, or None at the first."""
-        if self._first is None:
-            self._first = (now, examples)
-            return None
-        seconds = now - self._first[0]
-        return (examples - self._first[1]) / seconds if seconds > 0 else None
-
-
-def _finish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpoint: Any, tracker: Tracker) -> str:
-    """Draw the figures, log the model and return its URI."""
-    from services.tracking import figures
-
-    history = tracker.history()
-    if outcome["sigma"]:
-        tracker.figure("sigma_trajectories", figures.sigma_trajectories(history, f"{data.name}, {config.model}"))
-    tracker.figure("losses", figures.losses(history))
-    if "reliability" in outcome:
-        tracker.figure("reliability", figures.reliability(_reliability(outcome["reliability"])))
-    tracker.artifact_json(outcome, "outcome.json")
-    with tempfile.TemporaryDirectory() as folder:
-        with checkpoint.as_directory() as local:
-            state = load_checkpoint(local)
-        model = build_model(config, data)
-        model.load_state_dict(state["model"])
-        target = None
-        if data.target_mean is not None and data.target_std is not None:
-            target = (data.target_mean.tolist(), data.target_std.tolist())
-        noise = config.noise.model_dump() if config.method == "crossreg" else None
-        export_model(
-            model,
-            Preprocess(torch.from_numpy(data.mean), torch.from_numpy(data.std)),
-            folder,
-            name=config.model,
-            input_shape=data.input_shape,
-            num_outputs=data.num_outputs,
-            options=config.model_options,
-            noise=noise,
-            task=data.task,
-            classes=data.classes,
-            target=target,
-        )
-        return tracker.log_model(Path(folder), data.test.x[:2].copy())
-
-
-def _reliability(plain: dict[str, Any]) -> Reliability:
-    columns = {name: torch.tensor(plain[name]) for name in ("confidence", "accuracy", "count", "edges")}
-    return Reliability(**columns, ece=plain["ece"])
 
 
 def _params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:

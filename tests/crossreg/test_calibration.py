@@ -239,25 +239,6 @@ def test_apply_temperature_refuses(temperature: float) -> None:
         calibration.apply_temperature(torch.zeros(1, 2), temperature)
 
 
-def test_regression_scores_by_hand() -> None:
-    mean = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
-    std = torch.tensor([[1.0, 2.0], [0.5, 1.0]])
-    targets = torch.tensor([[0.0, 3.0], [4.0, 3.0]])
-    scores = calibration.score_regression(mean, std, targets)
-    assert scores.rmse == pytest.approx(math.sqrt(2), rel=1e-14)
-    expected = -torch.distributions.Normal(mean.double(), std.double()).log_prob(targets).mean()
-    assert scores.nll == pytest.approx(float(expected), rel=1e-14)
-    assert scores.coverage == 0.75  # one target lies four standard deviations away
-    assert set(scores.as_dict()) == {"rmse", "nll", "coverage"}
-
-
-def test_regression_coverage_of_the_right_gaussian() -> None:
-    targets = torch.randn(100_000, 1, generator=torch.Generator().manual_seed(0))
-    scores = calibration.score_regression(torch.zeros_like(targets), torch.ones_like(targets), targets)
-    assert scores.coverage == pytest.approx(0.95, abs=0.003)
-    assert scores.nll == pytest.approx(0.5 * math.log(2 * math.pi * math.e), abs=0.01)
-
-
 HALF = torch.full((2, 2), 0.5)
 ZEROS = torch.zeros(2, dtype=torch.int64)
 
@@ -308,13 +289,3 @@ def test_wrong_logits_are_refused(row: list[float]) -> None:
         calibration.fit_temperature(torch.tensor([[0.0, 1.0], row]), ZEROS)
     with pytest.raises(UserError, match=r"they span 0\.\.5"):
         calibration.fit_temperature(HALF, torch.tensor([0, 5]))
-
-
-def test_wrong_regression_inputs_are_refused() -> None:
-    x = torch.ones(2, 1)
-    with pytest.raises(UserError, match=r"\(2, 1\), \(2,\) and \(2, 1\)"):
-        calibration.score_regression(x, x[:, 0], x)
-    with pytest.raises(UserError, match="std must be positive everywhere; its smallest value is 0"):
-        calibration.score_regression(x, 0 * x, x)
-    with pytest.raises(UserError, match="targets holds NaN"):
-        calibration.score_regression(x, x, x * math.nan)

@@ -1,0 +1,107 @@
+"""The driver's ear: fetches what the workers send and passes it to the progress line and to MLflow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from crossreg import metrics
+from crossreg.diagnostics import Diagnosis
+from services.tracking import Tracker
+from services.training.progress import Display
+
+__all__ = ["Relay"]
+
+_log = logging.getLogger(__name__)
+
+
+class Relay(threading.Thread):
+    """Fetches the workers' messages and passes them on, until stopped.
+
+    Attributes:
+        outcome: what rank 0 sent at its end.
+        error: a user's mistake that only a worker could find.
+        diagnoses: failure signatures, in words.
+    """
+
+    def __init__(self, mailbox: Any, tracker: Tracker, display: Display) -> None:
+        super().__init__(name="crossreg-relay", daemon=True)
+        self.outcome: dict[str, Any] | None = None
+        self.error: str | None = None
+        self.diagnoses: list[str] = []
+        self._mailbox, self._tracker, self._display = mailbox, tracker, display
+        self._stopping = threading.Event()
+        self._starts = 0
+        self._throughput = Throughput()
+
+    def run(self) -> None:
+        """Relay until stopped, then once more."""
+        import ray
+
+        while True:
+            last = self._stopping.is_set()
+            try:
+                messages = ray.get(self._mailbox.drain.remote(0 if last else 0.5), timeout=10)
+            except Exception as error:  # the cluster is going down; fit() says why
+                if not last:
+                    _log.debug("mailbox: %s", error)
+                    time.sleep(0.5)
+                messages = []
+            for message in messages:
+                getattr(self, f"_on_{message['kind']}")(message)
+            if last:
+                return
+
+    def stop(self) -> None:
+        """Relay what has arrived and end the thread."""
+        self._stopping.set()
+        self.join(timeout=30)
+
+    def _on_start(self, message: dict[str, Any]) -> None:
+        self._starts += 1
+        if self._starts > 1:
+            self._display.note(f"a worker was lost; training goes on from step {message['step']}")
+            self._tracker.set_tags({f"recovered.{self._starts - 1}": f"from step {message['step']}"})
+        self._display.start(message["step"], message["num_steps"])
+        self._throughput = Throughput()
+
+    def _on_metrics(self, message: dict[str, Any]) -> None:
+        self._tracker.record(message["values"], message["step"], message["timestamp"])
+        self._display.update(message["step"], message["values"])
+
+    def _on_progress(self, message: dict[str, Any]) -> None:
+        rate = self._throughput.rate(message["time"], message["examples"])
+        values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
+        self._display.update(message["step"], values)
+
+    def _on_diagnosis(self, message: dict[str, Any]) -> None:
+        text = str(Diagnosis(**message["diagnosis"]))
+        self.diagnoses.append(text)
+        self._display.note(text)
+        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
+
+    def _on_error(self, message: dict[str, Any]) -> None:
+        self.error = message["message"]
+
+    def _on_end(self, message: dict[str, Any]) -> None:
+        self.outcome = message["outcome"]
+        scaled = self.outcome.get("test_scaled")
+        if scaled:
+            self._tracker.record(metrics.scores("test_scaled", scaled), message["step"])
+
+
+class Throughput:
+    """Examples a second over the last few messages."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def rate(self, now: float, examples: int) -> float | None:
+        """Return the rate since the first message, or None at the first."""
+        if self._first is None:
+            self._first = (now, examples)
+            return None
+        seconds = now - self._first[0]
+        return (examples - self._first[1]) / seconds if seconds > 0 else None
