@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 SMALL_SIGMA = 1e-3
 # rho updates after which sigma should have moved, and the relative move that counts
 PATIENCE, SMALL_MOVE = 20, 0.2
+# updates in a row without a finite gradient; mixed precision skips one now and then
+TOLERATED_SKIPS = 3
 # how far held-out loss must lie above training loss, in nats, before regularization is plainly called for
 OPEN_GAP = 0.1
 # training loss this many times that of guessing, or of the best window so far where that is larger, is divergence
@@ -83,10 +85,13 @@ class Diagnostics(Callback):
         self._reg_losses.append(update.loss)
         names = [f"{layer}.noise.rho" for layer in noise_layers(trainer.model)]
         noise_gradients = [update.gradients[name] for name in names if name in update.gradients]
+        self._skipped = 0 if update.applied else self._skipped + 1
         if not update.applied:
-            self._skipped += 1
+            if self._skipped < TOLERATED_SKIPS:
+                return
             self._found(
-                trainer, "divergence", f"the gradient of rho was not finite at update {update.index}",
+                trainer, "divergence",
+                f"the gradient of rho was not finite in {self._skipped} updates in a row, up to number {update.index}",
                 "noise so large, or weights so far off, that the model's output overflows",
                 "a smaller initial_sigma (below 1), a smaller learning rate of rho or theta",
             )  # fmt: skip

@@ -133,16 +133,18 @@ class CrossRegularizer:
         """Do one rho step now."""
         self.updates += 1
         parameters = list(self.rho.values())
-        inputs, target, share = self._next_batch(parameters[0].device)
+        inputs, target = self._next_batch(parameters[0].device)
         draws = antithetic_draws(self.samples, self.seed, "rho", self.updates, rank())
         scaler = self._gradient_scaler(target.device)
         # `scale` also sets up a scaler that has not been used yet
         scale = float(scaler.scale(torch.ones((), device=target.device))) if scaler else 1.0
         value, gradients = self.estimator(self.model, self.loss, inputs, target, parameters, draws, scale)
-        # one message: the loss and every gradient, weighted by this rank's share of the rows
-        flat = torch.cat([value.reshape(1).to(parameters[0].dtype), *(g.reshape(-1) for g in gradients)]) * share
+        # one message: the loss, every gradient and the number of rows, by which ranks are weighted
+        one = torch.ones(1, dtype=parameters[0].dtype, device=parameters[0].device)
+        flat = torch.cat([value.reshape(1).to(one), *(g.reshape(-1) for g in gradients), one]) * len(target)
         if world_size() > 1:
             dist.all_reduce(flat)
+        rows, flat = flat[-1], flat[:-1] / flat[-1]
         pieces = flat[1:].split([parameter.numel() for parameter in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).clone()
@@ -155,7 +157,7 @@ class CrossRegularizer:
             self.optimizer.step()
         found = {name: p.grad.detach() for name, p in self.rho.items() if p.grad is not None}
         self.optimizer.zero_grad()
-        return RhoUpdate(self.updates, float(flat[0]), found, round(len(target) / share), finite)
+        return RhoUpdate(self.updates, float(flat[0]), found, int(rows), finite)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the rho steps exactly; rho itself is in the model's state dict."""
@@ -184,8 +186,8 @@ class CrossRegularizer:
             assert scaler is not None
             scaler.load_state_dict(state["scaler"])
 
-    def _next_batch(self, device: torch.device) -> tuple[Any, Tensor, float]:
-        """Return the next regularization batch, this rank's rows of it, and their share of all rows."""
+    def _next_batch(self, device: torch.device) -> tuple[Any, Tensor]:
+        """Return this rank's rows of the next regularization batch."""
         if self._batches is None:
             self._batches = islice(self._iterate(), self._batch, None)
         batch = next(self._batches, None)
@@ -197,20 +199,13 @@ class CrossRegularizer:
                 raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
         self._batch += 1
         inputs, target = batch
-        world = world_size()
-        if world == 1:
-            return _to(inputs, device), target.to(device), 1.0
         sampler = getattr(self.reg_loader, "sampler", None)
-        if getattr(self.reg_loader, "sharded", False) or isinstance(sampler, DistributedSampler):
-            count = torch.tensor([float(len(target))], device=device)
-            mine = len(target)
-            dist.all_reduce(count)
-            return _to(inputs, device), target.to(device), mine / float(count)
+        sharded = getattr(self.reg_loader, "sharded", False) or isinstance(sampler, DistributedSampler)
+        world = 1 if sharded else world_size()
         if len(target) < world:
             raise UserError(f"a regularization batch of {len(target)} rows cannot be shared by {world} ranks")
-        rows = slice(rank() * len(target) // world, (rank() + 1) * len(target) // world)
-        share = (rows.stop - rows.start) / len(target)
-        return _to(inputs, device, rows), target[rows].to(device), share
+        rows = slice(rank() * len(target) // world, (rank() + 1) * len(target) // world) if world > 1 else slice(None)
+        return _to(inputs, device, rows), target[rows].to(device)
 
     def _iterate(self) -> Iterator[Any]:
         for part in (self.reg_loader, getattr(self.reg_loader, "sampler", None)):

@@ -34,7 +34,9 @@ def publish(config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpo
 
     history = tracker.history()
     if outcome["sigma"]:
-        tracker.figure("sigma_trajectories", figures.sigma_trajectories(history, f"{data.name}, {config.model}"))
+        tracker.figure(
+            "sigma_trajectories", figures.sigma_trajectories(history, f"{Path(data.name).name}, {config.model}")
+        )
     tracker.figure("losses", figures.losses(history))
     if "reliability" in outcome:
         tracker.figure("reliability", figures.reliability(_reliability(outcome["reliability"])))
