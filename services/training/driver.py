@@ -26,7 +26,7 @@ from services.training.config import Placement, TrainConfig
 from services.training.progress import Display, Silent
 from services.training.publish import publish
 from services.training.relay import Relay
-from services.training.runtime import check_placement, import_ahead, resources_per_worker, start_ray
+from services.training.runtime import check_placement, resources_per_worker, start_ray
 from services.training.storage import RunFolder, check_storage, new_name
 
 __all__ = ["Report", "Resume", "TrainingError", "TrainingInterruptedError", "train"]
@@ -110,7 +110,6 @@ def train(
     display = display or Silent()
     check_placement(placement)
     storage_path = check_storage(placement.storage_path)
-    import_ahead()
     display.phase(f"loading {config.data.name}")
     data = load_data(config.data)
     check(config, data, placement.workers)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import threading
 from typing import Any
 
 from crossreg.errors import UserError
 from services.training.config import Placement
 
-__all__ = ["available_cpus", "check_placement", "import_ahead", "resources_per_worker", "start_ray"]
+__all__ = ["available_cpus", "check_placement", "resources_per_worker", "start_ray"]
 
 # set before Ray is first imported; a value the user has set wins
 _ENVIRONMENT = {
@@ -50,28 +48,17 @@ def check_placement(placement: Placement) -> None:
             raise UserError(f"--gpu with {placement.workers} workers needs as many GPUs; this machine has {found}")
 
 
-def import_ahead() -> None:
-    """Import what takes seconds (Ray Train, MLflow) in a thread, while the data is loaded."""
-    _set_environment()
-    names = ("ray.train.torch", "mlflow.tracking")
-    threading.Thread(target=lambda: [importlib.import_module(name) for name in names], daemon=True).start()
-
-
-def _set_environment() -> None:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if "RAY_ADDRESS" not in os.environ:
-        # nobody drains a cluster that lives in this process
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-
-
 def start_ray(placement: Placement) -> dict[str, float]:
     """Connect to the cluster of `RAY_ADDRESS`, or start one inside this process; return its resources.
 
     Raises:
         UserError: the cluster cannot be reached, or is smaller than the placement.
     """
-    _set_environment()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "RAY_ADDRESS" not in os.environ:
+        # nobody drains a cluster that lives in this process
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray
 
     if not ray.is_initialized():
