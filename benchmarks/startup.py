@@ -74,9 +74,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
             pairs.append((torchrun(Path(folder)), ray(Path(folder))))
-            print(
-                f"torchrun {pairs[-1][0]:.1f} s, crossreg train {pairs[-1][1]:.1f} s, ratio {pairs[-1][1] / pairs[-1][0]:.2f}"
-            )
+            t, r = pairs[-1]
+            print(f"torchrun {t:.1f} s, crossreg train {r:.1f} s, ratio {r / t:.2f}", flush=True)
     print(f"median ratio {statistics.median(r / t for t, r in pairs):.2f}")
 
 

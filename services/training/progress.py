@@ -49,6 +49,7 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._latest: dict[str, float] = {}
+        self._num_steps, self._printed = 1, 0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -81,12 +82,17 @@ class Bar:
 
     def start(self, step: int, num_steps: int) -> None:
         """Show the bar of a fresh or resumed training."""
+        self._num_steps, self._printed = num_steps, step
         self._progress.reset(self._task, total=num_steps, completed=step, description="training", detail="")
 
     def update(self, step: int, values: dict[str, float]) -> None:
         """Move the bar and show the latest metrics."""
         self._latest |= values
         self._progress.update(self._task, completed=step, detail=describe(step, self._latest))
+        # where there is no terminal to draw on (the log of a job), a line at every tenth of the run
+        if not self._progress.console.is_terminal and step - self._printed >= self._num_steps / 10:
+            self._printed = step
+            self.note(f"{step / self._num_steps:.0%}  {describe(step, self._latest)}")
 
 
 def describe(step: int, latest: dict[str, Any]) -> str:

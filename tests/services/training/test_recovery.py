@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 
+from tests.services.tracking.conftest import Server
 from tests.services.training.conftest import SETTINGS, Start, Training
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -89,6 +90,26 @@ def test_a_killed_driver_is_resumed_exactly(straight: tuple[Training, dict[str, 
     assert result["run_id"] == run_id
     assert_same_end(straight[1], result)
     assert_same_metrics(straight, (resumed, result))
+
+
+def test_the_tracking_server_may_go_away_and_come_back(
+    straight: tuple[Training, dict[str, Any]], start: Start, tmp_path: Path
+) -> None:
+    server = Server(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    server.start()
+    try:
+        training = start("--tracking-uri", server.url, settings=SETTINGS)
+        training.wait_for_step(300)
+        server.kill()
+        gone = training.last_step()
+        reached = training.wait_for_step(gone + 400)  # training does not wait for the server
+        server.start()
+        assert reached < 1950, "the training ended before the server came back"
+        result = training.finish()
+    finally:
+        server.kill()
+    assert_same_end(straight[1], result)
+    assert_same_metrics(straight, (training, result))
 
 
 def test_interrupt_leaves_a_run_that_is_marked_and_can_go_on(start: Start) -> None:
