@@ -31,7 +31,7 @@ def batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     """Return examples in a step: as configured, else 128 or what the smaller split allows, shared evenly by workers."""
     if config.batch_size is not None:
         return config.batch_size
-    smallest = len(data.train.x) if config.method == "none" else min(len(data.train.x), len(data.reg.x))
+    smallest = min(len(data.train), len(data.reg) or len(data.train))
     size = min(_LARGEST_DEFAULT_BATCH, 2 ** int(math.log2(max(smallest, 1))))
     return max(workers, size // workers * workers)
 

@@ -20,8 +20,8 @@ from crossreg import (
 )
 from crossreg.direct import direct_gradient
 from crossreg.noise import Draw, noise_layers
-from crossreg.regularizer import antithetic_draws
-from crossreg.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, temperature
+from crossreg.regularizer import antithetic_draws, rho_optimizer
+from crossreg.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho, temperature
 from tests.crossreg.conftest import small_model
 
 DRAWS = [Draw(11), Draw(11, -1.0), Draw(12), Draw(12, -1.0), Draw(13)]
@@ -177,6 +177,25 @@ def test_overconfident_model_gets_a_temperature_and_noise() -> None:
     assert losses[-1] < 0.6 * losses[0]
     assert float(temperature(model)) > 1.5
     assert max(float(s) for s in sigmas(model).values()) > 0.2
+
+
+def test_sigma_travels_from_a_hundredth_beyond_ten_and_back_without_bouncing() -> None:
+    """A noisy pull of relative size, towards 20 and then towards 0.01; 100 updates are 3,000 steps at r = 30."""
+    generator = torch.Generator().manual_seed(0)
+    rho = nn.Parameter(rho_from_sigma(0.01))
+    optimizer = rho_optimizer([rho], lr=0.1)
+    path = []
+    for update in range(260):
+        goal = math.log(20.0 if update < 130 else 0.01)
+        optimizer.zero_grad()
+        ((rho - goal) ** 2 + rho * torch.randn((), generator=generator)).backward()
+        optimizer.step()
+        path.append(float(sigma_from_rho(rho.detach())))
+    assert max(path[:100]) > 10
+    assert min(path[130:230]) < 0.02
+    settled = torch.tensor(path[110:130]).log()
+    assert settled.diff().abs().max() < 0.12  # no step beyond the step size
+    assert settled.std() < 0.25
 
 
 def test_state_continues_exactly(batch: tuple[Tensor, Tensor]) -> None:
