@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each sets the environment up first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format ui clean
+.PHONY: help setup demo test lint format ui clean
 
 PYTHON ?= python3
 VENV := .venv

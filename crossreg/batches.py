@@ -52,7 +52,7 @@ class Batches:
     Args:
         x: `[N, ...]`, any dtype; stays as it is in memory.
         y: `[N, ...]`.
-        batch_size: rows in a batch over all ranks, a multiple of their number unless the batch is the whole data.
+        batch_size: rows in a batch over all ranks, a multiple of their number.
         preprocess: applied to each batch, on its device.
         augment: applied to the stored values before `preprocess`; see `augmentation`.
         shuffle: a new order every epoch.

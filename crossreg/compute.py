@@ -27,7 +27,7 @@ class Ledger:
 
     Attributes:
         flops_per_example: floating point operations for one example of a phase: "theta" (forward and backward),
-            "rho" (one update, all draws) and "forward" (one evaluation pass).
+            "rho" (a forward pass of an update and its share of the backward passes) and "forward" (evaluation).
         examples: examples processed by phase, over all ranks.
         worker_seconds: wall-clock seconds times workers.
     """
@@ -67,7 +67,10 @@ def measure_flops(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: i
         y: its targets.
         samples: noise draws of a rho step; its 2K - 1 forward and K backward passes are counted together.
     """
-    twin = copy.deepcopy(unwrap(model)).to("meta")
+    try:
+        twin = copy.deepcopy(unwrap(model)).to("meta")
+    except (RuntimeError, NotImplementedError):  # weights computed from others cannot be copied
+        return dict.fromkeys(("theta", "forward", "rho"), math.nan)
     x, y = x[:2].to("meta"), y[:2].to("meta")
 
     def theta() -> None:
@@ -85,7 +88,10 @@ def measure_flops(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: i
     phases: dict[str, Callable[[], None]] = {"theta": theta, "forward": forward}
     if noise_layers(twin):
         phases["rho"] = rho
-    return {name: _count(run) / len(y) for name, run in phases.items()}
+    flops = {name: _count(run) / len(y) for name, run in phases.items()}
+    if "rho" in flops:
+        flops["rho"] /= 2 * samples - 1
+    return flops
 
 
 def _count(run: Callable[[], Any]) -> float:

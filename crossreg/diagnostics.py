@@ -71,11 +71,13 @@ class Diagnostics(Callback):
         self._guessing = 1.0
         self._best_loss = math.inf
         self._silent = 0
+        self._fresh, self._seen = True, 0
         self._skipped = 0
         self._reg_losses: deque[float] = deque(maxlen=PATIENCE)
 
     def on_start(self, trainer: Trainer) -> None:
         """Remember where sigma starts, and what guessing would cost."""
+        self._fresh, self._seen = trainer.step == 0, 0
         if not trainer.train.y.is_floating_point():
             self._guessing = max(math.log(float(trainer.train.y.max()) + 1), 1.0)
         self._first_sigma = {name: float(value.mean()) for name, value in sigmas(trainer.model).items()}
@@ -83,6 +85,7 @@ class Diagnostics(Callback):
     def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
         """Look at one rho step: no gradient, a gradient that is not finite, sigma gone or stuck."""
         self._reg_losses.append(update.loss)
+        self._seen += 1
         names = [f"{layer}.noise.rho" for layer in noise_layers(trainer.model)]
         noise_gradients = [update.gradients[name] for name in names if name in update.gradients]
         self._skipped = 0 if update.applied else self._skipped + 1
@@ -145,7 +148,9 @@ class Diagnostics(Callback):
             )  # fmt: skip
         moved = max(abs(math.log(current[name] / self._first_sigma[name])) for name in current)
         regularizer = trainer.regularizer
-        if regularizer is None or moved > SMALL_MOVE or gap <= OPEN_GAP:
+        # a resumed run has come from somewhere; it is judged by as many updates as a fresh one
+        too_soon = not self._fresh and self._seen < PATIENCE
+        if regularizer is None or too_soon or moved > SMALL_MOVE or gap <= OPEN_GAP:
             return
         self._found(
             trainer, "no adaptation",

@@ -55,11 +55,9 @@ def evaluate(model: nn.Module, loss: Loss, batches: Iterable[Any], samples: int,
     means, targets, values = [], [], []
     for index, (x, y) in enumerate(batches):
         key = derive_seed(seed, "evaluate", index, rank())
-        if not len(y):
-            continue
         means.append(predict(model, x, samples, loss=loss, seed=key).mean.cpu())
         targets.append(y.cpu())
-        if not classification:
+        if not classification and len(y):  # a rank may have no rows of a last batch
             values.append(_loss_of_average(model, loss, x, y, draws, key).cpu() * len(y))
     device = next(model.parameters()).device
     mean, target = (gather_rows(torch.cat(parts).to(device)).cpu() for parts in (means, targets))
@@ -68,7 +66,7 @@ def evaluate(model: nn.Module, loss: Loss, batches: Iterable[Any], samples: int,
         nan = calibration.Scores(math.nan, math.nan, math.nan, math.nan)
         scores = (calibration.score(mean, target) if mean.isfinite().all() else nan).as_dict()
         return Evaluation(scores, mean, target, draws * len(target))
-    total = gather_rows(torch.stack(values).to(device)).sum().item() / len(target)
+    total = gather_rows(torch.stack([torch.zeros(()), *values]).to(device)).sum().item() / len(target)
     scores = {"nll": total}
     if target.is_floating_point() and target.numel() == mean.numel():
         scores["rmse"] = float((mean - target.reshape(mean.shape)).square().mean().sqrt())

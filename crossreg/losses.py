@@ -76,7 +76,7 @@ class Classification(Likelihood):
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the mean cross-entropy of one draw."""
-        return F.cross_entropy(output.float() if output.dtype in (torch.float16, torch.bfloat16) else output, target)
+        return F.cross_entropy(_wide(output), target)
 
     def per_draw(self, output: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
         """Return log p(target), `[B, ...]`."""
@@ -88,9 +88,12 @@ class Classification(Likelihood):
 
     @staticmethod
     def _log_probabilities(output: Tensor, temperature: Tensor) -> Tensor:
-        # half precision would round probabilities that calibration then measures
-        wide = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-        return F.log_softmax(wide / temperature, dim=1)
+        if output.ndim < 2 or output.shape[1] < 2:
+            raise UserError(
+                f"a classifier's output has shape {tuple(output.shape)}; it must be (batch, classes) with at least 2 "
+                "classes. For numbers instead of classes use loss='regression'"
+            )
+        return F.log_softmax(_wide(output) / temperature, dim=1)
 
 
 class GaussianRegression(Likelihood):
@@ -102,17 +105,19 @@ class GaussianRegression(Likelihood):
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """Return half the mean squared error of one draw."""
+        output = _wide(output)
         return 0.5 * F.mse_loss(output, self._like(target, output))
 
     def per_draw(self, output: Tensor, target: Tensor, temperature: Tensor) -> Tensor:
         """Return log N(target; output, temperature^2), summed over all but the batch dimension: `[B]`."""
+        output = _wide(output)
         z = (self._like(target, output) - output) / temperature
         log_density = -0.5 * z.square() - temperature.log() - 0.5 * math.log(2 * math.pi)
         return log_density.flatten(1).sum(1) if log_density.ndim > 1 else log_density
 
     def predict(self, output: Tensor, temperature: Tensor) -> Tensor:
         """Return the mean of the observation, `[B, ...]`."""
-        return output
+        return _wide(output)
 
     @staticmethod
     def _like(target: Tensor, output: Tensor) -> Tensor:
@@ -122,6 +127,11 @@ class GaussianRegression(Likelihood):
                 raise UserError(f"target has shape {tuple(target.shape)}, the model's output {tuple(output.shape)}")
             target = target.reshape(output.shape)
         return target.to(output.dtype)
+
+
+def _wide(output: Tensor) -> Tensor:
+    # half precision would round the likelihoods that rho learns from and that calibration measures
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def as_loss(loss: Loss | nn.Module | str) -> Loss:

@@ -61,7 +61,8 @@ class CrossRegularizer:
         loss: a `Loss`, "classification", "regression", `nn.CrossEntropyLoss()` or `nn.MSELoss()`.
         reg_loader: iterable of `(inputs, target)` batches of held-out data that theta never trains on; started anew
             when it ends. In a distributed run every rank takes its rows of each batch, unless the loader is sharded
-            already (a `DistributedSampler`, or an attribute `sharded` that is true).
+            already (a `DistributedSampler`, or an attribute `sharded` that is true). A loader that shuffles needs
+            a generator seeded alike on all ranks, or ranks take their rows of different batches.
         interval: theta steps between rho steps, r >= 1.
         samples: noise draws averaged in a rho step, K >= 1; below 3 the gradient is biased (see the docs).
         lr: step size of rho, in relative change of sigma per update.
@@ -138,7 +139,10 @@ class CrossRegularizer:
         scaler = self._gradient_scaler(target.device)
         # `scale` also sets up a scaler that has not been used yet
         scale = float(scaler.scale(torch.ones((), device=target.device))) if scaler else 1.0
-        value, gradients = self.estimator(self.model, self.loss, inputs, target, parameters, draws, scale)
+        if len(target):
+            value, gradients = self.estimator(self.model, self.loss, inputs, target, parameters, draws, scale)
+        else:  # a last batch smaller than the number of ranks: this one has nothing to say, but must not be silent
+            value, gradients = torch.zeros((), device=target.device), [torch.zeros_like(p) for p in parameters]
         # one message: the loss, every gradient and the number of rows, by which ranks are weighted
         one = torch.ones(1, dtype=parameters[0].dtype, device=parameters[0].device)
         flat = torch.cat([value.reshape(1).to(one), *(g.reshape(-1) for g in gradients), one]) * len(target)
@@ -202,8 +206,6 @@ class CrossRegularizer:
         sampler = getattr(self.reg_loader, "sampler", None)
         sharded = getattr(self.reg_loader, "sharded", False) or isinstance(sampler, DistributedSampler)
         world = 1 if sharded else world_size()
-        if len(target) < world:
-            raise UserError(f"a regularization batch of {len(target)} rows cannot be shared by {world} ranks")
         rows = slice(rank() * len(target) // world, (rank() + 1) * len(target) // world) if world > 1 else slice(None)
         return _to(inputs, device, rows), target[rows].to(device)
 
@@ -242,6 +244,8 @@ def _to(inputs: Any, device: torch.device, rows: slice = slice(None)) -> Any:
         return inputs[rows].to(device)
     if isinstance(inputs, dict):
         return {key: _to(value, device, rows) for key, value in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
+        return type(inputs)(*(_to(value, device, rows) for value in inputs))
     if isinstance(inputs, list | tuple):
         return type(inputs)(_to(value, device, rows) for value in inputs)
     return inputs

@@ -24,7 +24,7 @@ __all__ = [
 TEMPERATURE_NAME = "rho_temperature"
 """Attribute of the model that holds the logarithm of its output temperature, a scalar parameter."""
 
-# exp(rho) stays finite in float32 and float16 products however far an optimizer is pushed
+# exp(rho) stays finite in float32 however far an optimizer is pushed
 _RHO_LIMIT = 16.0
 
 

@@ -150,10 +150,11 @@ class Trainer:
         Holds the random states of all ranks, so a run continues exactly on the same number of workers; on another
         number each rank starts a stream of its own.
         """
-        states: list[Any] = [rng_state()]
+        own = {"rng": rng_state(), "window": self._window.cpu()}
+        ranks: list[Any] = [own]
         if world_size() > 1:
-            states = [None] * world_size()
-            dist.all_gather_object(states, rng_state())
+            ranks = [None] * world_size()
+            dist.all_gather_object(ranks, own)
             broadcast_buffers(self.model)
         assert self.ledger is not None
         self._count_time()
@@ -164,11 +165,10 @@ class Trainer:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "regularizer": self.regularizer.state_dict() if self.regularizer else None,
             "scaler": self._scaler.state_dict(),
-            "window": self._window.clone(),
             "latest": dict(self.latest),
             "examples": dict(self.ledger.examples),
             "worker_seconds": self.ledger.worker_seconds,
-            "rng": states,
+            "ranks": ranks,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -180,7 +180,10 @@ class Trainer:
         if self.regularizer:
             self.regularizer.load_state_dict(state["regularizer"])
         self._scaler.load_state_dict(state["scaler"])
-        self._window.copy_(state["window"])
+        if state["step"] > self.num_steps:
+            raise UserError(
+                f"the checkpoint is of step {state['step']}, beyond the {self.num_steps} steps of this run; give more"
+            )
         self.step, self.latest = state["step"], dict(state["latest"])
         self._resumed = dict(state)
 
@@ -194,9 +197,12 @@ class Trainer:
             return
         self.ledger.examples = dict(self._resumed["examples"])
         self.ledger.worker_seconds = self._resumed["worker_seconds"]
-        states = self._resumed["rng"]
-        if len(states) == world_size():
-            set_rng_state(states[rank()])
+        ranks = self._resumed["ranks"]
+        if len(ranks) == world_size():
+            set_rng_state(ranks[rank()]["rng"])
+            self._window.copy_(ranks[rank()]["window"])
+        elif rank() == 0:
+            self._window.copy_(torch.stack([state["window"] for state in ranks]).sum(0))
         self._resumed = None
 
     def _theta_step(self, wrapped: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -226,7 +232,8 @@ class Trainer:
         if update is None:
             return
         assert self.ledger is not None
-        self.ledger.add("rho", update.examples)
+        assert self.regularizer is not None
+        self.ledger.add("rho", (2 * self.regularizer.samples - 1) * update.examples)
         self._updated = update
 
     def _after_step(self) -> None:

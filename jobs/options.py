@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from crossreg.errors import UserError
 
-__all__ = ["merge", "nest", "read_yaml", "validated"]
+__all__ = ["merge", "nest", "read_yaml", "section", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -56,6 +56,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"config file {str(path)!r} must hold a mapping of settings, e.g. 'model: cnn'")
+    return content
+
+
+def section(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take a section of settings out of a file's content; an empty one is as if it were not there.
+
+    Raises:
+        UserError: the section is not a mapping.
+    """
+    content = settings.pop(name, None)
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"section {name!r} is {content!r}; it must hold settings of its own, e.g. '{name}: {{...}}'")
     return content
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from crossreg.errors import UserError
 from jobs.console import console, run_app
-from jobs.options import merge, nest, read_yaml, validated
+from jobs.options import merge, nest, read_yaml, section, validated
 from services.data import known
 from services.tracking import TrackingConfig
 from services.training.config import Placement, TrainConfig
@@ -184,12 +185,14 @@ def train(
     tracked = nest({"uri": tracking_uri, "experiment": experiment})
     if config is not None:
         file = read_yaml(config)
-        where = merge(file.pop("placement", {}), where)
-        tracked = merge(file.pop("tracking", {}), tracked)
-        what = merge(file, what)
+        where = merge(section(file, "placement"), where)
+        tracked = merge(section(file, "tracking"), tracked)
+        if isinstance(file.get("data"), str):
+            file["data"] = {"name": file["data"]}
+        what = merge(file | {name: section(file, name) for name in ("data", "noise", "rho", "optimizer")}, what)
     report = _run(what, where, tracked, resume, show=not as_json)
     if as_json:
-        typer.echo(json.dumps(as_plain(report)))
+        typer.echo(json.dumps(as_plain(report), allow_nan=False))
     else:
         show(report)
 
@@ -202,7 +205,7 @@ def _run(
     run: Resume | None = None
     start_from: str | None = None
     if resume is not None and _is_path(resume):
-        start_from = resume
+        start_from = resume if "://" in resume else str(Path(resume).resolve())
     elif resume is not None:
         from services.training.resume import find_run
 
@@ -243,7 +246,9 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
 def as_plain(report: Report) -> dict[str, Any]:
     """Return the report as `--json` prints it."""
     plain = dataclasses.asdict(report)
-    plain["compute"] = {name: report.compute[name] for name in ("examples", "flops", "worker_seconds")}
+    # JSON has no NaN; a run that diverged has scores of null
+    for name in ("test", "test_scaled", "sigma", "compute"):
+        plain[name] = {key: value if math.isfinite(value) else None for key, value in plain[name].items()}
     return plain
 
 
@@ -268,7 +273,7 @@ def show(report: Report) -> None:
         f"{compute['worker_seconds']:.0f} worker-seconds"
     )
     out.print(f"checkpoint: {report.checkpoint}", soft_wrap=True)
-    out.print(f"model: {report.model_uri}", soft_wrap=True)
+    out.print(f"model: {report.model_uri or 'not logged'}", soft_wrap=True)
     out.print(f"run: {report.url or report.run_id}   look at it with: [bold]{report.ui_command}[/bold]", soft_wrap=True)
 
 

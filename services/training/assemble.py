@@ -75,14 +75,20 @@ def check(config: TrainConfig, data: Dataset, workers: int) -> None:
             f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
             "batch size (--batch-size, or rho.batch_size) or hold out more (--reg-share)"
         )
+    if config.method == "crossreg" and reg % workers:
+        raise UserError(f"rho.batch_size is {reg}; it must be a multiple of the {workers} workers")
+    for name, split in (("test", data.test), ("regularization", data.reg)):
+        if 0 < len(split) < workers:
+            raise UserError(f"the {name} split has {len(split)} examples, fewer than the {workers} workers")
     if config.augment != "none" and len(data.input_shape) != 3:
         raise UserError(f"augment is {config.augment!r}, but {data.name} holds no images; use 'none'")
     torch.manual_seed(0)
-    model = build_model(config, data).eval()
+    model = build_model(config, data)
     x = _preprocess(data)(torch.from_numpy(data.train.x[:2].copy()))
     try:
         with torch.no_grad():
-            output = model(x)
+            model.train()(x[: size // workers])  # as many rows as a worker gets: BatchNorm needs two
+            output = model.eval()(x)
     except Exception as error:
         raise UserError(
             f"model {config.model!r} cannot take {data.name}'s examples of shape {data.input_shape}: {error}"
@@ -157,8 +163,11 @@ def about(config: TrainConfig, data: Dataset) -> dict[str, Any]:
         "model": config.model,
         "model_options": dict(config.model_options),
         "method": config.method,
-        "noise": config.noise.model_dump(),
+        "noise": config.noise.model_dump(mode="json"),
         "data": data.fingerprint,
+        "precision": config.precision,
+        "optimizer": config.optimizer.model_dump(),
+        "rho": {"lr": config.rho.lr, "temperature": config.rho.temperature},
     }
 
 

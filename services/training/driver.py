@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossreg.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from crossreg.checkpoint import CHECKPOINT_FILE
 from crossreg.errors import UserError
 from services.data import Dataset, load_data
 from services.tracking import Tracker, TrackingConfig
@@ -27,7 +27,7 @@ from services.training.progress import Display, Silent
 from services.training.publish import publish
 from services.training.relay import Relay
 from services.training.runtime import check_placement, resources_per_worker, start_ray
-from services.training.storage import RunFolder, check_storage, new_name
+from services.training.storage import RunFolder, check_storage, new_name, read_checkpoint
 
 __all__ = ["Report", "Resume", "TrainingError", "TrainingInterruptedError", "train"]
 
@@ -53,7 +53,7 @@ class Report:
         sigma: learned noise scale by layer, the mean where there is one a unit.
         compute: examples, FLOPs and worker-seconds.
         checkpoint: path or URI of the last checkpoint file.
-        model_uri: the logged model in MLflow.
+        model_uri: the logged model in MLflow; None where the store was away, the model is then in the run's folder.
         ui_command: opens the MLflow UI on the run's store.
         url: page of the run, where MLflow is a server.
         diagnoses: failure signatures seen, in words.
@@ -65,7 +65,7 @@ class Report:
     sigma: dict[str, float]
     compute: dict[str, float]
     checkpoint: str
-    model_uri: str
+    model_uri: str | None
     ui_command: str
     url: str | None
     diagnoses: list[str] = field(default_factory=list)
@@ -78,10 +78,12 @@ class Resume:
     Attributes:
         run_id: its MLflow run.
         folder: its files.
+        start_from: the checkpoint that it was started from, if any.
     """
 
     run_id: str
     folder: RunFolder
+    start_from: str | None = None
 
 
 def train(
@@ -113,11 +115,22 @@ def train(
     display.phase(f"loading {config.data.name}")
     data = load_data(config.data)
     check(config, data, placement.workers)
+    if resume is not None and not resume.folder.exists():
+        raise UserError(
+            f"the files of run {resume.run_id} are not at {resume.folder.location}, so there is nothing to go on from"
+        )
+    state = None
+    start_from = resume.start_from if resume else start_from
     if start_from is not None:
-        load_checkpoint(start_from, **about(config, data))
-        start_from = str(Path(start_from).resolve())
+        state = read_checkpoint(start_from, **about(config, data))
+        steps = num_steps(config, data, placement.workers)
+        if state["step"] >= steps:
+            raise UserError(
+                f"checkpoint {start_from} is of step {state['step']}, and this run has {steps}; give more --epochs or "
+                "--steps to go on from it"
+            )
     with _quiet_stdout(placement.verbose):
-        return _train(config, placement, tracking, data, storage_path, resume, start_from, display)
+        return _train(config, placement, tracking, data, storage_path, resume, start_from, state, display)
 
 
 def _train(
@@ -128,6 +141,7 @@ def _train(
     storage_path: str,
     resume: Resume | None,
     start_from: str | None,
+    state: dict[str, Any] | None,
     display: Display,
 ) -> Report:
     """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
@@ -148,7 +162,8 @@ def _train(
             "world_size": str(placement.workers),
             "data.fingerprint": data.fingerprint,
             "crossreg.storage": folder.location,
-            "crossreg.config": config.model_dump_json(),
+            **({"crossreg.start_from": start_from} if start_from else {}),
+            "crossreg.config": _resolved(config, data, placement).model_dump_json(),
         },
         spool_dir=folder.spool,
         resume_run_id=resume.run_id if resume else None,
@@ -159,9 +174,9 @@ def _train(
         if resume is None:
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name)
         display.phase("starting the workers")
-        outcome, diagnoses, checkpoint = _fit(config, placement, data, folder, tracker, start_from, display)
+        outcome, diagnoses, checkpoint = _fit(config, placement, data, folder, tracker, state, display)
         display.phase("writing figures and the model")
-        model_uri = publish(config, data, outcome, checkpoint, tracker)
+        model_uri = publish(config, data, outcome, checkpoint, folder.local / "model", tracker)
     return Report(
         run_id=tracker.run_id,
         test=outcome["test"],
@@ -203,7 +218,7 @@ def _fit(
     data: Dataset,
     folder: RunFolder,
     tracker: Tracker,
-    start_from: str | None,
+    state: dict[str, Any] | None,
     display: Display,
 ) -> tuple[dict[str, Any], list[str], Any]:
     """Run Ray Train; return the outcome, the diagnoses and the last checkpoint."""
@@ -224,7 +239,7 @@ def _fit(
             "mailbox": mailbox,
             "gpu": placement.gpu,
             "checkpoint_every": placement.checkpoint_every or min(max(50, steps // 10), 1000),
-            "start_from": start_from,
+            "start_from": None if state is None else ray.put(state),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.workers,
@@ -254,17 +269,24 @@ def _fit(
         relay.stop()
     if relay.error is not None:
         raise UserError(relay.error)
+    if relay.failure is not None:
+        raise TrainingError(f"training ended, but not all of it was recorded: {relay.failure}") from relay.failure
     if relay.outcome is None or result.checkpoint is None:
         raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
     return relay.outcome, relay.diagnoses, result.checkpoint
 
 
+def _resolved(config: TrainConfig, data: Dataset, placement: Placement) -> TrainConfig:
+    """Return the configuration with the interval that this run takes, which a longer resumed run must keep."""
+    interval = rho_interval(config, num_steps(config, data, placement.workers))
+    return config.model_copy(update={"rho": config.rho.model_copy(update={"interval": interval})})
+
+
 def _params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
     splits = {name: len(split) for name, split in (("train", data.train), ("reg", data.reg), ("test", data.test))}
     return {
-        **config.model_dump(mode="json"),
+        **_resolved(config, data, placement).model_dump(mode="json"),
         "batch_size": batch_size(config, data, placement.workers),
-        "rho": config.rho.model_dump() | {"interval": rho_interval(config, num_steps(config, data, placement.workers))},
         "workers": placement.workers,
         "num_examples": splits,
     }

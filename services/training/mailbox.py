@@ -1,12 +1,13 @@
-"""From the workers to the driver: a Ray actor that holds messages until the driver fetches them.
+"""From the workers to the driver: a Ray actor that holds messages until the driver has dealt with them.
 
 The driver owns the terminal and the one connection to MLflow. The actor outlives a worker, so what a killed worker
-had sent is not lost.
+had sent is not lost; and a message is forgotten only when the driver says that it is on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import ray
@@ -16,10 +17,11 @@ __all__ = ["Mailbox"]
 
 @ray.remote(num_cpus=0, max_concurrency=16)
 class Mailbox:
-    """A queue of messages, in the order of their arrival."""
+    """A queue of messages, numbered in the order of their arrival."""
 
     def __init__(self) -> None:
         self._messages: list[Any] = []
+        self._done = 0  # messages that the driver has dealt with; the queue starts after them
         self._arrived = asyncio.Event()
 
     async def push(self, messages: list[Any]) -> None:
@@ -27,13 +29,23 @@ class Mailbox:
         self._messages.extend(messages)
         self._arrived.set()
 
-    async def drain(self, timeout: float) -> list[Any]:
-        """Return and forget all messages; wait up to `timeout` seconds for the first."""
+    async def fetch(self, done: int, timeout: float) -> list[Any]:
+        """Forget the first `done` messages of all and return those after; wait `timeout` seconds for the first."""
+        del self._messages[: max(0, done - self._done)]
+        self._done = max(done, self._done)
         if not self._messages and timeout > 0:
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), timeout)
             except TimeoutError:
                 return []
-        messages, self._messages = self._messages, []
-        return messages
+        return list(self._messages)
+
+    async def settle(self, timeout: float) -> bool:
+        """Wait until the driver has dealt with all that has arrived so far; say whether it has."""
+        goal, deadline = self._done + len(self._messages), time.monotonic() + timeout
+        while self._done < goal:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.005)
+        return True

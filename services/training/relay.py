@@ -24,6 +24,7 @@ class Relay(threading.Thread):
         outcome: what rank 0 sent at its end.
         error: a user's mistake that only a worker could find.
         diagnoses: failure signatures, in words.
+        failure: what first went wrong in recording or showing a message.
     """
 
     def __init__(self, mailbox: Any, tracker: Tracker, display: Display) -> None:
@@ -31,6 +32,9 @@ class Relay(threading.Thread):
         self.outcome: dict[str, Any] | None = None
         self.error: str | None = None
         self.diagnoses: list[str] = []
+        self.failure: Exception | None = None
+        self._signatures: set[str] = set()
+        self._done = 0
         self._mailbox, self._tracker, self._display = mailbox, tracker, display
         self._stopping = threading.Event()
         self._starts = 0
@@ -43,16 +47,22 @@ class Relay(threading.Thread):
         while True:
             last = self._stopping.is_set()
             try:
-                messages = ray.get(self._mailbox.drain.remote(0 if last else 0.5), timeout=10)
-            except Exception as error:  # the cluster is going down; fit() says why
-                if not last:
-                    _log.debug("mailbox: %s", error)
-                    time.sleep(0.5)
+                messages = ray.get(self._mailbox.fetch.remote(self._done, 0 if last else 0.5), timeout=10)
+            except Exception as error:  # a slow machine, or the cluster is going down and fit() says why
+                _log.debug("mailbox: %s", error)
                 messages = []
+                time.sleep(0 if last else 0.5)
             for message in messages:
-                getattr(self, f"_on_{message['kind']}")(message)
+                self._deal_with(message)
             if last:
                 return
+
+    def _deal_with(self, message: dict[str, Any]) -> None:
+        try:
+            getattr(self, f"_on_{message['kind']}")(message)
+        except Exception as error:  # a full disk, say: training goes on, and its end tells of it
+            self.failure = self.failure or error
+        self._done += 1
 
     def stop(self) -> None:
         """Relay what has arrived and end the thread."""
@@ -77,6 +87,9 @@ class Relay(threading.Thread):
         self._display.update(message["step"], values)
 
     def _on_diagnosis(self, message: dict[str, Any]) -> None:
+        if message["diagnosis"]["signature"] in self._signatures:  # said before a worker was lost
+            return
+        self._signatures.add(message["diagnosis"]["signature"])
         text = str(Diagnosis(**message["diagnosis"]))
         self.diagnoses.append(text)
         self._display.note(text)

@@ -26,4 +26,5 @@ def find_run(tracking: TrackingConfig, run_id: str) -> tuple[Resume, dict[str, A
         tags = existing_run(client, uri, run_id).data.tags
     if "crossreg.config" not in tags:
         raise UserError(f"run {run_id!r} was not made by `crossreg train`; it carries no configuration to resume")
-    return Resume(run_id, RunFolder.at(tags["crossreg.storage"])), json.loads(tags["crossreg.config"])
+    found = Resume(run_id, RunFolder.at(tags["crossreg.storage"]), tags.get("crossreg.start_from"))
+    return found, json.loads(tags["crossreg.config"])

@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from crossreg.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from crossreg.errors import UserError
 
-__all__ = ["RunFolder", "check_storage", "filesystem", "new_name"]
+__all__ = ["RunFolder", "check_storage", "filesystem", "new_name", "read_checkpoint"]
 
 
 class RunFolder:
@@ -43,10 +44,23 @@ class RunFolder:
         return {"storage_path": path, "storage_filesystem": system, "name": self.name}
 
     @property
+    def local(self) -> Path:
+        """Folder on the driver's machine: the run's own, or beside the working directory's runs for a remote one."""
+        return (Path("runs").resolve() if is_remote(self.storage_path) else Path(self.storage_path)) / self.name
+
+    @property
     def spool(self) -> Path:
         """Local folder of metrics on their way to MLflow."""
-        base = Path("runs").resolve() if is_remote(self.storage_path) else Path(self.storage_path)
-        return base / self.name / "tracking"
+        return self.local / "tracking"
+
+    def exists(self) -> bool:
+        """Say whether the folder is there."""
+        if not is_remote(self.storage_path):
+            return self.local.is_dir()
+        from pyarrow import fs
+
+        system, path = filesystem(self.location)
+        return bool(system.get_file_info(path).type == fs.FileType.Directory)
 
 
 def is_remote(storage_path: str) -> bool:
@@ -79,6 +93,25 @@ def filesystem(storage_path: str) -> tuple[Any, str]:
             return fs.PyFileSystem(fs.FSSpecHandler(found)), path
         except Exception:
             raise UserError(f"storage path {storage_path!r} cannot be opened: {error}") from error
+
+
+def read_checkpoint(location: str, **expected: Any) -> dict[str, Any]:
+    """Return the state of a checkpoint at a local path or a URI; see `crossreg.load_checkpoint`.
+
+    Raises:
+        UserError: no such file, a truncated or foreign one, or one of another training.
+    """
+    if not is_remote(location):
+        return load_checkpoint(location, **expected)
+    system, path = filesystem(location)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / CHECKPOINT_FILE
+        try:
+            with system.open_input_stream(path) as stream:
+                copy.write_bytes(stream.read())
+        except Exception as error:
+            raise UserError(f"no checkpoint at {location}: {error}") from error
+        return load_checkpoint(copy, **expected)
 
 
 def check_storage(storage_path: str) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import ray
 import ray.train
 import torch
+import torch.distributed as dist
 
 from crossreg import calibration
 from crossreg.checkpoint import load_checkpoint, save_checkpoint
 from crossreg.diagnostics import Diagnosis, Diagnostics
-from crossreg.distributed import rank
+from crossreg.distributed import rank, world_size
 from crossreg.errors import UserError
 from crossreg.noise import sigmas
 from crossreg.training import Callback, Trainer
@@ -25,6 +28,8 @@ from services.training.config import TrainConfig
 __all__ = ["train_worker"]
 
 _FLUSH_SECONDS = 0.3
+# longer than any disk takes; a driver that is gone for so long has taken the cluster with it
+_SETTLE_SECONDS = 30.0
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -32,15 +37,14 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     Args:
         settings: `config` (TrainConfig as plain values), `data` (object reference of the Dataset), `mailbox`
-            (actor handle), `checkpoint_every` (steps), `start_from` (path of a checkpoint or None).
+            (actor handle), `checkpoint_every` (steps), `start_from` (reference of a checkpoint's state, or None).
     """
     mailbox = settings["mailbox"]
     try:
         _train(settings, mailbox)
     except UserError as error:
         # a retry would end the same way, so this is told to the driver instead of failing the worker
-        if rank() == 0:
-            ray.get(mailbox.push.remote([{"kind": "error", "message": str(error)}]))
+        ray.get(mailbox.push.remote([{"kind": "error", "message": str(error)}]))
 
 
 def _train(settings: dict[str, Any], mailbox: Any) -> None:
@@ -48,38 +52,59 @@ def _train(settings: dict[str, Any], mailbox: Any) -> None:
     data: Dataset = ray.get(settings["data"])
     device = torch.device("cuda", torch.cuda.current_device()) if settings["gpu"] else torch.device("cpu")
     described = about(config, data)
-    callbacks: list[Callback] = [ReportCheckpoint(settings["checkpoint_every"], described)]
-    if rank() == 0:
-        callbacks[:0] = [ReportMetrics(mailbox), ReportDiagnoses(mailbox)]
-    trainer = build_trainer(config, data, device, callbacks)
-    _restore(trainer, settings["start_from"], described)
+    metrics = ReportMetrics(mailbox) if rank() == 0 else None
+    callbacks: list[Callback] = [ReportCheckpoint(settings["checkpoint_every"], described, metrics)]
+    if metrics is not None:
+        callbacks[:0] = [metrics, ReportDiagnoses(mailbox)]
+    with _together():
+        trainer = build_trainer(config, data, device, callbacks)
+        _restore(trainer, settings["start_from"], described)
     trainer.fit()
 
 
-def _restore(trainer: Trainer, start_from: str | None, described: dict[str, Any]) -> None:
-    """Continue from the run's own last checkpoint, else from the one the user named, else start."""
+@contextmanager
+def _together() -> Iterator[None]:
+    """Let a mistake that one rank finds end all of them, instead of leaving the others to wait for it."""
+    mistake: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mistake = error
+    said: list[Any] = [None] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(said, None if mistake is None else str(mistake))
+    if mistake is not None:
+        raise mistake
+    if others := [text for text in said if text]:
+        raise UserError(others[0])
+
+
+def _restore(trainer: Trainer, start_from: Any, described: dict[str, Any]) -> None:
+    """Continue from the run's own last checkpoint, else from the state the driver read for the user, else start."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as directory:
             trainer.load_state_dict(load_checkpoint(directory, **described))
     elif start_from is not None:
-        trainer.load_state_dict(load_checkpoint(start_from, **described))
+        trainer.load_state_dict(ray.get(start_from))
 
 
 class ReportCheckpoint(Callback):
     """Hands Ray Train a checkpoint every so many steps; a report is a barrier over the workers."""
 
-    def __init__(self, every: int, described: dict[str, Any]) -> None:
-        self.every, self.described = every, described
+    def __init__(self, every: int, described: dict[str, Any], metrics: ReportMetrics | None) -> None:
+        self.every, self.described, self.metrics = every, described, metrics
 
     def on_step(self, trainer: Trainer) -> None:
         """Report where it is due, and after the last step."""
         if trainer.step % self.every and trainer.step != trainer.num_steps:
             return
         state = trainer.state_dict()
-        if rank() != 0:
+        if self.metrics is None:
             ray.train.report({"step": trainer.step})
             return
+        # first the metrics, then the checkpoint: what is resumed after this step must not find a gap before it
+        self.metrics.settle(trainer)
         with tempfile.TemporaryDirectory() as directory:
             save_checkpoint(state, directory, **self.described)
             ray.train.report({"step": trainer.step}, checkpoint=ray.train.Checkpoint.from_directory(directory))
@@ -120,6 +145,12 @@ class ReportMetrics(Callback):
             self._send([*self.messages, progress])
             self.messages = []
 
+    def settle(self, trainer: Trainer) -> None:
+        """Send what has gathered and wait until the driver has it on disk."""
+        messages, self.messages = self.messages, []
+        ray.get(self._send(messages))
+        ray.get(self.mailbox.settle.remote(_SETTLE_SECONDS))
+
     def on_end(self, trainer: Trainer) -> None:
         """Send the rest and the outcome, and wait until they arrived."""
         ray.get(self._send([*self.messages, {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}]))
@@ -151,6 +182,8 @@ def _outcome(trainer: Trainer) -> dict[str, Any]:
         "sigma": {name: float(value.mean()) for name, value in sigmas(trainer.model).items()},
         "compute": {key.partition("/")[2]: value for key, value in trainer.ledger.as_metrics().items()},
     }
+    if not test.mean.isfinite().all():  # diverged: there is nothing to calibrate
+        return outcome
     if "accuracy" in test.scores:
         bins = calibration.reliability(test.mean, test.targets)
         outcome["reliability"] = {

@@ -103,6 +103,16 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     "unknown key": (lambda: [*TRAIN, *wrong_yaml("epoch: 3")()], "did you mean 'epochs'"),
     "unknown nested key": (lambda: [*TRAIN, *wrong_yaml("rho: {sample: 3}")()], "did you mean 'samples'"),
     "wrong type": (lambda: [*TRAIN, *wrong_yaml("epochs: many")()], "'many'"),
+    "a section that is none": (lambda: [*TRAIN, *wrong_yaml("tracking: x")()], "section 'tracking' is 'x'"),
+    "an empty section and no data": (lambda: ["train", *wrong_yaml("data:\nplacement:")()], "no data given"),
+    "one row a worker": (
+        lambda: [*TRAIN, "--model", "mlp", "--workers", "2", "--batch-size", "2"],
+        "Expected more than 1 value per channel",
+    ),
+    "rho batch not shared": (
+        lambda: [*TRAIN, "--workers", "2", *wrong_yaml("rho: {batch_size: 5}")()],
+        "rho.batch_size is 5",
+    ),
     "not a mapping": (lambda: [*TRAIN, *wrong_yaml("- 1")()], "mapping"),
     "not YAML": (lambda: [*TRAIN, *wrong_yaml("a: [")()], "not YAML"),
     "missing config": (lambda: [*TRAIN, "--config", "none.yaml"], "none.yaml"),
