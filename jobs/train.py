@@ -88,7 +88,10 @@ def train(
     ] = None,
     initial_sigma: Annotated[float | None, typer.Option(help="Where every sigma starts.", rich_help_panel=_RHO)] = None,
     interval: Annotated[
-        int | None, typer.Option(help="Training steps between updates of rho. Default: 30.", rich_help_panel=_RHO)
+        int | None,
+        typer.Option(
+            help="Training steps between updates of rho. Default: 30, less in short runs.", rich_help_panel=_RHO
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Noise draws averaged in an update of rho. Default: 3.", rich_help_panel=_RHO)
@@ -138,14 +141,15 @@ def train(
     *regularization split*, the weights follow the training split. Runs on a Ray started here, or on the cluster of
     `RAY_ADDRESS`; everything is recorded in MLflow (`crossreg ui` shows it).
 
-    Examples:
-        crossreg train --data digits
+    For example:
 
-        crossreg train --model cnn --data path/to/images --workers 2 --epochs 40
+    - `crossreg train --data digits`
 
-        crossreg train --model mlp --data fashion-mnist --download
+    - `crossreg train --model cnn --data path/to/images --workers 2 --epochs 40`
 
-        crossreg train --resume RUN_ID --epochs 60
+    - `crossreg train --model mlp --data fashion-mnist --download`
+
+    - `crossreg train --resume RUN_ID --epochs 60`
     """
     what = nest(
         {
