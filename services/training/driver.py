@@ -79,11 +79,13 @@ class Resume:
         run_id: its MLflow run.
         folder: its files.
         start_from: the checkpoint that it was started from, if any.
+        last_step: the last step it recorded.
     """
 
     run_id: str
     folder: RunFolder
     start_from: str | None = None
+    last_step: int = 0
 
 
 def train(
@@ -118,6 +120,11 @@ def train(
     if resume is not None and not resume.folder.exists():
         raise UserError(
             f"the files of run {resume.run_id} are not at {resume.folder.location}, so there is nothing to go on from"
+        )
+    if resume is not None and resume.last_step > (steps := num_steps(config, data, placement.workers)):
+        raise UserError(
+            f"run {resume.run_id} has reached step {resume.last_step}, and {steps} steps are asked for; give more "
+            "--epochs or --steps to go on with it"
         )
     state = None
     start_from = resume.start_from if resume else start_from
