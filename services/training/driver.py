@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from typing import Any
 from crossreg.checkpoint import CHECKPOINT_FILE
 from crossreg.errors import UserError
 from services.data import Dataset, load_data
-from services.tracking import Tracker, TrackingConfig
+from services.tracking import Tracker, TrackingConfig, redact
 from services.training.assemble import about, batch_size, check, num_steps, rho_interval
 from services.training.config import Placement, TrainConfig
 from services.training.progress import Display, Silent
@@ -117,11 +118,12 @@ def train(
     display.phase(f"loading {config.data.name}")
     data = load_data(config.data)
     check(config, data, placement.workers)
+    steps = num_steps(config, data, placement.workers)
     if resume is not None and not resume.folder.exists():
         raise UserError(
             f"the files of run {resume.run_id} are not at {resume.folder.location}, so there is nothing to go on from"
         )
-    if resume is not None and resume.last_step > (steps := num_steps(config, data, placement.workers)):
+    if resume is not None and resume.last_step > steps:
         raise UserError(
             f"run {resume.run_id} has reached step {resume.last_step}, and {steps} steps are asked for; give more "
             "--epochs or --steps to go on with it"
@@ -130,7 +132,6 @@ def train(
     start_from = resume.start_from if resume else start_from
     if start_from is not None:
         state = read_checkpoint(start_from, **about(config, data))
-        steps = num_steps(config, data, placement.workers)
         if state["step"] >= steps:
             raise UserError(
                 f"checkpoint {start_from} is of step {state['step']}, and this run has {steps}; give more --epochs or "
@@ -303,8 +304,15 @@ def _note(config: TrainConfig, data: Dataset) -> str:
     return (
         f"**{config.method}** training of `{config.model}` on `{data.name}` "
         f"({len(data.train):,} train, {len(data.reg):,} reg, {len(data.test):,} test examples), seed {config.seed}.\n\n"
-        f"    {' '.join(['crossreg', *sys.argv[1:]])}"
+        f"    {_command()}"
     )
+
+
+def _command() -> str:
+    """Return the command that the user typed, without the passwords of its URIs."""
+    by_name = Path(sys.argv[0]).name == "crossreg"
+    typed = ["crossreg", *sys.argv[1:]] if by_name else ["python", *sys.orig_argv[1:]]
+    return redact(shlex.join(typed))
 
 
 def _slug(config: TrainConfig) -> str:
