@@ -36,18 +36,31 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dropout 0.3 beside": {"model_options": {"dropout": 0.3}},
     "a quarter of the steps": {"share": 0.25},
     "best interval on reg": {"best": True},
+    # how often rho steps, and how far each goes, for the same compute: what is not spent on rho trains theta longer
+    "interval 5": {"rho": {"interval": 5}, "matched": True},
+    "interval 10": {"rho": {"interval": 10}, "matched": True},
+    "interval 20": {"rho": {"interval": 20}, "matched": True},
+    "interval 30": {"rho": {"interval": 30}, "matched": True},
+    "interval 10, rho lr 0.2": {"rho": {"interval": 10, "lr": 0.2}, "matched": True},
+    "interval 20, rho lr 0.3": {"rho": {"interval": 20, "lr": 0.3}, "matched": True},
+    "interval 30, rho lr 0.3": {"rho": {"interval": 30, "lr": 0.3}, "matched": True},
 }
+
+
+def slug(name: str) -> str:
+    """Return a variant's name as a method's: MLflow's and the file system's."""
+    return name.replace(",", "").replace(" ", "-")
 
 
 class Variant(Method):
     """A cross-regularized run with one thing changed."""
 
     def __init__(self, name: str, changes: dict[str, Any]) -> None:
-        self.name, self.summary, self.changes = name.replace(" ", "-"), name, dict(changes)
+        self.name, self.summary, self.changes = slug(name), name, dict(changes)
 
     def run(self, study: Study, seed: int, budget: Budget) -> Run:
         changes = dict(self.changes)
-        best = changes.pop("best", False)
+        best, matched = changes.pop("best", False), changes.pop("matched", False)
         reference = study.reference(seed).model_dump()
         if share := changes.pop("share", None):
             changes["steps"] = round(share * reference["steps"])
@@ -57,17 +70,19 @@ class Variant(Method):
         if best:
             # as early stopping would choose, without stopping: its curve shows what it would have saved
             changes |= {"interim_test": None, "final_test": True}
-        (trial,) = yield Trials([study.trial(seed, method="crossreg", select=best, **changes)])
+        amount = budget.amount if matched else None
+        (trial,) = yield Trials([study.trial(seed, method="crossreg", amount=amount, select=best, **changes)])
         chosen = min(trial.records, key=lambda record: rank(record, "nll")) if best else trial.final
         return self.outcome([trial], chosen, seed, budget)
 
 
 def table(outcomes: list[Outcome]) -> str:
     names = ("accuracy", "nll", "ece")
-    lines = ["| variant | accuracy % | NLL | ECE | NLL minus default's | sigma by layer |", "|---|---|---|---|---|---|"]
+    heads = ("variant", "accuracy %", "NLL", "ECE", "Δ accuracy", "Δ NLL", "steps", "sigma by layer")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     default = {o.seed: o for o in outcomes if o.method == "default"}
     for name in VARIANTS:
-        mine = [o for o in outcomes if o.method == name.replace(" ", "-")]
+        mine = [o for o in outcomes if o.method == slug(name)]
         if not mine:
             continue
         cells = []
@@ -75,10 +90,13 @@ def table(outcomes: list[Outcome]) -> str:
             values = [o.test[score] * (100 if score == "accuracy" else 1) for o in mine]
             spread = f" ± {statistics.stdev(values):.{2 if score == 'accuracy' else 3}f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.{2 if score == 'accuracy' else 3}f}{spread}")
-        paired = [o.test["nll"] - default[o.seed].test["nll"] for o in mine if o.seed in default]
-        spread = f" ± {statistics.stdev(paired):.3f}" if len(paired) > 1 else ""
-        sigma = ", ".join(f"{statistics.mean(v):.2g}" for v in zip(*(o.sigma.values() for o in mine), strict=True))
-        cells += [f"{statistics.mean(paired):+.3f}{spread}" if paired else "–", sigma]
+        for score, scale, digits in (("accuracy", 100, 2), ("nll", 1, 3)):
+            paired = [scale * (o.test[score] - default[o.seed].test[score]) for o in mine if o.seed in default]
+            spread = f" ± {statistics.stdev(paired):.{digits}f}" if len(paired) > 1 else ""
+            cells.append(f"{statistics.mean(paired):+.{digits}f}{spread}" if paired else "–")
+        cells.append(f"{statistics.mean(o.config.steps or 0 for o in mine if o.config):.0f}")
+        sigma = zip(*(o.sigma.values() for o in mine), strict=True)
+        cells.append(", ".join(f"{statistics.mean(layer):.2g}" for layer in sigma))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -92,6 +110,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--variants", help="separated by semicolons; all by default")
+    parser.add_argument("--evaluations", type=int, default=20)
+    parser.add_argument("--final-samples", type=int, default=16, help="noise draws of the scores in the table")
     parser.add_argument("--out", type=Path, help="write the outcomes to this JSON file")
     arguments = parser.parse_args()
     chosen = arguments.variants.split(";") if arguments.variants else list(VARIANTS)
@@ -100,8 +120,9 @@ def main() -> None:
         "model": arguments.model,
         "data": {"name": arguments.data, "root": arguments.data_root, "limit": arguments.limit},
         "epochs": arguments.epochs,
-        "evaluations": 20,
+        "evaluations": arguments.evaluations,
         "interim_test": 500,
+        "final_samples": arguments.final_samples,
     }
     study = make_study(TrainConfig.model_validate(config))
     jobs = [Job(Variant(name, VARIANTS[name]), "matched", seed) for seed in range(arguments.seeds) for name in chosen]
