@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from baselines.harness.method import Method, Run, Study, Trials
-from services.search.budget import Budget
+from typing import Any
+
+from baselines.harness.method import SingleRun, Study
 
 __all__ = ["AllData", "FixedNoise"]
 
@@ -11,25 +12,16 @@ SIGMA = 0.5
 """Noise scale of every layer, in standard deviations of the normalized activation."""
 
 
-class FixedNoise(Method):
+class FixedNoise(SingleRun):
     """Nothing is tuned."""
 
     name = "fixed-noise"
     summary = f"noise of scale {SIGMA} after every normalization layer, not tuned"
     all_data = False
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train once, with the steps that the budget pays for."""
-        spec = study.trial(
-            seed,
-            method="fixed",
-            knobs=dict.fromkeys(study.noise_space, SIGMA),
-            all_data=self.all_data,
-            amount=budget.amount,
-            unit=budget.unit,
-        )
-        (trial,) = yield Trials([spec])
-        return self.outcome([trial], trial.final, seed, budget)
+    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+        """Return what fixes the noise."""
+        return {"method": "fixed", "knobs": dict.fromkeys(study.noise_space, SIGMA), "all_data": self.all_data}
 
 
 class AllData(FixedNoise):

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.harness.method import SIGMA_RANGE, Method, Run, Study
-from services.search.budget import Budget
-from services.search.outcome import best_of
-from services.search.run import Search
+from baselines.harness.method import SIGMA_RANGE, PopulationSearch, Study
+from services.search.spec import Knobs
 
 __all__ = ["Grid"]
 
 
-class Grid(Method):
+class Grid(PopulationSearch):
     """As many scales as the population has members, evenly spaced on a logarithmic scale."""
 
     name = "grid"
     summary = "one noise scale for all layers, from a grid"
-    searches = True
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train with each scale and take the best on the regularization split."""
-        specs = study.population_of(seed, budget, method="fixed")
+    def starts(self, study: Study, seed: int, size: int) -> list[Knobs]:
+        """Return the grid's points; a grid of one point is the middle of the range."""
         low, high = SIGMA_RANGE
-        scales = np.geomspace(low, high, len(specs)) if len(specs) > 1 else [np.sqrt(low * high)]
-        starts = [dict.fromkeys(study.noise_space, float(scale)) for scale in scales]
-        trials = yield Search(specs, starts, limit=study.limit(budget, seed), select_on=study.select_on)
-        return self.outcome(trials, best_of(trials, study.select_on), seed, budget)
+        scales = np.geomspace(low, high, size) if size > 1 else [np.sqrt(low * high)]
+        return [dict.fromkeys(study.noise_space, float(scale)) for scale in scales]

@@ -5,21 +5,19 @@ Source: Gal and Ghahramani 2016, arXiv:1506.02142.
 
 from __future__ import annotations
 
-from baselines.harness.method import Method, Run, Study, Trials, with_dropout
-from services.search.budget import Budget
+from typing import Any
+
+from baselines.harness.method import SingleRun, Study, with_dropout
 
 __all__ = ["MCDropout"]
 
 
-class MCDropout(Method):
+class MCDropout(SingleRun):
     """As many draws at test time as the noisy methods take."""
 
     name = "mc-dropout"
     summary = "dropout 0.5, averaged over draws at test time, no noise"
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train once, with the steps that the budget pays for."""
-        changes = with_dropout(study, 0.5)
-        spec = study.trial(seed, mc_dropout=True, amount=budget.amount, unit=budget.unit, **changes)
-        (trial,) = yield Trials([spec])
-        return self.outcome([trial], trial.final, seed, budget)
+    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+        """Return what puts dropout in the noise's place."""
+        return {"mc_dropout": True, **with_dropout(study, 0.5)}

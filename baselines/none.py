@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from baselines.harness.method import Method, Run, Study, Trials
-from services.search.budget import Budget
+from typing import Any
+
+from baselines.harness.method import SingleRun, Study
 
 __all__ = ["AllData", "Plain"]
 
 
-class Plain(Method):
+class Plain(SingleRun):
     """No regularization but the optimizer's own; the regularization split only fits the temperature."""
 
     name = "none"
     summary = "no noise, same splits"
     all_data = False
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train once, with the steps that the budget pays for."""
-        spec = study.trial(seed, method="none", all_data=self.all_data, amount=budget.amount, unit=budget.unit)
-        (trial,) = yield Trials([spec])
-        return self.outcome([trial], trial.final, seed, budget)
+    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+        """Return what leaves the noise out."""
+        return {"method": "none", "all_data": self.all_data}
 
 
 class AllData(Plain):

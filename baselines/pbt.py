@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines.harness.method import Method, Run, Space, Study, sample
-from services.search.budget import Budget
-from services.search.outcome import best_of
-from services.search.run import Search
-from services.search.spec import Knobs, tune_name
+from baselines.harness.method import PopulationSearch, Space, Study
+from services.search.spec import Knobs, TrialSpec, tune_name
 
 __all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT", "explore"]
 
@@ -39,25 +36,15 @@ def explore(space: Space) -> Any:
     return explored
 
 
-class PBT(Method):
+class PBT(PopulationSearch):
     """Members meet at every interval."""
 
     name = "pbt"
     summary = "population-based training of every layer's noise scale, synchronous"
-    searches = True
     synchronous = True
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train a population whose members share the budget."""
-        specs = study.population_of(seed, budget, method="fixed")
-        starts = [sample(study.noise_space, seed, index) for index in range(len(specs))]
-        trials = yield Search(
-            specs, starts, limit=study.limit(budget, seed), select_on=study.select_on, **self.how(study, seed, specs)
-        )
-        return self.outcome(trials, best_of(trials, study.select_on), seed, budget)
-
-    def how(self, study: Study, seed: int, specs: Any) -> dict[str, Any]:
-        """Return the scheduler, as arguments of `Search`."""
+    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+        """Return our scheduler."""
         from services.search.scheduler import PopulationScheduler
 
         return {
@@ -80,7 +67,7 @@ class StockPBT(PBT):
     name = "pbt-stock"
     summary = "Ray Tune's own PopulationBasedTraining, synchronous"
 
-    def how(self, study: Study, seed: int, specs: Any) -> dict[str, Any]:
+    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
         """Return Ray Tune's scheduler; it clones through checkpoints, and changes knobs at a configuration's top."""
         from ray.tune.schedulers import PopulationBasedTraining
 

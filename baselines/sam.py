@@ -7,24 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.harness.method import Method, Run, Study, Trials
-from services.search.budget import Budget
+from baselines.harness.method import SingleRun, Study
 
 __all__ = ["GSAM", "SAM"]
 
 
-class SAM(Method):
+class SAM(SingleRun):
     """Two gradients a step, so a matched budget pays for half the steps."""
 
     name = "sam"
     summary = "sharpness-aware minimization (two gradients a step), no noise"
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train once, with the steps that the budget pays for."""
-        optimizer: dict[str, Any] = {**study.config.optimizer.model_dump(), "name": self.name}
-        spec = study.trial(seed, method="none", optimizer=optimizer, amount=budget.amount, unit=budget.unit)
-        (trial,) = yield Trials([spec])
-        return self.outcome([trial], trial.final, seed, budget)
+    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+        """Return what takes the other optimizer."""
+        return {"method": "none", "optimizer": {**study.config.optimizer.model_dump(), "name": self.name}}
 
 
 class GSAM(SAM):

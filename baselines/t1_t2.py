@@ -5,21 +5,19 @@ Source: Luketina et al. 2016, arXiv:1511.06727.
 
 from __future__ import annotations
 
-from baselines.harness.method import Method, Run, Study, Trials
-from services.search.budget import Budget
+from typing import Any
+
+from baselines.harness.method import SingleRun, Study
 
 __all__ = ["T1T2"]
 
 
-class T1T2(Method):
+class T1T2(SingleRun):
     """The cross-regularized run with another gradient."""
 
     name = "t1-t2"
     summary = "T1-T2: noise scales follow the held-out loss through one step of the weights"
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train once, with the steps that the budget pays for."""
-        rho = {**study.reference(seed).rho.model_dump(), "estimator": "t1-t2"}
-        spec = study.trial(seed, method="crossreg", rho=rho, amount=budget.amount, unit=budget.unit)
-        (trial,) = yield Trials([spec])
-        return self.outcome([trial], trial.final, seed, budget)
+    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+        """Return what takes the other gradient."""
+        return {"method": "crossreg", "rho": {**study.reference(seed).rho.model_dump(), "estimator": "t1-t2"}}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from baselines.harness.method import Method, Run, Space, Study, Trials, sample, with_dropout
+from baselines.harness.method import Method, PopulationSearch, Run, Space, Study, Trials, sample, with_dropout
 from crossreg.knobs import DROPOUT, WEIGHT_DECAY
 from services.search.budget import Budget
-from services.search.outcome import best_of
-from services.search.run import Search
-from services.search.spec import rank
+from services.search.spec import Knobs, TrialSpec, rank
 
 __all__ = ["Tuned", "WeightDecayDropout"]
 
@@ -40,16 +38,17 @@ class WeightDecayDropout(Method):
         return self.outcome([trial], chosen, seed, budget)
 
 
-class Tuned(Method):
+class Tuned(PopulationSearch):
     """Random search over weight decay and dropout."""
 
     name = "weight-decay-dropout-tuned"
     summary = "random search over weight decay and dropout"
-    searches = True
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
-        """Train them and take the best on the regularization split."""
-        specs = study.population_of(seed, budget, **with_dropout(study, DEFAULTS[DROPOUT]))
-        starts = [sample(SPACE, seed, index) for index in range(len(specs))]
-        trials = yield Search(specs, starts, limit=study.limit(budget, seed), select_on=study.select_on)
-        return self.outcome(trials, best_of(trials, study.select_on), seed, budget)
+    def specs(self, study: Study, seed: int, budget: Budget) -> list[TrialSpec]:
+        """Return members with dropout and no noise."""
+        changes = with_dropout(study, DEFAULTS[DROPOUT])
+        return [study.member(seed, budget, index, **changes) for index in range(study.population)]
+
+    def starts(self, study: Study, seed: int, size: int) -> list[Knobs]:
+        """Return sampled weight decay and dropout."""
+        return [sample(SPACE, seed, index) for index in range(size)]

@@ -128,8 +128,7 @@ def compare(
     if methods == "list":
         _list_methods()
         return
-    given = {**context.params, "interval": interval}
-    what, where, tracked = flags.settings(given, None)
+    what, where, tracked = flags.settings(context.params, config)
     asked = nest(
         {
             "methods": methods and _split(methods),
@@ -140,9 +139,7 @@ def compare(
             "select_on": select_on,
         }
     )
-    if config is not None:
-        what, where, tracked = flags.settings(given, config)
-        asked = {**section(what, "compare"), **asked}
+    asked = {**section(what, "compare"), **asked}
     if evaluations is not None:
         what["evaluations"] = evaluations
     result = _run(what, where, tracked, asked, resume, show=not as_json)
@@ -236,25 +233,9 @@ def as_plain(result: Comparison) -> dict[str, Any]:
 def show(result: Comparison) -> None:
     """Print the table of scores and the sentences, and how to look at the rest."""
     from rich.console import Console
-    from rich.table import Table
-
-    from services.reporting.numbers import mean, score_name, times
 
     out = Console(highlight=False)
-    summary = result.summary
-    shown = [name for name in ("accuracy", "nll", "ece", "rmse") if name in summary.scores]
-    seeds = len(summary.rows[0].seeds)
-    spread = "one seed" if seeds == 1 else f"mean over {seeds} seeds ± half the 95 % interval"
-    table = Table(title=f"Test split, {spread}", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for name in [*map(score_name, shown), "scaled*", "compute"]:
-        table.add_column(name, justify="right")
-    for row in summary.rows:
-        scores = [mean(name, row.scores[name]) for name in shown]
-        table.add_row(row.label, *scores, mean("nll", row.scaled["nll"]), times(row.compute_ratio))
-    out.print(table)
-    out.print("* NLL after temperature scaling on the regularization split, where that was not trained on")
-    out.print(f"compute: multiples of one {summary.context.reference} run's {summary.context.unit}")
+    out.print(result.summary.as_table())
     for sentence in result.summary.sentences:
         out.print(f"• {sentence}")
     out.print(f"report: {Path(result.report)}", soft_wrap=True)

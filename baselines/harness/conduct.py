@@ -10,7 +10,7 @@ from typing import Any
 from baselines.harness.method import Method, Run, Study, Trials
 from services.search.budget import Budget
 from services.search.outcome import Outcome
-from services.search.run import Search, TrialResult, run_search
+from services.search.run import Search, SearchError, TrialResult, run_search
 from services.search.spec import Record, TrialSpec
 from services.search.trial import States
 
@@ -66,6 +66,9 @@ def conduct(
         folder: of this comparison.
         listener: is told what happens.
         placement: `gpu`, `cpus_per_trial`, `max_failures` and `verbose` of `services.search.run.run_search`.
+
+    Raises:
+        SearchError: a trial failed that is not one of a search, or one of a search before its first interval.
     """
     import ray
 
@@ -125,6 +128,10 @@ def conduct(
                 listener.interval(entry.job, index, spec, record)
 
         results = run_search(Search(specs), data, folder / "trials", watch=watch, **placement)
+        for result in results:
+            if result.error is not None:  # in a search it would lose; here it is what was asked for
+                name = owners[result.index][0][0].job.name
+                raise SearchError(f"{name} ended at step {result.final.until} of {result.spec.steps}: {result.error}")
         for entry in entries:
             hand_back(entry, [results[places[_key(spec)]] for spec in _specs(entry)])
 

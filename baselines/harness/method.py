@@ -6,7 +6,8 @@ A method yields trials or a search, is handed what they did, and returns the out
         (trial,) = yield Trials([study.trial(seed, method="none", amount=budget.amount)])
         return self.outcome([trial], trial.final, seed, budget)
 
-It starts nothing itself, so trials of many methods and seeds share the cluster.
+Most are a `SingleRun` or a `PopulationSearch` and say only what is theirs. A method starts nothing itself, so trials of
+many methods and seeds share the cluster.
 """
 
 from __future__ import annotations
@@ -24,13 +25,24 @@ from crossreg.knobs import sigma_knobs
 from crossreg.random import derive_seed
 from services.data import DataConfig, Dataset
 from services.search.budget import Budget, Plan
-from services.search.outcome import Outcome, outcome_of
+from services.search.outcome import Outcome, best_of, outcome_of
 from services.search.run import Search, TrialResult
 from services.search.spec import Knobs, Record, TrialSpec
 from services.training.assemble import batch_size, build_model, num_steps, rho_interval
 from services.training.config import TrainConfig
 
-__all__ = ["SIGMA_RANGE", "Method", "Run", "Space", "Study", "Trials", "sample", "with_dropout"]
+__all__ = [
+    "SIGMA_RANGE",
+    "Method",
+    "PopulationSearch",
+    "Run",
+    "SingleRun",
+    "Space",
+    "Study",
+    "Trials",
+    "sample",
+    "with_dropout",
+]
 
 SIGMA_RANGE = (0.01, 10.0)
 """Noise scales that a search looks through, log-uniformly."""
@@ -95,7 +107,7 @@ class Study:
         """Return what a budget's name means for a seed.
 
         Raises:
-            UserError: no such budget, or it is in worker-seconds and the cross-regularized run has not ended.
+            UserError: no such budget.
         """
         factor = Budget.factor_of(name, self.population)
         reference = self.reference(seed)
@@ -104,7 +116,11 @@ class Study:
         return Budget(name, factor, unit, factor * float(getattr(cost, unit)))
 
     def limit(self, budget: Budget, seed: int, *, planned: bool = True) -> tuple[str, float] | None:
-        """Return what has to be metered while a search runs; None where its plan keeps the budget."""
+        """Return what has to be metered while a search runs; None where its plan keeps the budget.
+
+        Raises:
+            UserError: the unit is worker-seconds, and the cross-regularized run has not ended.
+        """
         if self.unit != "worker_seconds":
             return None if planned else (budget.unit, budget.amount)
         if seed not in self.seconds:
@@ -146,18 +162,13 @@ class Study:
             config = config.model_copy(update={"steps": steps})
         return TrialSpec(config=config, data=data.fingerprint, select=select, patience=patience, schedule=schedule)
 
-    def population_of(self, seed: int, budget: Budget, size: int | None = None, **changes: Any) -> list[TrialSpec]:
-        """Return the members of a population that share a budget equally, each as long as that allows."""
-        size = size or self.population
-        return [self.member(seed, budget, index, size, **changes) for index in range(size)]
-
-    def member(self, seed: int, budget: Budget, index: int | None, size: int, **changes: Any) -> TrialSpec:
-        """Return one member of a population of a size, of which one will be chosen.
+    def member(self, seed: int, budget: Budget, index: int | None, **changes: Any) -> TrialSpec:
+        """Return one member of a population that shares a budget equally, and of which one will be chosen.
 
         A member of few steps is cut into fewer intervals, so that evaluating them does not eat the budget.
         """
         given = {"select": True, "member": index, "final_test": False, **changes}
-        amount = budget.amount / size
+        amount = budget.amount / self.population
         fewest = min(MIN_INTERVALS, self.config.evaluations)
         for evaluations in range(self.config.evaluations, fewest - 1, -1):
             spec = self.trial(seed, amount=amount, unit=budget.unit, evaluations=evaluations, **given)
@@ -208,6 +219,53 @@ class Method(ABC):
     def outcome(self, trials: list[TrialResult], chosen: Record, seed: int, budget: Budget, **changes: Any) -> Outcome:
         """Return the outcome of trials of which one record was chosen."""
         return outcome_of(trials, chosen, method=self.name, budget=budget.name, seed=seed, **changes)
+
+
+class SingleRun(Method):
+    """One training, of as many steps as the budget pays for."""
+
+    @abstractmethod
+    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+        """Return what differs from the cross-regularized training, as arguments of `Study.trial`."""
+
+    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+        """Train once."""
+        spec = study.trial(seed, amount=budget.amount, unit=budget.unit, **self.changes(study, seed))
+        (trial,) = yield Trials([spec])
+        return self.outcome([trial], trial.final, seed, budget)
+
+
+class PopulationSearch(Method):
+    """Members that share the budget, of which the best on the regularization split is taken.
+
+    Attributes:
+        planned: members are as long as the budget pays for; else it is metered while they run.
+    """
+
+    searches = True
+    planned = True
+
+    def specs(self, study: Study, seed: int, budget: Budget) -> list[TrialSpec]:
+        """Return what the members train: here, with noise that does not learn."""
+        return [study.member(seed, budget, index, method="fixed") for index in range(study.population)]
+
+    def starts(self, study: Study, seed: int, size: int) -> list[Knobs]:
+        """Return the knobs that they start with: here, every layer's noise scale."""
+        return [sample(study.noise_space, seed, index) for index in range(size)]
+
+    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+        """Return what else `Search` is given, such as a scheduler; by default every member runs to its end."""
+        return {}
+
+    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+        """Train the members and take the best."""
+        specs = self.specs(study, seed, budget)
+        limit = study.limit(budget, seed, planned=self.planned)
+        how = self.how(study, seed, specs)
+        trials = yield Search(
+            specs, self.starts(study, seed, len(specs)), limit=limit, select_on=study.select_on, **how
+        )
+        return self.outcome(trials, best_of(trials, study.select_on), seed, budget)
 
 
 def with_dropout(study: Study, p: float) -> dict[str, Any]:

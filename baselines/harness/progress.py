@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from baselines.harness.conduct import Job
 from baselines.harness.session import Display
 from services.search.outcome import Outcome
 from services.search.spec import Record, TrialSpec
+from services.training.progress import ProgressLine
 
 __all__ = ["CompareBar"]
 
 
-class CompareBar(Display):
-    """One line on the console: what runs, the share of the compute that is done, time left. A context manager."""
+class CompareBar(ProgressLine, Display):
+    """What runs, the share of the compute that is done and the time left of a comparison."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__(console, "{task.percentage:>3.0f}%  {task.fields[detail]}")
         self._amounts: dict[Job, float] = {}
         self._spent: dict[Job, float] = {}
         self._unit = "flops"
         self._ended = 0
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            refresh_per_second=4,
-            transient=True,
-        )
-        self._task = self._progress.add_task("starting", total=None, detail="")
-
-    def __enter__(self) -> CompareBar:
-        """Start drawing."""
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Stop drawing and take the line away."""
-        self._progress.stop()
-
-    def phase(self, text: str) -> None:
-        """Show what is being prepared or finished."""
-        self._progress.update(self._task, description=text)
 
     def plan(self, amounts: dict[Job, float], unit: str) -> None:
         """Set the length of the bar."""
@@ -71,7 +47,7 @@ class CompareBar(Display):
             if name in outcome.test
         )
         done = f"{self._ended}/{len(self._amounts)}"
-        self._progress.console.print(f"{done:>6}  {job.name:<32} {scores}", highlight=False)
+        self.note(f"{done:>6}  {job.name:<32} {scores}")
         self._progress.update(self._task, completed=self._completed(), detail=f"{done} done")
 
     def _completed(self) -> float:

@@ -73,7 +73,7 @@ def _cheaper(row: Row) -> list[str]:
 
 
 def notes(rows: Sequence[Row], reference: Row | None, context: Context) -> list[str]:
-    """Return what limits the numbers: missing reference, one seed, divergence, differing seeds, unknown compute."""
+    """Return what limits the numbers, such as a missing reference, one seed, divergence, trials that failed."""
     found = []
     if reference is None:
         found.append(f"{context.reference} was not run, so there are no paired differences to it.")
@@ -82,6 +82,7 @@ def notes(rows: Sequence[Row], reference: Row | None, context: Context) -> list[
     elif any(len(row.seeds) == 2 for row in rows):
         found.append("Intervals from two seeds are wide (Student's t with one degree of freedom).")
     found += [text for row in rows if (text := diverged(row))]
+    found += [f"Of the trials of {row.label}, {row.failed} ended by an error, and lost." for row in rows if row.failed]
     if reference is not None:
         for row in rows:
             shared = [seed for seed in row.seeds if seed in reference.seeds]

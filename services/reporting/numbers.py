@@ -13,6 +13,7 @@ __all__ = [
     "amount",
     "brackets",
     "budget_name",
+    "column_name",
     "duration",
     "factor",
     "interval",
@@ -35,6 +36,12 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 def score_name(score: str) -> str:
     """Return how a score is written in a sentence."""
     return _SCORE_NAMES.get(score, score)
+
+
+def column_name(score: str) -> str:
+    """Return how a score is written above a column: `accuracy %`, `Brier score`."""
+    name = score_name(score)
+    return f"{name} %" if score == "accuracy" else name[:1].upper() + name[1:]
 
 
 def budget_name(budget: str) -> str:

@@ -30,6 +30,7 @@ class Row:
         compute: used, of all trials, in the unit of the comparison.
         compute_ratio: the same divided by the reference's on the same seeds; NaN without a reference.
         trials: mean over seeds.
+        failed: those that ended by an error, of all seeds.
         worker_seconds: mean over seeds.
         peak_memory_bytes: the largest over seeds.
         seconds: wall-clock time, mean over seeds.
@@ -51,6 +52,7 @@ class Row:
     compute: Estimate
     compute_ratio: float
     trials: float
+    failed: int
     worker_seconds: float
     peak_memory_bytes: int
     seconds: float
@@ -85,6 +87,7 @@ def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: st
         compute=group.over_seeds(lambda outcome: spent(outcome.cost, unit)),
         compute_ratio=_compute_ratio(group, reference, unit),
         trials=group.over_seeds(lambda outcome: outcome.trials).mean,
+        failed=sum(outcome.failed for outcome in outcomes),
         worker_seconds=group.over_seeds(lambda outcome: outcome.cost.worker_seconds).mean,
         peak_memory_bytes=max(outcome.peak_memory_bytes for outcome in outcomes),
         seconds=group.over_seeds(lambda outcome: outcome.seconds).mean,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from services.reporting.context import Context
 from services.reporting.groups import group_outcomes, reference_of, score_names
 from services.reporting.losses import how_to_read, losses, notes
+from services.reporting.numbers import column_name, mean, times
 from services.reporting.rows import Row, row_of
 from services.reporting.wording import comparison, reach_sentence
 
@@ -55,18 +56,24 @@ class Summary:
         return plain
 
     def as_table(self) -> RichTable:
-        """Return the table of scores for a terminal."""
+        """Return the scores that people ask for first as a table for a terminal."""
         from rich.table import Table
         from rich.text import Text
 
-        from services.reporting.tables import score_table
-
-        scores = score_table(self)
-        table = Table(box=None)
-        for place, name in enumerate(scores.header):
-            table.add_column(Text(name), justify="left" if place < 2 else "right")
-        for cells in scores.rows:
-            table.add_row(*(Text(f"{cell.text} ({cell.remark})" if cell.remark else cell.text) for cell in cells))
+        shown = [name for name in ("accuracy", "nll", "ece", "rmse") if name in self.scores]
+        seeds = len(self.rows[0].seeds)
+        spread = "one seed" if seeds == 1 else f"mean over {seeds} seeds ± half the 95 % interval"
+        caption = (
+            "* NLL after temperature scaling on the regularization split, where that was not trained on\n"
+            f"compute: multiples of one {self.context.reference} run's {self.context.unit}"
+        )
+        table = Table(title=f"Test split, {spread}", title_justify="left", caption=caption, caption_justify="left")
+        table.add_column("", no_wrap=True)
+        for name in [*map(column_name, shown), "scaled*", "compute"]:
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            scores = [mean(name, row.scores[name]) for name in shown]
+            table.add_row(Text(row.label), *scores, mean("nll", row.scaled["nll"]), times(row.compute_ratio))
         return table
 
 

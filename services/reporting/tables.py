@@ -11,6 +11,7 @@ from services.reporting.numbers import (
     UNIT_NAMES,
     brackets,
     budget_name,
+    column_name,
     duration,
     factor,
     mean,
@@ -24,7 +25,7 @@ from services.reporting.rows import Row
 from services.reporting.summary import Summary
 from services.reporting.wording import SCALED
 
-__all__ = ["Cell", "Table", "score_table", "tables"]
+__all__ = ["Cell", "Table", "tables"]
 
 _VERDICTS: dict[Verdict, str] = {"undecided": "undecided", "one seed": "one seed", "nothing": ""}
 
@@ -65,14 +66,14 @@ class Table:
 
 def tables(summary: Summary) -> list[Table]:
     """Return the report's tables: scores, differences, compute to reach, cost; those that have something to say."""
-    made = [score_table(summary), _differences(summary), _reach(summary), _cost(summary)]
+    made = [_scores(summary), _differences(summary), _reach(summary), _cost(summary)]
     return [table for table in made if table.rows]
 
 
-def score_table(summary: Summary) -> Table:
+def _scores(summary: Summary) -> Table:
     """Return the scores of every method, raw and temperature-scaled."""
     scaled = [score for score in SCALED if any(_has(row.scaled, score) for row in summary.rows)]
-    header = ["seeds", *map(_column, summary.scores), *(f"{score_name(score)} scaled" for score in scaled)]
+    header = ["seeds", *map(column_name, summary.scores), *(f"{score_name(score)} scaled" for score in scaled)]
     compared = summary.reference is not None
     if compared:
         header.append("× compute")
@@ -91,7 +92,7 @@ def _differences(summary: Summary) -> Table:
     name = summary.context.reference
     others = [row for row in summary.rows if row.differences]
     scaled = [score for score in SCALED if any(_has(row.scaled_differences, score) for row in others)]
-    header = [_column(score).replace("%", "points") for score in summary.scores]
+    header = [column_name(score).replace("%", "points") for score in summary.scores]
     header += [f"{score_name(score)} scaled" for score in scaled]
 
     def cell(score: str, paired: Difference) -> Cell:
@@ -166,8 +167,3 @@ def _table(
 
 def _has(found: Mapping[str, Estimate], score: str) -> bool:
     return score in found and bool(found[score].values)
-
-
-def _column(score: str) -> str:
-    name = score_name(score)
-    return f"{name} %" if score == "accuracy" else name[:1].upper() + name[1:]

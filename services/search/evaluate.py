@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from services.search.trial import Predictions, States, Trial, predictions_of, re
 
 __all__ = ["final_evaluation"]
 
+PATIENCE = 5.0
+"""Seconds that the CPUs of trials that have just ended are waited for."""
+
 
 def final_evaluation(trial: TrialResult, chosen: Record) -> tuple[dict[str, dict[str, float]], Predictions]:
     """Return scores and predictions of a state by split, on whole splits with the final number of draws.
 
-    Members of a search are evaluated on a part of the test split; the one that was chosen is evaluated here, with all
-    CPUs of one machine. Others have been already.
+    Members of a search are evaluated on a part of the test split; the one that was chosen is evaluated here, with the
+    CPUs of one machine that are free. Others have been already.
 
     Args:
         trial: the trial that reached the state.
@@ -29,10 +33,25 @@ def final_evaluation(trial: TrialResult, chosen: Record) -> tuple[dict[str, dict
         return chosen.scores, read_predictions(trial.states, chosen.state)
     import ray
 
-    threads = max(1, int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])))
+    threads = _free_cpus()
     task = ray.remote(num_cpus=threads)(_evaluate)
     scores, predictions = ray.get(task.remote(trial.spec, trial.data, trial.states.folder, chosen.state, threads))
     return scores, predictions
+
+
+def _free_cpus() -> int:
+    """Return the CPUs of the largest machine, or as many of them as are free after a moment.
+
+    Asking for all would wait for ever: Ray 2.60 sometimes never gives a CPU back when the last trials of a search end
+    on a busy machine, and on a shared cluster somebody else may hold one.
+    """
+    import ray
+
+    largest = max(1, int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])))
+    until = time.monotonic() + PATIENCE
+    while (free := int(ray.available_resources().get("CPU", 0))) < largest and time.monotonic() < until:
+        time.sleep(0.1)
+    return max(1, min(free, largest))
 
 
 def _evaluate(

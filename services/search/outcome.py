@@ -56,9 +56,10 @@ class Outcome(BaseModel):
         members: the same for every trial of a search, at its end.
         reliability: bins of the chosen model's reliability diagram: confidence, accuracy, count, edges, ece.
         trials: trials run.
+        failed: those of them that ended early by an error, and so lost.
         seconds: wall-clock time.
         busy: share of the time, between the first and the last interval, in which the slots in use trained.
-        run_id: the MLflow run.
+        run_id: the MLflow run; None until it is recorded.
         config: what the chosen trial was, for a replay.
     """
 
@@ -79,6 +80,7 @@ class Outcome(BaseModel):
     members: list[Schedule] = []
     reliability: dict[str, Any] = {}
     trials: int = 1
+    failed: int = 0
     seconds: float = 0.0
     busy: float = math.nan
     run_id: str | None = None
@@ -119,6 +121,7 @@ def outcome_of(
         "members": [schedule_of(lineage) for lineage in lineages] if len(trials) > 1 else [],
         "reliability": reliability_of(predictions),
         "trials": len(trials),
+        "failed": sum(trial.error is not None for trial in trials),
         "config": owner.spec.config,
         "seconds": max(r.ended for t in trials for r in t.records) - min(r.began for t in trials for r in t.records),
         "busy": busy_share(trials),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "catch_up",
     "existing_run",
     "last_steps",
+    "looking_up",
     "metric_history",
     "read_artifact",
     "run_tags",
@@ -105,16 +107,32 @@ def catch_up(client: Any, run_id: str, spool: Spool, known: Mapping[str, int]) -
             spool.append_metrics({key: point.value}, point.step, point.timestamp)
 
 
+@contextmanager
+def looking_up(tracking: TrackingConfig, run_id: str, doing: str) -> Iterator[tuple[Any, Any]]:
+    """Yield a client of the store that is configured, and the run.
+
+    Args:
+        tracking: names the store.
+        run_id: the run.
+        doing: what for, for an error's text: "look up", "read metrics of".
+
+    Raises:
+        UserError: the store does not answer, before or within the block, or has no such run.
+    """
+    uri = check_uri(tracking.uri or default_uri())
+    client = store.connect(uri)
+    with store.asking(uri, f"{doing} run {run_id!r}"):
+        yield client, existing_run(client, uri, run_id)
+
+
 def run_tags(tracking: TrackingConfig, run_id: str) -> dict[str, str]:
-    """Return the tags of a run of the store that is configured.
+    """Return the tags of a run.
 
     Raises:
         UserError: the store does not answer, or has no such run.
     """
-    uri = check_uri(tracking.uri or default_uri())
-    client = store.connect(uri)
-    with store.asking(uri, f"look up run {run_id!r}"):
-        return dict(existing_run(client, uri, run_id).data.tags)
+    with looking_up(tracking, run_id, "look up") as (_, run):
+        return dict(run.data.tags)
 
 
 def metric_history(
@@ -125,14 +143,12 @@ def metric_history(
     Raises:
         UserError: the store does not answer, or has no such run.
     """
-    uri = check_uri(tracking.uri or default_uri())
-    client = store.connect(uri)
-    with store.asking(uri, f"read metrics of run {run_id!r}"):
-        latest = dict(existing_run(client, uri, run_id).data.metrics)
-        chosen = [name for name in latest if name.startswith(prefixes)]
+    with looking_up(tracking, run_id, "read metrics of") as (client, run):
+        latest = dict(run.data.metrics)
         points = {
             name: sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
-            for name in chosen
+            for name in latest
+            if name.startswith(prefixes)
         }
     return points, latest
 
@@ -143,10 +159,10 @@ def read_artifact(tracking: TrackingConfig, run_id: str, name: str) -> bytes:
     Raises:
         UserError: the store does not answer, or has no such run or artifact.
     """
-    uri = check_uri(tracking.uri or default_uri())
-    client = store.connect(uri)
-    with store.asking(uri, f"read {name!r} of run {run_id!r}"), tempfile.TemporaryDirectory() as folder:
-        existing_run(client, uri, run_id)
+    with (
+        looking_up(tracking, run_id, f"read {name!r} of") as (client, _),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         if name not in {entry.path for entry in client.list_artifacts(run_id)}:
             raise UserError(f"run {run_id!r} has no artifact {name!r}; it may not have ended")
         return Path(client.download_artifacts(run_id, name, folder)).read_bytes()

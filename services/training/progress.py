@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from crossreg import metrics
 
-__all__ = ["Bar", "Display", "Silent"]
+__all__ = ["Bar", "Display", "ProgressLine", "Silent"]
 
 
 class Display(Protocol):
@@ -44,17 +44,20 @@ class Silent:
         """Show nothing."""
 
 
-class Bar:
-    """One line on the console: steps, loss, accuracy, sigma range, throughput and time left. A context manager."""
+class ProgressLine:
+    """One line on the console that goes away at its end. A context manager.
 
-    def __init__(self, console: Console) -> None:
-        self._latest: dict[str, float] = {}
-        self._num_steps, self._printed = 1, 0
+    Args:
+        console: where it is drawn.
+        columns: what stands behind the bar, with fields `percentage` and `detail`.
+    """
+
+    def __init__(self, console: Console, columns: str = "{task.fields[detail]}") -> None:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn(columns),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -63,7 +66,7 @@ class Bar:
         )
         self._task = self._progress.add_task("starting", total=None, detail="")
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         """Start drawing."""
         self._progress.start()
         return self
@@ -79,6 +82,15 @@ class Bar:
     def note(self, text: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(text, highlight=False)
+
+
+class Bar(ProgressLine):
+    """Steps, loss, accuracy, sigma range, throughput and time left of a training."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._latest: dict[str, float] = {}
+        self._num_steps, self._printed = 1, 0
 
     def start(self, step: int, num_steps: int) -> None:
         """Show the bar of a fresh or resumed training."""

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from crossreg.errors import UserError
-from services.tracking import TrackingConfig, check_uri, default_uri, store
-from services.tracking.resume import existing_run, last_steps
+from services.tracking import TrackingConfig
+from services.tracking.resume import last_steps, looking_up
 from services.training.driver import Resume
 from services.training.storage import RunFolder
 
@@ -20,17 +20,14 @@ def find_run(tracking: TrackingConfig, run_id: str) -> tuple[Resume, dict[str, A
     Raises:
         UserError: no such run, or one that `crossreg train` did not make.
     """
-    uri = check_uri(tracking.uri or default_uri())
-    client = store.connect(uri)
-    with store.asking(uri, f"look up run {run_id!r}"):
-        run = existing_run(client, uri, run_id)
-    tags = run.data.tags
+    with looking_up(tracking, run_id, "look up") as (_, run):
+        tags, logged = run.data.tags, last_steps(run)
     if "crossreg.config" not in tags:
         raise UserError(f"run {run_id!r} was not made by `crossreg train`; it carries no configuration to resume")
     found = Resume(
         run_id,
         RunFolder.at(tags["crossreg.storage"]),
         tags.get("crossreg.start_from"),
-        last_steps(run).get("train/loss", 0),
+        logged.get("train/loss", 0),
     )
     return found, json.loads(tags["crossreg.config"])

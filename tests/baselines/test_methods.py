@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from baselines import METHODS, method
+from baselines.harness.conduct import Job, conduct
 from crossreg import UserError
 from services.search.outcome import Outcome
+from services.search.run import SearchError
 from tests.baselines.conftest import POPULATION, Heard, make_study
 from tests.baselines.contract import Contract, Searching
 
@@ -199,3 +203,17 @@ def test_a_model_without_dropout_is_refused() -> None:
     run = METHODS["mc-dropout"].run(study, 0, study.budget("matched", 0))
     with pytest.raises(UserError, match="takes no option 'dropout'"):
         next(run)
+
+
+@pytest.mark.ray
+def test_a_run_that_fails_in_the_middle_is_no_result(ray_cluster: None, folder: Path) -> None:
+    study = make_study(model="tests.baselines.failing:network", model_options={})
+    with pytest.raises(SearchError, match=r"none-matched-s0 ended at step \d+ of \d+: .*the disk is full"):
+        conduct([Job(METHODS["none"], "matched", 0)], study, folder, max_failures=0)
+
+
+@pytest.mark.ray
+def test_a_member_that_fails_in_the_middle_loses_and_is_counted(ray_cluster: None, folder: Path) -> None:
+    study = make_study(model="tests.baselines.failing:network", model_options={})
+    (outcome,) = conduct([Job(METHODS["random-search"], "full", 0)], study, folder, max_failures=0)
+    assert outcome.trials == outcome.failed == POPULATION

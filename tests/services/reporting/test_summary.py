@@ -148,6 +148,11 @@ def test_plain_data_are_json_without_what_json_lacks() -> None:
     assert plain["context"]["machine"] == {"CPUs": 4, "memory": None, "gpu": None}
 
 
+def test_trials_that_failed_are_told() -> None:
+    found = summarize([*runs("crossreg", [0.8, 0.9]), *runs("pbt", [0.8, 0.8], "full", trials=4, failed=1)], context())
+    assert "Of the trials of pbt, 2 ended by an error, and lost." in found.notes
+
+
 def test_the_table_for_a_terminal_shows_every_method() -> None:
     found = summarize(runs("crossreg", [0.8, 0.9]) + runs("[red]none", [0.7, 0.8]), context())
     console = Console(width=160, record=True, file=io.StringIO())
