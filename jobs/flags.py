@@ -91,7 +91,9 @@ Granularity = Annotated[str | None, typer.Option(help="One sigma a layer (defaul
 InitialSigma = Annotated[float | None, typer.Option(help="Where every sigma starts.", rich_help_panel=RHO)]
 Interval = Annotated[
     int | None,
-    typer.Option(help="Training steps between updates of rho. Default: 30, less in short runs.", rich_help_panel=RHO),
+    typer.Option(
+        help="Training steps between updates of rho. Default: 30, less in runs of fewer than 480.", rich_help_panel=RHO
+    ),
 ]
 Samples = Annotated[
     int | None, typer.Option(help="Noise draws averaged in an update of rho. Default: 3.", rich_help_panel=RHO)

@@ -60,11 +60,11 @@ def num_steps(config: TrainConfig, data: Dataset, workers: int) -> int:
 
 
 def rho_interval(config: TrainConfig, steps: int) -> int:
-    """Return the steps between rho updates: as configured, else 30, or what gives a short run 150 updates.
+    """Return the steps between rho updates: as configured, else 30, or what gives a very short run 16 updates.
 
-    Sigma moves by at most a tenth an update, so a run of few updates would end before sigma arrived.
+    More updates bring sigma further and cost steps of theta, which short runs need more; see `docs/method/noise.md`.
     """
-    return config.rho.interval or min(30, max(5, steps // 150))
+    return config.rho.interval or min(30, max(1, steps // 16))
 
 
 def evaluation_interval(config: TrainConfig, steps: int) -> int:
