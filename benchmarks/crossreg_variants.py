@@ -36,6 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dropout 0.3 beside": {"model_options": {"dropout": 0.3}},
     "a quarter of the steps": {"share": 0.25},
     "best interval on reg": {"best": True},
+    "unrolled, 1 step": {"rho": {"estimator": "unrolled"}},
+    "unrolled, 5 steps": {"rho": {"estimator": "unrolled", "unroll_steps": 5}},
+    "implicit, 10 terms": {"rho": {"estimator": "implicit"}},
+    "implicit, 50 terms": {"rho": {"estimator": "implicit", "neumann_terms": 50}},
     # how often rho steps, and how far each goes, for the same compute: what is not spent on rho trains theta longer
     "interval 5": {"rho": {"interval": 5}, "matched": True},
     "interval 10": {"rho": {"interval": 10}, "matched": True},

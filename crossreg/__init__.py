@@ -13,21 +13,24 @@ from crossreg.batches import Batches, Preprocess, augmentation
 from crossreg.checkpoint import SaveCheckpoint, load_checkpoint, save_checkpoint
 from crossreg.compute import Ledger
 from crossreg.diagnostics import Diagnosis, Diagnostics
-from crossreg.direct import Estimator, direct_gradient
 from crossreg.distributed import data_parallel, process_group
 from crossreg.errors import UserError
+from crossreg.estimators import T1T2, Estimator, Implicit, Unrolled, direct_gradient
 from crossreg.evaluation import Evaluation, evaluate
 from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss
 from crossreg.noise import Noise, inject_noise, remove_noise, sampling, sigmas
+from crossreg.norms import learn_norms
+from crossreg.penalties import L1, L2, Penalty, penalize, penalty
 from crossreg.prediction import Prediction, predict
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
 from crossreg.rho import temperature
-from crossreg.t1_t2 import T1T2
 from crossreg.training import Callback, Trainer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "L1",
+    "L2",
     "T1T2",
     "Batches",
     "Callback",
@@ -38,15 +41,18 @@ __all__ = [
     "Estimator",
     "Evaluation",
     "GaussianRegression",
+    "Implicit",
     "Ledger",
     "Likelihood",
     "Loss",
     "Noise",
+    "Penalty",
     "Prediction",
     "Preprocess",
     "RhoUpdate",
     "SaveCheckpoint",
     "Trainer",
+    "Unrolled",
     "UserError",
     "augmentation",
     "calibration",
@@ -54,9 +60,12 @@ __all__ = [
     "direct_gradient",
     "evaluate",
     "inject_noise",
+    "learn_norms",
     "load_checkpoint",
     "metrics",
     "models",
+    "penalize",
+    "penalty",
     "predict",
     "process_group",
     "remove_noise",

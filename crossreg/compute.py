@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from crossreg import metrics
-from crossreg.direct import Estimator, direct_gradient, passes
+from crossreg.estimators import Estimator, Response, direct_gradient, passes
 from crossreg.losses import Loss
-from crossreg.noise import Draw, noise_layers
+from crossreg.noise import Draw
+from crossreg.penalties import penalty
 from crossreg.rho import rho_parameters, unwrap
-from crossreg.t1_t2 import T1T2
 
 __all__ = ["REPORT", "Ledger", "measure_flops"]
 
@@ -106,7 +106,9 @@ def measure_flops(
     inner = unwrap(model)
     try:
         flops = _phases(copy.deepcopy(inner).to("meta"), loss, x[:2].to("meta"), y[:2].to("meta"), samples, estimator)
-        if isinstance(estimator, T1T2) and math.isnan(flops.get("rho", 0.0)):  # not every second derivative is traced
+        if isinstance(estimator, Response) and math.isnan(
+            flops.get("rho", 0.0)
+        ):  # not every second derivative is traced
             twin = copy.deepcopy(inner).cpu()
             flops["rho"] = _phases(twin, loss, x[:2].cpu(), y[:2].cpu(), samples, estimator)["rho"]
     except (RuntimeError, NotImplementedError):  # weights computed from others cannot be copied
@@ -119,7 +121,7 @@ def _phases(twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, est
 
     def theta() -> None:
         twin.train()
-        loss(twin(x), y).backward()
+        (loss(twin(x), y) + penalty(twin)).backward()
 
     def forward() -> None:
         twin.eval()
@@ -127,11 +129,11 @@ def _phases(twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, est
             twin(x)
 
     def rho() -> None:
-        gradient = estimator.on(x, y) if isinstance(estimator, T1T2) else estimator
+        gradient = estimator.on(x, y) if isinstance(estimator, Response) else estimator
         gradient(twin, loss, x, y, list(rho_parameters(twin).values()), [Draw(0)] * samples, 1.0)
 
     phases: dict[str, Callable[[], None]] = {"theta": theta, "forward": forward}
-    if noise_layers(twin):
+    if rho_parameters(twin):
         phases["rho"] = rho
     flops = {name: _count(run) / len(y) for name, run in phases.items()}
     if "rho" in flops:

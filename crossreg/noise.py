@@ -37,12 +37,13 @@ __all__ = [
     "remove_noise",
     "replay",
     "sampling",
+    "selects",
     "sigmas",
 ]
 
 Granularity = Literal["layer", "unit"]
 Form = Literal["additive", "multiplicative"]
-Where = str | Iterable[str] | Callable[[str, nn.Module], bool]
+Where = str | Iterable[str] | Callable[[str, Any], bool]
 
 INITIAL_SIGMA = 0.1
 
@@ -169,7 +170,7 @@ def inject_noise(
             f"{type(model).__name__} has no normalization layer to put noise after; add BatchNorm, LayerNorm, "
             "GroupNorm, InstanceNorm or RMSNorm layers"
         )
-    chosen = {name: module for name, module in layers.items() if _selects(where, name, module)}
+    chosen = {name: module for name, module in layers.items() if selects(where, name, module)}
     if not chosen:
         raise UserError(f"where={where!r} selects none of the normalization layers: {', '.join(layers)}")
     for name, module in chosen.items():
@@ -287,7 +288,8 @@ def _drop_hook(hooks: dict[int, Any], function: Callable[..., Any]) -> None:
             del hooks[key]
 
 
-def _selects(where: Where | None, name: str, module: nn.Module) -> bool:
+def selects(where: Where | None, name: str, module: Any) -> bool:
+    """Say whether a choice of names takes this one: a shell-style pattern, several, a predicate, or None for all."""
     if where is None:
         return True
     if callable(where):

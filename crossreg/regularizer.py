@@ -18,13 +18,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
-from crossreg.direct import Estimator, direct_gradient
 from crossreg.distributed import rank, world_size
 from crossreg.errors import UserError
+from crossreg.estimators import Estimator, Response, direct_gradient
 from crossreg.losses import Loss, as_loss
-from crossreg.noise import Draw, noise_layers
+from crossreg.noise import Draw
 from crossreg.random import derive_seed, seed_device
-from crossreg.rho import TEMPERATURE_NAME, rho_parameters, unwrap
+from crossreg.rho import TEMPERATURE_NAME, RhoModule, rho_parameters, unwrap
 
 __all__ = ["CrossRegularizer", "RhoUpdate"]
 
@@ -68,11 +68,13 @@ class CrossRegularizer:
         samples: noise draws averaged in a rho step, K >= 1; below 3 the gradient is biased (see the docs).
         lr: step size of rho, in relative change of sigma per update.
         temperature: learn the output temperature too.
-        estimator: how the gradient is estimated; the paper's `direct_gradient` by default, or `T1T2`.
+        estimator: how the gradient is estimated; the paper's `direct_gradient` by default, or one that follows theta:
+            `Implicit`, `Unrolled`, `T1T2`.
         seed: fixes the noise of the rho steps.
 
     Raises:
-        UserError: a model without noise, an empty loader, or an argument out of range.
+        UserError: a model without rho, rho that the estimator cannot learn, an empty loader, or an argument out of
+            range.
     """
 
     def __init__(
@@ -94,8 +96,7 @@ class CrossRegularizer:
         if not lr > 0:
             raise UserError(f"lr is {lr!r}; it must be positive")
         self.model = unwrap(model)
-        if not noise_layers(self.model):
-            raise UserError("the model has no noise to learn; call inject_noise(model) first")
+        _check_learnable(self.model, estimator)
         if isinstance(reg_loader, Sized) and len(reg_loader) == 0:
             raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
         self.loss = as_loss(loss)
@@ -227,6 +228,20 @@ class CrossRegularizer:
         if self._scaler is None:
             self._scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12)
         return self._scaler
+
+
+def _check_learnable(model: nn.Module, estimator: Estimator) -> None:
+    """Refuse a model without rho, and rho that the estimator would never move."""
+    if not rho_parameters(model):
+        raise UserError("the model has nothing to learn; call inject_noise(model), or penalize(model, ...), first")
+    if isinstance(estimator, Response):
+        return
+    stuck = sorted({type(m).__name__ for m in model.modules() if isinstance(m, RhoModule) and not m.direct})
+    if stuck:
+        raise UserError(
+            f"the held-out loss does not depend on {', '.join(stuck)} with the weights held fixed, so the direct "
+            "gradient would learn nothing; use estimator=Implicit(train) or Unrolled(train)"
+        )
 
 
 def rho_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -45,7 +45,14 @@ def temperature(model: nn.Module) -> Tensor:
 
 
 class RhoModule(nn.Module):
-    """A module whose own parameters are regularization parameters: learned on held-out data, never by theta."""
+    """A module whose own parameters are regularization parameters: learned on held-out data, never by theta.
+
+    Attributes:
+        direct: whether the held-out loss depends on them with theta fixed; if not, only an estimator that follows
+            theta's response can learn them.
+    """
+
+    direct = True
 
 
 def rho_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -15,12 +15,13 @@ from crossreg import metrics
 from crossreg.batches import Batches
 from crossreg.closure import step_with_closure
 from crossreg.compute import REPORT, Ledger, measure_flops
-from crossreg.direct import Estimator, direct_gradient, passes
 from crossreg.distributed import broadcast_buffers, data_parallel, rank, world_size
 from crossreg.errors import UserError
+from crossreg.estimators import Estimator, direct_gradient, passes
 from crossreg.evaluation import Evaluation, evaluate
 from crossreg.losses import Loss, as_loss
 from crossreg.noise import noise_layers, sigmas
+from crossreg.penalties import penalty
 from crossreg.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
 from crossreg.rho import temperature, unwrap
@@ -254,7 +255,7 @@ class Trainer:
         def gradient() -> tuple[Tensor, Tensor]:
             with self._autocast():
                 output = wrapped(x)
-                loss = self.loss(output, y)
+                loss = self.loss(output, y) + penalty(self.model).to(output.device)
             self._scaler.scale(loss).backward()
             return output, loss
 

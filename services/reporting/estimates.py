@@ -67,7 +67,7 @@ def estimate(values: Mapping[int, float]) -> Estimate:
     Args:
         values: by seed.
     """
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit
 
     finite = {seed: float(value) for seed, value in sorted(values.items()) if math.isfinite(value)}
     n = len(finite)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from crossreg.compute import measure_flops
-from crossreg.direct import Estimator
-from crossreg.direct import passes as rho_passes
 from crossreg.errors import UserError
+from crossreg.estimators import Estimator
+from crossreg.estimators import passes as rho_passes
 from crossreg.losses import as_loss
 from services.data import Dataset
 from services.search.spec import Cost, Record, digest
@@ -139,8 +139,10 @@ _measured: dict[str, dict[str, float]] = {}
 
 def _flops(config: TrainConfig, data: Dataset, x: Tensor, y: Tensor, estimated: Estimator) -> dict[str, float]:
     """Return FLOPs per example of each phase, measured once a model on two examples."""
-    key = digest([config.model, config.model_options, config.noise.model_dump(), config.noisy, config.rho.samples,
-                  config.rho.estimator, data.input_shape, data.num_outputs, data.task])  # fmt: skip
+    rho = config.rho
+    key = digest([config.model, config.model_options, config.noise.model_dump(), config.noisy, rho.samples,
+                  rho.estimator, rho.unroll_steps, rho.neumann_terms, data.input_shape, data.num_outputs,
+                  data.task])  # fmt: skip
     if key not in _measured:
         torch.manual_seed(0)
         model = build_model(config, data)

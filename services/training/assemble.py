@@ -11,16 +11,15 @@ import torch
 from torch import nn
 
 from crossreg.batches import Batches, Preprocess, augmentation
-from crossreg.direct import Estimator, direct_gradient
 from crossreg.distributed import world_size
 from crossreg.errors import UserError
+from crossreg.estimators import T1T2, Estimator, Implicit, Response, Unrolled, direct_gradient
 from crossreg.knobs import set_knobs
 from crossreg.losses import as_loss
 from crossreg.models import build
 from crossreg.noise import dropout_layers, inject_noise
 from crossreg.random import derive_seed, seed_everything
 from crossreg.regularizer import CrossRegularizer
-from crossreg.t1_t2 import T1T2
 from crossreg.training import Callback, Trainer
 from services.data import Dataset, Split
 from services.training.config import TrainConfig
@@ -94,7 +93,13 @@ def estimator(config: TrainConfig, x: torch.Tensor, y: torch.Tensor, rows: int, 
         rows: in a batch of them.
         options: of these `Batches`.
     """
-    return direct_gradient if config.rho.estimator == "direct" else T1T2(Batches(x, y, rows, **options))
+    rho = config.rho
+    if rho.estimator == "direct":
+        return direct_gradient
+    train = Batches(x, y, rows, **options)
+    if rho.estimator == "unrolled":
+        return Unrolled(train, steps=rho.unroll_steps)
+    return Implicit(train, terms=rho.neumann_terms) if rho.estimator == "implicit" else T1T2(train)
 
 
 def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
@@ -140,7 +145,7 @@ def check(config: TrainConfig, data: Dataset, workers: int) -> None:
     steps = num_steps(config, data, workers)
     set_knobs(model, build_optimizer(config.optimizer, list(model.parameters()), steps), config.knobs)
     rows = size // workers  # as many as a worker gets: BatchNorm needs two
-    if config.method == "crossreg" and config.rho.estimator == "t1-t2":
+    if config.method == "crossreg" and config.rho.estimator != "direct":
         rows = min(rows, reg // workers)
     x = _preprocess(data)(torch.from_numpy(data.train.x[:2].copy()))
     try:
@@ -202,7 +207,7 @@ def build_trainer(
             augment=train.augment,
             preprocess=preprocess,
             device=device,
-            seed=derive_seed(config.seed, "t1-t2"),  # an order of its own: not the batch that theta has just stepped on
+            seed=derive_seed(config.seed, "response"),  # an order of its own: not the batch theta has just stepped on
         )
         regularizer = CrossRegularizer(
             model,
@@ -217,6 +222,8 @@ def build_trainer(
         )
     theta = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(config.optimizer, regularizer.theta if regularizer else theta, steps)
+    if regularizer is not None and isinstance(regularizer.estimator, Response):
+        regularizer.estimator.optimizer = optimizer
     set_knobs(model, optimizer, config.knobs)
     return Trainer(
         model,
@@ -245,7 +252,11 @@ def build_trainer(
 def about(config: TrainConfig, data: Dataset) -> dict[str, Any]:
     """Return what a checkpoint says of itself, and what a resumed run compares."""
     # named where it is not the default, so that checkpoints from before there was a choice still load
-    estimated = {} if config.rho.estimator == "direct" else {"estimator": config.rho.estimator}
+    estimated: dict[str, Any] = {} if config.rho.estimator == "direct" else {"estimator": config.rho.estimator}
+    if config.rho.estimator == "unrolled":
+        estimated["unroll_steps"] = config.rho.unroll_steps
+    if config.rho.estimator == "implicit":
+        estimated["neumann_terms"] = config.rho.neumann_terms
     return {
         "model": config.model,
         "model_options": dict(config.model_options),

@@ -30,8 +30,9 @@ class RhoConfig(_Config):
     """How rho is learned; see `crossreg.CrossRegularizer`.
 
     An interval of None is 30 steps, and fewer in short runs (see `assemble.rho_interval`); a batch size of None is
-    that of training. The estimator "t1-t2" differentiates through a step of theta (see `crossreg.T1T2`), with one noise
-    draw, whatever `samples` says.
+    that of training. The gradient `estimator` is one of `crossreg.estimators`: "direct" holds theta fixed; "t1-t2"
+    follows it through one step, with one noise draw, whatever `samples` says; "unrolled" through `unroll_steps` steps;
+    "implicit" to its minimum, by `neumann_terms` terms of a series.
     """
 
     interval: int | None = Field(default=None, ge=1)
@@ -39,7 +40,9 @@ class RhoConfig(_Config):
     lr: float = Field(default=0.1, gt=0)
     temperature: bool = True
     batch_size: int | None = Field(default=None, ge=1)
-    estimator: Literal["direct", "t1-t2"] = "direct"
+    estimator: Literal["direct", "t1-t2", "unrolled", "implicit"] = "direct"
+    unroll_steps: int = Field(default=1, ge=1)
+    neumann_terms: int = Field(default=10, ge=1)
 
 
 _OPTIONS = {"sam": {"radius"}, "gsam": {"radius", "surrogate_gap"}, "cpr": {"kappa_after", "kappa_update"}}

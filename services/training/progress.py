@@ -83,6 +83,10 @@ class ProgressLine:
         """Print a line above the bar."""
         self._progress.console.print(text, highlight=False)
 
+    def count(self, done: int, total: int) -> None:
+        """Show how many of how many parts are done."""
+        self._progress.update(self._task, completed=done, total=total, detail=f"{done}/{total}")
+
 
 class Bar(ProgressLine):
     """Steps, loss, accuracy, sigma range, throughput and time left of a training."""

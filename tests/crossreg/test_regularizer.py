@@ -18,7 +18,7 @@ from crossreg import (
     reference,
     sigmas,
 )
-from crossreg.direct import direct_gradient
+from crossreg.estimators import direct_gradient
 from crossreg.noise import Draw, noise_layers
 from crossreg.regularizer import antithetic_draws, rho_optimizer
 from crossreg.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho, temperature
@@ -284,7 +284,7 @@ def test_predict_averages_probabilities_and_gives_their_spread(batch: tuple[Tens
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (lambda m: CrossRegularizer(small_model(), "classification", [0]), "no noise to learn"),
+        (lambda m: CrossRegularizer(small_model(), "classification", [0]), "nothing to learn"),
         (lambda m: CrossRegularizer(m, "classification", [0], interval=0), "interval is 0"),
         (lambda m: CrossRegularizer(m, "classification", [0], samples=0), "samples is 0"),
         (lambda m: CrossRegularizer(m, "classification", [0], lr=-1), "lr is -1"),

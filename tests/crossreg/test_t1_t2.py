@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from crossreg import T1T2, Batches, Classification, CrossRegularizer, Trainer, UserError, inject_noise, sigmas
 from crossreg.compute import measure_flops
-from crossreg.direct import direct_gradient, passes
+from crossreg.estimators import direct_gradient, passes
 from crossreg.noise import Draw
 from crossreg.rho import TEMPERATURE_NAME, rho_parameters, temperature
 from tests.crossreg.conftest import small_model
@@ -120,7 +120,7 @@ def test_every_update_takes_the_next_training_batch_and_a_draw_of_its_own(batch:
     seen = []
     for update in range(1, 7):
         estimator.set_update(update)
-        seen.append(estimator._batch(8)[0][:, 0])
+        seen.append(estimator._same_size(8)[0][:, 0])
     first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
     assert torch.equal(first.sort().values, second.sort().values)
     assert not torch.equal(first, second)

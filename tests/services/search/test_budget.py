@@ -22,6 +22,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "crossreg, own batch and K": {"method": "crossreg", "rho": {"interval": 3, "samples": 4, "batch_size": 16}},
     "crossreg, default interval": {"method": "crossreg", "rho": {}},
     "t1-t2": {"method": "crossreg", "rho": {"interval": 3, "estimator": "t1-t2"}},
+    "unrolled": {"method": "crossreg", "rho": {"interval": 3, "estimator": "unrolled", "unroll_steps": 2}},
+    "implicit": {"method": "crossreg", "rho": {"interval": 3, "estimator": "implicit", "neumann_terms": 2}},
     "t1-t2, own batch": {"method": "crossreg", "rho": {"interval": 3, "estimator": "t1-t2", "batch_size": 16}},
     "fixed": {"method": "fixed"},
     "fixed, member of a search": {"method": "fixed", "final_test": False, "interim_test": 50},

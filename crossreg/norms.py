@@ -1,0 +1,95 @@
+"""Weight norms as regularization: a weight is its norm, which is rho, times its direction, which is theta.
+
+    w = exp(rho) v / ||v||
+
+The held-out loss depends on rho with v fixed, so the direct gradient can learn it. Source: arXiv 2506.19755; the
+parametrization is weight normalization (Salimans and Kingma 2016, arXiv:1602.07868) with one norm a tensor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from crossreg.errors import UserError
+from crossreg.noise import Where, selects
+from crossreg.rho import RhoModule, rho_from_sigma, sigma_from_rho, unwrap
+
+__all__ = ["Norm", "learn_norms", "norms"]
+
+
+class Norm(RhoModule):
+    """The norm of one weight tensor.
+
+    Args:
+        weight: whose norm rho starts at; it must not be zero.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        norm = torch.linalg.vector_norm(weight.detach())
+        if not float(norm) > 0:
+            raise UserError("a weight that is zero has no direction; initialize it first")
+        # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
+        self.rho = nn.Parameter(rho_from_sigma(norm).to(norm), requires_grad=False)
+
+    @property
+    def norm(self) -> Tensor:
+        """The norm in use, positive, a scalar."""
+        return sigma_from_rho(self.rho)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Return the weight: the norm in v's direction."""
+        return (self.norm / torch.linalg.vector_norm(v)).to(v.dtype) * v
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return v for a weight that is assigned; the norm stays what it is."""
+        return weight
+
+
+def learn_norms(model: nn.Module, where: Where | None = None) -> nn.Module:
+    """Make the norms of weights rho, in place; the weights keep their values.
+
+    A state-dict key `<layer>.weight` becomes `<layer>.parametrizations.weight.original` (v), with
+    `<layer>.parametrizations.weight.0.rho` beside it.
+
+    Args:
+        model: any module, not wrapped yet.
+        where: which weights, by parameter name: a shell-style pattern, several, or a predicate `(name, parameter) ->
+            bool`. None takes all that require gradients and have at least two dimensions.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: a wrapped model, nothing chosen, or a weight of zeros.
+    """
+    if model is not unwrap(model):
+        raise UserError("learn_norms was given a wrapped model; call it first, then wrap with DDP or torch.compile")
+    found: list[tuple[nn.Module, str]] = []
+    names = []
+    for prefix, module in model.named_modules():
+        if isinstance(module, RhoModule | parametrize.ParametrizationList) or parametrize.is_parametrized(module):
+            continue  # a weight that is computed already
+        for name, parameter in module.named_parameters(recurse=False):
+            full = f"{prefix}.{name}" if prefix else name
+            names.append(full)
+            taken = parameter.ndim >= 2 if where is None else selects(where, full, parameter)
+            if taken and parameter.requires_grad:
+                found.append((module, name))
+    if not found:
+        raise UserError(f"where={where!r} selects none of the weights: {', '.join(names) or 'there are none'}")
+    for module, name in found:
+        parametrize.register_parametrization(module, name, Norm(getattr(module, name)))
+    return model
+
+
+def norms(model: nn.Module) -> dict[str, Tensor]:
+    """Return a detached copy of every learned norm by the name of its weight."""
+    found = {}
+    for name, module in unwrap(model).named_modules():
+        if isinstance(module, Norm):
+            layer, _, weight = name.rpartition(".")[0].rpartition("parametrizations.")
+            found[layer + weight] = module.norm.detach().clone()
+    return found
