@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import compare, demo, doctor, replay, sync, train, ui
+from jobs import compare, demo, doctor, replay, reproduce, sync, train, ui
 from jobs.console import run_app
 
 __all__ = ["app", "main"]
@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train once, get the regularization learned: cross-regularization on Ray, tracked in MLflow.",
 )
-for job in (train, compare, replay, ui, demo, doctor, sync):
+for job in (train, compare, replay, reproduce, ui, demo, doctor, sync):
     app.command(name=job.__name__.rpartition(".")[2])(getattr(job, job.__name__.rpartition(".")[2]))
 
 

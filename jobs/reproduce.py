@@ -1,0 +1,80 @@
+"""Problems whose answer is known: how far each gradient estimator gets. `python -m jobs.reproduce --help`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import flags
+from jobs.console import console, run_app
+from jobs.options import nest, validated
+from services.tracking import TrackingConfig
+
+if TYPE_CHECKING:
+    from services.reproduce.run import Reproduced
+
+__all__ = ["app", "reproduce"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="ridge")],
+    seeds: Annotated[int, typer.Option(help="Random problems of each kind.")] = 3,
+    workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
+    folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),
+    tracking_uri: flags.TrackingUri = None,
+    experiment: flags.Experiment = None,
+    as_json: flags.AsJson = False,
+) -> None:
+    """Measure how far each gradient estimator gets on a problem whose best regularization is known.
+
+    Prints a table, draws a figure and records both in MLflow.
+
+    - `ridge`: learned lambda against the closed form, over condition numbers from 10 to a million
+
+    For example:
+
+    - `crossreg reproduce ridge`
+
+    - `crossreg reproduce ridge --seeds 5 --json`
+    """
+    from services.reproduce.run import reproduce as run
+    from services.reproduce.run import study_named
+    from services.training.progress import ProgressLine
+
+    chosen = study_named(study)
+    tracking = validated(TrackingConfig, nest({"uri": tracking_uri, "experiment": experiment}))
+    with ProgressLine(console(quiet=as_json)) as bar:
+        bar.phase(chosen.summary)
+        result = run(chosen, seeds, tracking, folder.resolve(), workers=workers, advance=bar.count)
+    if as_json:
+        typer.echo(json.dumps(result.as_plain()))
+    else:
+        show(result)
+
+
+def show(result: Reproduced) -> None:
+    """Print the table, the findings, and where the rest is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    out = Console(highlight=False)
+    table = Table(title=result.study.summary, title_justify="left")
+    for heading in result.study.columns.values():
+        table.add_column(heading, justify="right")
+    for row in result.table:
+        table.add_row(*(row[key] for key in result.study.columns))
+    out.print(table)
+    for sentence in result.findings:
+        out.print(f"• {sentence}")
+    out.print(f"figure: {result.figure}", soft_wrap=True)
+    out.print(f"run: {result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_app(app)
