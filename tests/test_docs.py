@@ -27,7 +27,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
 
 
-@pytest.mark.parametrize("name", ["my_loop.py", "my_loss.py"])
+@pytest.mark.parametrize("name", ["my_loop.py", "my_loss.py", "my_penalty.py"])
 def test_example_runs(name: str, tmp_path: Path) -> None:
     assert name in write_examples(tmp_path)
     result = run(tmp_path, sys.executable, name)
@@ -35,6 +35,10 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
     if name == "my_loop.py":
         accuracy = float(re.findall(r"accuracy=([0-9.]+)", result.stdout)[0])
         assert accuracy > 0.9
+    if name == "my_penalty.py":
+        (strength, smooth), (_, decayed) = re.findall(r"strength ([0-9.]+), test error ([0-9.]+)", result.stdout)
+        assert 0.5 < float(strength) < 2  # a grid's best is 1
+        assert float(smooth) < float(decayed)
 
 
 @pytest.mark.slow
