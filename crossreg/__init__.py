@@ -17,13 +17,15 @@ from crossreg.distributed import data_parallel, process_group
 from crossreg.errors import UserError
 from crossreg.estimators import T1T2, Estimator, Implicit, Unrolled, direct_gradient
 from crossreg.evaluation import Evaluation, evaluate
+from crossreg.levels import learn_levels
 from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss
 from crossreg.noise import Noise, inject_noise, remove_noise, sampling, sigmas
 from crossreg.norms import learn_norms
-from crossreg.penalties import L1, L2, Penalty, penalize, penalty
+from crossreg.penalties import L1, L2, Penalty, Term, penalize, training_loss
 from crossreg.prediction import Prediction, predict
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
-from crossreg.rho import temperature
+from crossreg.rho import learned, temperature
+from crossreg.targets import LabelSmoothing, LossTemperature
 from crossreg.training import Callback, Trainer
 
 __version__ = "0.1.0"
@@ -42,15 +44,18 @@ __all__ = [
     "Evaluation",
     "GaussianRegression",
     "Implicit",
+    "LabelSmoothing",
     "Ledger",
     "Likelihood",
     "Loss",
+    "LossTemperature",
     "Noise",
     "Penalty",
     "Prediction",
     "Preprocess",
     "RhoUpdate",
     "SaveCheckpoint",
+    "Term",
     "Trainer",
     "Unrolled",
     "UserError",
@@ -60,12 +65,13 @@ __all__ = [
     "direct_gradient",
     "evaluate",
     "inject_noise",
+    "learn_levels",
     "learn_norms",
+    "learned",
     "load_checkpoint",
     "metrics",
     "models",
     "penalize",
-    "penalty",
     "predict",
     "process_group",
     "remove_noise",
@@ -73,4 +79,5 @@ __all__ = [
     "save_checkpoint",
     "sigmas",
     "temperature",
+    "training_loss",
 ]

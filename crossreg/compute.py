@@ -17,7 +17,7 @@ from crossreg import metrics
 from crossreg.estimators import Estimator, Response, direct_gradient, passes
 from crossreg.losses import Loss
 from crossreg.noise import Draw
-from crossreg.penalties import penalty
+from crossreg.penalties import training_loss
 from crossreg.rho import rho_parameters, unwrap
 
 __all__ = ["REPORT", "Ledger", "measure_flops"]
@@ -121,7 +121,7 @@ def _phases(twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, est
 
     def theta() -> None:
         twin.train()
-        (loss(twin(x), y) + penalty(twin)).backward()
+        training_loss(twin, loss, twin(x), y).backward()
 
     def forward() -> None:
         twin.eval()

@@ -31,7 +31,9 @@ from crossreg.rho import TEMPERATURE_NAME, RhoModule, rho_from_sigma, sigma_from
 __all__ = [
     "Draw",
     "Noise",
+    "Stochastic",
     "dropout_layers",
+    "home_of",
     "inject_noise",
     "noise_layers",
     "remove_noise",
@@ -39,6 +41,7 @@ __all__ = [
     "sampling",
     "selects",
     "sigmas",
+    "stochastic",
 ]
 
 Granularity = Literal["layer", "unit"]
@@ -59,7 +62,23 @@ class Draw(NamedTuple):
     sign: float = 1.0
 
 
-class Noise(RhoModule):
+class Stochastic(RhoModule):
+    """A module that draws at random: in training mode, and in predictions that average over draws.
+
+    Attributes:
+        predicts: draws in such predictions too, and in the held-out loss of a rho step.
+        forced: draws in evaluation mode now; see `sampling`.
+        learning: gradients reach rho now; off in the theta step, where rho is a constant.
+        sign: of the draw; see `Draw`.
+    """
+
+    predicts = True
+    forced = False
+    learning = False
+    sign = 1.0
+
+
+class Noise(Stochastic):
     """The noise of one layer: holds `rho` and adds a fresh draw to what it is given.
 
     It draws in training mode and passes its input through in evaluation mode; `sampling` forces it on.
@@ -76,9 +95,6 @@ class Noise(RhoModule):
         super().__init__()
         self.channel_dim = channel_dim
         self.form = form
-        self.forced = False  # draw in evaluation mode too
-        self.sign = 1.0  # of the draw; see `Draw`
-        self.learning = False  # let gradients reach rho; off in the theta step, where sigma is a constant
         # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
         self.rho = nn.Parameter(rho_from_sigma(initial_sigma).expand(shape).clone(), requires_grad=False)
 
@@ -178,10 +194,10 @@ def inject_noise(
             raise UserError(f"layer {name!r} has an attribute 'noise' of its own; leave it out with `where`")
         shape, channel_dim = ((), None) if granularity == "layer" else _unit_shape(name, module)
         noise = Noise(shape, channel_dim, form, initial_sigma).train(module.training)
-        noise.to(*_home(module, model))
+        noise.to(*home_of(module, model))
         module.add_module("noise", noise)
         module.register_forward_hook(_add_noise)
-    device, dtype = _home(model, model)
+    device, dtype = home_of(model, model)
     rho = nn.Parameter(rho_from_sigma(1.0).to(device, dtype), requires_grad=False)
     model.register_parameter(TEMPERATURE_NAME, rho)
     model.register_load_state_dict_pre_hook(_keep_temperature)
@@ -225,6 +241,17 @@ def noise_layers(model: nn.Module) -> dict[str, Noise]:
     return found
 
 
+def stochastic(model: nn.Module) -> list[Stochastic]:
+    """Return every module that draws: noise, and what else a model was given.
+
+    Raises:
+        UserError: see `noise_layers`.
+    """
+    layers = list(noise_layers(model).values())
+    others = (m for m in unwrap(model).modules() if isinstance(m, Stochastic) and not isinstance(m, Noise))
+    return [*layers, *others]
+
+
 def sigmas(model: nn.Module) -> dict[str, Tensor]:
     """Return a detached copy of every layer's sigma: a scalar, or one value a unit."""
     return {name: noise.sigma.detach().clone() for name, noise in noise_layers(model).items()}
@@ -247,26 +274,26 @@ def sampling(model: nn.Module, *, learning: bool = False, dropout: bool = False)
         dropout: dropout layers draw too; otherwise they pass their input through.
     """
     modes = [(module, module.training) for module in model.modules()]
-    noises = list(noise_layers(model).values())
+    drawing = stochastic(model)
     model.eval()
-    for noise in noises:
-        noise.forced, noise.learning = True, learning
+    for module in drawing:
+        module.forced, module.learning = module.predicts, learning
     for layer in dropout_layers(model) if dropout else ():
         layer.training = True
     try:
         yield
     finally:
-        for noise in noises:
-            noise.forced, noise.learning, noise.sign = False, False, 1.0
-        for module, training in modes:
-            module.training = training
+        for module in drawing:
+            module.forced, module.learning, module.sign = False, False, 1.0
+        for member, training in modes:
+            member.training = training
 
 
 def replay(model: nn.Module, draw: Draw, device: torch.device) -> None:
     """Make the model's next forward pass use this draw; within `forked_rng` and `sampling`."""
     seed_device(device, draw.seed)
-    for noise in noise_layers(model).values():
-        noise.sign = draw.sign
+    for module in stochastic(model):
+        module.sign = draw.sign
 
 
 def is_normalization(module: nn.Module) -> bool:
@@ -298,7 +325,7 @@ def selects(where: Where | None, name: str, module: Any) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _home(module: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
+def home_of(module: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Return where and in which precision rho lives: beside the weights, in float64 with them, else in float32."""
     tensors = (*module.parameters(), *module.buffers(), *model.parameters())
     tensor = next((t for t in tensors if t.is_floating_point()), torch.empty(()))

@@ -1,6 +1,6 @@
-"""Terms of the training objective whose strength is rho: weight decay, L1, smoothness, or one of your own.
+"""Terms of the training objective with rho in them: weight decay, L1, smoothness, or one of your own.
 
-    C1(theta, rho) = loss(model(x), y) + sum_i exp(rho_i) R_i(theta)
+    C1(theta, rho) = loss(model(x), y) + sum_i term_i(theta, rho),        of a penalty: exp(rho_i) R_i(theta)
 
 The held-out loss has no such term, so with theta fixed it does not depend on these rho: only an estimator that follows
 theta's response (`Unrolled`, `Implicit`, `T1T2`) can learn them. One of your own is a few lines:
@@ -13,30 +13,45 @@ theta's response (`Unrolled`, `Implicit`, `T1T2`) can learn them. One of your ow
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossreg.errors import UserError
-from crossreg.noise import Where, selects
+from crossreg.noise import Where, home_of, selects
 from crossreg.rho import RhoModule, rho_from_sigma, rho_parameters, sigma_from_rho, unwrap
 
-__all__ = ["L1", "L2", "Objective", "Penalty", "penalize", "penalty", "strengths"]
+__all__ = ["L1", "L2", "Objective", "Penalty", "Term", "penalize", "strengths", "terms", "training_loss"]
 
-_ATTRIBUTE = "rho_penalties"
+_ATTRIBUTE = "rho_terms"
 
 
-class Penalty(RhoModule):
+class Term(RhoModule):
+    """Something added to the training loss that depends on rho, and that the held-out loss does not have."""
+
+    direct = False
+    taken = False  # by a model
+
+    @abstractmethod
+    def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
+        """Return what is added to the training loss of one batch, a scalar.
+
+        Args:
+            model: whose weights they are.
+            output: of the model, `[B, ...]`.
+            target: `[B, ...]`.
+        """
+
+
+class Penalty(Term):
     """A measure of the weights, times a learned strength: one for all of them, or one a tensor.
 
     Args:
         strength: positive start value.
         each: learn one strength a weight tensor.
     """
-
-    direct = False
 
     def __init__(self, strength: float = 1e-3, each: bool = False) -> None:
         super().__init__()
@@ -55,7 +70,22 @@ class Penalty(RhoModule):
         """What the measure is multiplied by, positive: a scalar, or one value a tensor."""
         return sigma_from_rho(self.rho)
 
-    def forward(self, model: nn.Module) -> Tensor:
+    def learned(self) -> dict[str, Tensor]:
+        """Return the strength, under the name of the class."""
+        return {type(self).__name__.lower(): self.strength}
+
+    def kinks(self, weights: list[Tensor]) -> list[Tensor] | None:
+        """Return where the measure has a kink that holds its weights: booleans like the weights, or None for nowhere.
+
+        An estimator takes such weights as constant; see `L1`.
+        """
+        return None
+
+    def moved(self, weight: Tensor, change: Tensor) -> Tensor:
+        """Return a weight after a change along the measure's gradient; see `crossreg.levels`."""
+        return weight + change
+
+    def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
         """Return the penalty of the model's present weights, a scalar."""
         weights = dict(model.named_parameters())
         values = torch.stack(self.measure([weights[name] for name in self.names]))
@@ -71,28 +101,41 @@ class L2(Penalty):
 
 
 class L1(Penalty):
-    """The sum of absolute values; its subgradient at 0 is 0."""
+    """The sum of absolute values; its subgradient at 0 is 0.
+
+    A weight that is exactly 0, as solvers with a proximal step leave it, stays there when rho changes a little, so it
+    has no part in theta's response (Bertrand et al. 2020, arXiv:2002.08943).
+    """
 
     def measure(self, weights: list[Tensor]) -> list[Tensor]:
         """Return the sum of absolute values of every tensor."""
         return [weight.abs().sum() for weight in weights]
 
+    def kinks(self, weights: list[Tensor]) -> list[Tensor]:
+        """Return where weights are exactly 0."""
+        return [weight == 0 for weight in weights]
 
-class _Penalties(nn.ModuleList):
+    def moved(self, weight: Tensor, change: Tensor) -> Tensor:
+        """Return a weight after a change; one that would cross 0 stops there."""
+        after = weight + change
+        return torch.where(weight * after < 0, torch.zeros_like(after), after)
+
+
+class _Terms(nn.ModuleList):
     def forward(self, x: Any) -> Any:
         """Return what comes: the last module of an `nn.Sequential` is called like the others."""
         return x
 
 
-def penalize(model: nn.Module, term: Penalty, where: Where | None = None) -> nn.Module:
-    """Give a model a penalty to be trained with, in place; call it again for another.
+def penalize(model: nn.Module, term: Term, where: Where | None = None) -> nn.Module:
+    """Give a model a term to be trained with, in place; call it again for another.
 
     Args:
         model: any module, not wrapped yet.
-        term: e.g. `L2(strength=1e-3)`.
-        where: which weights: a shell-style pattern of parameter names ("*.weight"), several, or a predicate
-            `(name, parameter) -> bool`. None takes all that require gradients and have at least two dimensions, as
-            weight decay usually leaves out biases and normalization.
+        term: e.g. `L2(strength=1e-3)` or `LabelSmoothing(0.1)`.
+        where: which weights a penalty measures: a shell-style pattern of parameter names ("*.weight"), several, or a
+            predicate `(name, parameter) -> bool`. None takes all that require gradients and have at least two
+            dimensions, as weight decay usually leaves out biases and normalization.
 
     Returns:
         The same model.
@@ -102,37 +145,60 @@ def penalize(model: nn.Module, term: Penalty, where: Where | None = None) -> nn.
     """
     if model is not unwrap(model):
         raise UserError("penalize was given a wrapped model; penalize first, then wrap with DDP or torch.compile")
-    if term.names:
+    if term.taken:
         raise UserError("this term is a model's already; make another")
+    if isinstance(term, Penalty):
+        _bind(model, term, where)
+    elif where is not None:
+        raise UserError(f"{type(term).__name__} measures no weights, so `where` chooses nothing; leave it out")
+    else:
+        term.to(*home_of(model, model))
+    term.taken = True
+    if not hasattr(model, _ATTRIBUTE):
+        model.add_module(_ATTRIBUTE, _Terms())
+    getattr(model, _ATTRIBUTE).append(term)
+    return model
+
+
+def _bind(model: nn.Module, term: Penalty, where: Where | None) -> None:
+    """Tell a penalty its weights."""
     rho = rho_parameters(model)
     theta = {name: p for name, p in model.named_parameters() if p.requires_grad and name not in rho}
     chosen = {n: p for n, p in theta.items() if (p.ndim >= 2 if where is None else selects(where, n, p))}
     if not chosen:
         raise UserError(f"where={where!r} selects none of the weights: {', '.join(theta) or 'none require gradients'}")
-    first = next(iter(chosen.values()))
     term.names = list(chosen)
     shape = (len(chosen),) if term.each else ()
-    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
-    term.rho.data = rho_from_sigma(term.start).expand(shape).clone().to(first.device, wide)
-    if not hasattr(model, _ATTRIBUTE):
-        model.add_module(_ATTRIBUTE, _Penalties())
-    getattr(model, _ATTRIBUTE).append(term)
-    return model
+    device, dtype = home_of(model, model)
+    term.rho.data = rho_from_sigma(term.start).expand(shape).clone().to(device, dtype)
 
 
-def penalty(model: nn.Module) -> Tensor:
-    """Return the sum of a model's penalties, a scalar to add to the training loss; 0 where it has none.
+def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Tensor:
+    """Return the training objective of one batch: the loss, and the model's terms.
 
-    Its strengths are constants here, as the noise scales are in the theta step, except in a rho step.
+    What rho holds is constant here, as the noise scales are in the theta step, except in a rho step.
+
+    Args:
+        model: wrapped or not.
+        loss: `(output, target) -> scalar`, e.g. `F.cross_entropy`.
+        output: of the model, `[B, ...]`.
+        target: `[B, ...]`.
     """
-    model = unwrap(model)
-    terms: Iterable[nn.Module] = getattr(model, _ATTRIBUTE, ())
-    return torch.stack(values).sum() if (values := [term(model) for term in terms]) else torch.zeros(())
+    value = loss(output, target)
+    inner = unwrap(model)
+    for term in terms(inner):
+        value = value + term.added(inner, output, target).to(value)
+    return value
+
+
+def terms(model: nn.Module) -> list[Term]:
+    """Return the terms that a model was given, in order."""
+    return list(getattr(unwrap(model), _ATTRIBUTE, ()))
 
 
 def strengths(model: nn.Module) -> list[Tensor]:
     """Return a detached copy of every penalty's strength, in the order they were given."""
-    return [term.strength.detach().clone() for term in getattr(unwrap(model), _ATTRIBUTE, ())]
+    return [term.strength.detach().clone() for term in terms(model) if isinstance(term, Penalty)]
 
 
 class Objective(nn.Module):
@@ -143,11 +209,10 @@ class Objective(nn.Module):
         loss: see `crossreg.losses`.
     """
 
-    def __init__(self, model: nn.Module, loss: object) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
     def forward(self, x: object, y: Tensor) -> Tensor:
-        """Return loss and penalties."""
-        value: Tensor = self.loss(self.model(x), y)  # type: ignore[operator]
-        return value + penalty(self.model).to(value)
+        """Return loss and terms."""
+        return training_loss(self.model, self.loss, self.model(x), y)

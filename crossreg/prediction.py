@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from crossreg.errors import UserError
 from crossreg.losses import Loss, as_loss
-from crossreg.noise import dropout_layers, noise_layers, sampling
+from crossreg.noise import dropout_layers, sampling, stochastic
 from crossreg.random import forked_rng, seed_device
 from crossreg.rho import temperature, unwrap
 
@@ -80,7 +80,7 @@ def num_draws(model: nn.Module, samples: int, dropout: bool = False) -> int:
         raise UserError(f"samples is {samples}; it must be at least 1")
     if dropout and not dropout_layers(model):
         raise UserError(f"{type(unwrap(model)).__name__} has no dropout layer to draw from; build one with nn.Dropout")
-    return samples if dropout or noise_layers(model) else 1
+    return samples if dropout or any(module.predicts for module in stochastic(model)) else 1
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from torch.utils.data import DistributedSampler
 from crossreg.distributed import rank, world_size
 from crossreg.errors import UserError
 from crossreg.estimators import Estimator, Response, direct_gradient
+from crossreg.levels import fold_levels
 from crossreg.losses import Loss, as_loss
 from crossreg.noise import Draw
 from crossreg.random import derive_seed, seed_device
@@ -164,6 +165,7 @@ class CrossRegularizer:
             scaler.update()
         elif finite:
             self.optimizer.step()
+        fold_levels(self.model)
         found = {name: p.grad.detach() for name, p in self.rho.items() if p.grad is not None}
         self.optimizer.zero_grad()
         return RhoUpdate(self.updates, float(flat[0]), found, int(rows), finite)

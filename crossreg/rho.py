@@ -14,6 +14,7 @@ from torch import Tensor, nn
 __all__ = [
     "TEMPERATURE_NAME",
     "RhoModule",
+    "learned",
     "rho_from_sigma",
     "rho_parameters",
     "sigma_from_rho",
@@ -53,6 +54,25 @@ class RhoModule(nn.Module):
     """
 
     direct = True
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return what is learned in its natural unit, by a short name: scalars, or one value a part."""
+        return {}
+
+
+def learned(model: nn.Module) -> dict[str, float]:
+    """Return what a model has learned beside noise scales and temperature, in natural units.
+
+    Returns:
+        A number a name, e.g. `{"l2": 0.003, "shift": 1.9}`; where several share a name, the next is `l2_1`; one that
+        has a value a tensor is given by their geometric mean.
+    """
+    found: dict[str, float] = {}
+    for module in unwrap(model).modules():
+        for name, value in module.learned().items() if isinstance(module, RhoModule) else ():
+            number = sum(other.rpartition("_")[0] == name or other == name for other in found)
+            found[f"{name}_{number}" if number else name] = float(value.detach().log().mean().exp())
+    return found
 
 
 def rho_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

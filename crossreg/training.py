@@ -21,7 +21,7 @@ from crossreg.estimators import Estimator, direct_gradient, passes
 from crossreg.evaluation import Evaluation, evaluate
 from crossreg.losses import Loss, as_loss
 from crossreg.noise import noise_layers, sigmas
-from crossreg.penalties import penalty
+from crossreg.penalties import training_loss
 from crossreg.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
 from crossreg.rho import temperature, unwrap
@@ -255,7 +255,7 @@ class Trainer:
         def gradient() -> tuple[Tensor, Tensor]:
             with self._autocast():
                 output = wrapped(x)
-                loss = self.loss(output, y) + penalty(self.model).to(output.device)
+                loss = training_loss(self.model, self.loss, output, y)
             self._scaler.scale(loss).backward()
             return output, loss
 

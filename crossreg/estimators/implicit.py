@@ -17,7 +17,7 @@ arXiv:1911.02590 (Neumann series).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -36,6 +36,7 @@ from crossreg.estimators.response import (
 )
 from crossreg.losses import Loss
 from crossreg.noise import Draw
+from crossreg.penalties import Penalty, terms
 from crossreg.random import forked_rng
 
 __all__ = ["Implicit"]
@@ -124,7 +125,8 @@ class Implicit(Response):
         theta = theta_of(model)
         weights = list(theta.values())
         value, slopes = direct_gradient(model, loss, inputs, target, [*rho, *weights], draws, scale)
-        total, slope = slopes[: len(rho)], slopes[len(rho) :]
+        free = _free(model, theta)
+        total, slope = slopes[: len(rho)], _masked(slopes[len(rho) :], free)
         x, y = self.batch(self._update - 1)
         device = target.device
         with forked_rng(device), following(model, rho), twice_differentiable(device):
@@ -132,9 +134,8 @@ class Implicit(Response):
 
             def product(vector: Vector) -> Vector:
                 found = transposed(vector, gradient, weights, keep=True)
-                return [
-                    self.damping * v if h is None else h + self.damping * v for h, v in zip(found, vector, strict=True)
-                ]
+                damped = [self.damping * v for v in vector]
+                return _masked([d if h is None else h + d for h, d in zip(found, damped, strict=True)], free)
 
             if self.solver == "cg":
                 solution = conjugate_gradients(product, slope, self.terms, self.tolerance)
@@ -145,6 +146,20 @@ class Implicit(Response):
             if by_theta is not None:
                 accumulated -= by_theta
         return value, total
+
+
+def _free(model: nn.Module, theta: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Return which weights follow rho, aligned with theta: all (None), or those that no kink of a penalty holds."""
+    free: dict[str, Tensor] = {}
+    for term in terms(model):
+        if isinstance(term, Penalty) and (held := term.kinks([theta[name] for name in term.names])) is not None:
+            for name, where in zip(term.names, held, strict=True):
+                free[name] = free.get(name, True) & ~where
+    return [free.get(name) for name in theta]
+
+
+def _masked(vector: Vector, free: list[Tensor | None]) -> Vector:
+    return [v if mask is None else v * mask for v, mask in zip(vector, free, strict=True)]
 
 
 def neumann(product: Callable[[Vector], Vector], right: Vector, sizes: Sequence[Tensor], terms: int) -> Vector:

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from crossreg.batches import Batches
 from crossreg.errors import UserError
 from crossreg.losses import Loss
-from crossreg.noise import Draw, noise_layers, replay
+from crossreg.noise import Draw, replay, stochastic
 from crossreg.penalties import Objective
 from crossreg.rho import rho_parameters
 
@@ -183,22 +183,22 @@ def following(model: nn.Module, rho: Sequence[nn.Parameter]) -> Iterator[None]:
     """Run in training mode with gradients that reach rho; afterwards all modes are what they were."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [parameter.requires_grad for parameter in rho]
-    noises = list(noise_layers(model).values())
+    drawing = stochastic(model)
     if not model.training:  # in a model that trains, layers that somebody froze stay in evaluation mode
         model.train()
-    for noise in noises:
-        noise.learning = True
+    for module in drawing:
+        module.learning = True
     for parameter in rho:
         parameter.requires_grad_(True)
     try:
         yield
     finally:
-        for noise in noises:
-            noise.learning, noise.sign = False, 1.0
+        for module in drawing:
+            module.learning, module.sign = False, 1.0
         for parameter, flag in zip(rho, flags, strict=True):
             parameter.requires_grad_(flag)
-        for module, training in modes:
-            module.training = training
+        for member, training in modes:
+            member.training = training
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from crossreg import (
     UserError,
     inject_noise,
     penalize,
-    penalty,
+    training_loss,
 )
 from crossreg.compute import measure_flops
 from crossreg.estimators import Response, direct_gradient
@@ -68,8 +68,8 @@ def objective(model: nn.Module, loss: Any, data: Data, draws: list[Draw]) -> Ten
         torch.manual_seed(draw.seed)
         for layer in noise_layers(model).values():
             layer.sign = draw.sign
-        values.append(loss(model.train()(data[0]), data[1]))
-    return torch.stack(values).mean() + penalty(model)
+        values.append(training_loss(model, loss, model.train()(data[0]), data[1]))
+    return torch.stack(values).mean()
 
 
 def settle(model: nn.Module, loss: Any, data: Data, draws: list[Draw]) -> None:
@@ -303,7 +303,6 @@ class TestPenalties:
         expected = (
             0.025 * (first.square().sum() + second.square().sum()) + 0.3 * second.abs().sum() + first.square().sum()
         )
-        torch.testing.assert_close(penalty(model), expected)
         assert [tuple(value.shape) for value in strengths(model)] == [(), (1,), ()]
         value = Objective(model, GaussianRegression())(*regression(9, 0))
         torch.testing.assert_close(
@@ -311,11 +310,14 @@ class TestPenalties:
         )
 
     def test_a_model_without_any_adds_nothing(self) -> None:
-        assert float(penalty(nn.Linear(2, 2))) == 0
+        data = regression(5, 0)
+        model = nn.Linear(6, 1).double()
+        loss = GaussianRegression()
+        assert training_loss(model, loss, model(data[0]), data[1]) == loss(model(data[0]), data[1])
 
     def test_biases_and_normalization_are_left_out(self) -> None:
         model = penalize(small_model("batch"), L2())
-        assert all(dict(model.named_parameters())[name].ndim >= 2 for name in model.rho_penalties[0].names)
+        assert all(dict(model.named_parameters())[name].ndim >= 2 for name in model.rho_terms[0].names)
 
     def test_weights_can_be_swapped(self) -> None:
         model = linear()
@@ -332,7 +334,7 @@ class TestPenalties:
         [
             (lambda: L2(0.0), "strength is 0.0"),
             (lambda: penalize(nn.Linear(2, 2), L2(), "nothing*"), "selects none of the weights: weight, bias"),
-            (lambda: penalize(linear(), linear().rho_penalties[0]), "a model's already"),
+            (lambda: penalize(linear(), linear().rho_terms[0]), "a model's already"),
             (lambda: Implicit(whole(regression(3, 0)), solver="lu"), "allowed are 'neumann' and 'cg'"),
             (lambda: Implicit(whole(regression(3, 0)), terms=0), "terms is 0"),
             (lambda: Implicit(whole(regression(3, 0)), damping=-1.0), "damping is -1.0"),
