@@ -11,6 +11,7 @@ import typer
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import nest, validated
+from services.data import DataConfig
 from services.tracking import TrackingConfig
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 def reproduce(
     study: Annotated[str, typer.Argument(help="ridge")],
     seeds: Annotated[int, typer.Option(help="Random problems of each kind.")] = 3,
+    data: flags.Data = None,
+    data_root: flags.DataRoot = None,
+    download: flags.Download = None,
+    limit: flags.Limit = None,
     workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
     folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),
     tracking_uri: flags.TrackingUri = None,
@@ -47,7 +52,9 @@ def reproduce(
     from services.reproduce.run import study_named
     from services.training.progress import ProgressLine
 
-    chosen = study_named(study)
+    kind = study_named(study)
+    given = nest({"name": data, "root": data_root, "download": download, "limit": limit})
+    chosen = kind(validated(DataConfig, {"name": kind.default_data or "none", **given}) if given else None)
     tracking = validated(TrackingConfig, nest({"uri": tracking_uri, "experiment": experiment}))
     with ProgressLine(console(quiet=as_json)) as bar:
         bar.phase(chosen.summary)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.errors import UserError, nearest
+from services.data import load_data
 from services.reproduce.ridge import Ridge
 from services.reproduce.study import Row, Study
 from services.tracking import Tracker, TrackingConfig
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 
-STUDIES: dict[str, Study] = {study.name: study for study in (Ridge(),)}
+STUDIES: dict[str, type[Study]] = {study.name: study for study in (Ridge,)}
 """Every study by its name."""
 
 
@@ -56,8 +57,8 @@ class Reproduced:
         }
 
 
-def study_named(name: str) -> Study:
-    """Return a study.
+def study_named(name: str) -> type[Study]:
+    """Return a study, still to be made.
 
     Raises:
         UserError: no such study.
@@ -94,13 +95,24 @@ def reproduce(
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers is {workers}; it must be at least 1")
+    if study.data is not None:
+        load_data(study.data)  # a mistake in it is said here, once
     cases = study.cases(seeds)
     own = _new_folder(folder, study.name)
     tracker = Tracker.start(
         tracking,
         experiment="reproduce",
         run_name=study.name,
-        params={"study": study.name, "seeds": seeds, "cases": len(cases)},
+        params={
+            "study": study.name,
+            "seeds": seeds,
+            "cases": len(cases),
+            **(
+                {f"data.{key}": value for key, value in study.data.model_dump(mode="json").items()}
+                if study.data
+                else {}
+            ),
+        },
         tags={"kind": "reproduce", "study": study.name},
         spool_dir=own / "tracking",
         system_interval=None,

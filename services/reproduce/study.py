@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from crossreg.errors import UserError
+from services.data import DataConfig
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -17,15 +20,28 @@ Row = dict[str, Any]
 class Study(ABC):
     """A problem with a known answer.
 
+    Args:
+        data: real data to take, for a study that takes any; None takes its default.
+
     Attributes:
         name: as the user gives it.
         summary: one line for `--help`.
         columns: of the table: key of a cell in `table`'s rows, and its heading.
+        default_data: name of the data it takes; None where it makes its own.
+
+    Raises:
+        UserError: data for a study that makes its own.
     """
 
     name: str
     summary: str
     columns: ClassVar[dict[str, str]]
+    default_data: ClassVar[str | None] = None
+
+    def __init__(self, data: DataConfig | None = None) -> None:
+        if data is not None and self.default_data is None:
+            raise UserError(f"study {self.name!r} makes its own data; leave out --data and what goes with it")
+        self.data = data if data or self.default_data is None else DataConfig(name=self.default_data)
 
     @abstractmethod
     def cases(self, seeds: int) -> list[dict[str, Any]]:
