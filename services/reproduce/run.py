@@ -107,11 +107,7 @@ def reproduce(
             "study": study.name,
             "seeds": seeds,
             "cases": len(cases),
-            **(
-                {f"data.{key}": value for key, value in study.data.model_dump(mode="json").items()}
-                if study.data
-                else {}
-            ),
+            **({"data": study.data.name, "limit": study.data.limit} if study.data else {}),
         },
         tags={"kind": "reproduce", "study": study.name},
         spool_dir=own / "tracking",
