@@ -30,10 +30,11 @@ from crossreg.compute import measure_flops
 from crossreg.estimators import Response, direct_gradient
 from crossreg.estimators.implicit import conjugate_gradients, neumann
 from crossreg.estimators.response import step_sizes
-from crossreg.noise import Draw, noise_layers
+from crossreg.noise import Draw
 from crossreg.penalties import Objective, strengths
 from crossreg.rho import rho_parameters
 from tests.crossreg.conftest import small_model
+from tests.crossreg.minima import objective, settle
 
 DRAWS = [Draw(3, 1.0), Draw(3, -1.0), Draw(8, 1.0)]
 
@@ -59,46 +60,6 @@ def noisy() -> nn.Module:
     torch.manual_seed(4)  # smooth, so that its minimum can be found to many digits
     model = nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)).double()
     return penalize(inject_noise(model, initial_sigma=0.4), L2(0.2), "*")
-
-
-def objective(model: nn.Module, loss: Any, data: Data, draws: list[Draw]) -> Tensor:
-    """C1, written out: the loss averaged over draws, and the penalties."""
-    values = []
-    for draw in draws:
-        torch.manual_seed(draw.seed)
-        for layer in noise_layers(model).values():
-            layer.sign = draw.sign
-        values.append(training_loss(model, loss, model.train()(data[0]), data[1]))
-    return torch.stack(values).mean()
-
-
-def settle(model: nn.Module, loss: Any, data: Data, draws: list[Draw]) -> None:
-    """Take theta to the minimum of C1."""
-    rho = {id(p) for p in rho_parameters(model).values()}
-    theta = [p for p in model.parameters() if id(p) not in rho]
-    solver = torch.optim.LBFGS(theta, max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> float:
-        solver.zero_grad()
-        value = objective(model, loss, data, draws)
-        value.backward()
-        return float(value.detach())
-
-    solver.step(closure)
-    solver.zero_grad()
-    for _ in range(20):  # Newton's steps for the digits that a line search cannot see
-        slope = flat(torch.autograd.grad(objective(model, loss, data, draws), theta, create_graph=True))
-        if float(slope.detach().abs().max()) < 1e-12:
-            return
-        hessian = torch.stack([flat(torch.autograd.grad(s, theta, retain_graph=True)) for s in slope])
-        step = torch.linalg.solve(hessian, slope.detach()).split([p.numel() for p in theta])
-        for parameter, change in zip(theta, step, strict=True):
-            parameter.data -= change.view_as(parameter)
-    raise AssertionError("no minimum was found")
-
-
-def flat(values: Any) -> Tensor:
-    return torch.cat([value.reshape(-1) for value in values])
 
 
 def held_out(model: nn.Module, loss: Any, data: Data) -> float:
