@@ -1,15 +1,15 @@
 """Any measure of the weights as regularization: its level is learned on held-out data, all else on training data.
 
     n = grad R(w) / ||grad R(w)||
-    theta step:  w <- w - eta (g - (g . n) n),    g = d L_train / d w        across grad R: R stays, to first order
+    theta step:  w <- w - eta (g - (g . n) n),    g = d L_train / d w        across grad R: R stays
     rho step:    w <- w - alpha ||w|| n,          alpha from  (d L_reg / d w) . n      along grad R: R changes
 
 So each of the two losses moves the weights where the other does not. For R = L2 that is norm and direction
 (`crossreg.norms` keeps the norm exactly); for L1 it is the shrinking of all weights by one amount, which stops at 0.
 Source: the gradient decomposition of cross-regularization (arXiv 2506.19755).
 
-A step of the theta optimizer keeps R to first order in its size, and only as far as it is a step along the gradient it
-is given: SGD without momentum does that, momentum nearly, and Adam, which rescales every weight's gradient, does not.
+A step of theta leaves R as it is to first order in its size, and less than that where the optimizer rescales gradients
+or a weight meets a kink; what remains is taken back, along grad R, after each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from crossreg.norms import Granularity, chosen_weights
 from crossreg.penalties import Penalty
 from crossreg.rho import RhoModule, unwrap
 
-__all__ = ["Level", "fold_levels", "learn_levels", "levels"]
+__all__ = ["Level", "fold_levels", "learn_levels", "levels", "restore_levels"]
+
+_NEWTON_STEPS = 10
 
 
 class Level(RhoModule):
@@ -45,6 +47,7 @@ class Level(RhoModule):
     def __init__(self, weight: Tensor, measure: Penalty, granularity: Granularity) -> None:
         super().__init__()
         self._measure = [measure]  # in a list, so that it is no submodule: its strength is not learned
+        self._before: Tensor | None = None  # the weight that a theta step starts from
         self.dims = tuple(range(granularity == "unit", weight.ndim))
         shape = weight.shape[:1] if granularity == "unit" else ()
         # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
@@ -64,20 +67,47 @@ class Level(RhoModule):
         if not torch.is_grad_enabled():
             return v
         normal = self.normal(v)
-        across: Tensor = _Across.apply(v, normal, self.dims)
+        if self.training:
+            self._before = v.detach().clone()
+        across: Tensor = _Across.apply(v, normal, self)
         return across + self._spread(self.rho) * self._size(v) * normal
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return v for a weight that is assigned."""
         return weight
 
-    def normal(self, v: Tensor) -> Tensor:
-        """Return grad R at v with norm 1, or 0 where it vanishes; a constant, shaped like v."""
+    def values(self, v: Tensor) -> Tensor:
+        """Return the measure of v: a scalar, or one value a row."""
+        parts = [v] if len(self.dims) == v.ndim else list(v)
+        return torch.stack(self.measure.measure(parts)).reshape(self.rho.shape)
+
+    def gradient(self, v: Tensor) -> Tensor:
+        """Return grad R at v, a constant, shaped like v."""
         with torch.enable_grad():
             at = v.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.measure.measure([at])[0], at)
+            (gradient,) = torch.autograd.grad(self.values(at).sum(), at)
+        return gradient
+
+    def normal(self, v: Tensor) -> Tensor:
+        """Return grad R at v with norm 1, or 0 where it vanishes."""
+        gradient = self.gradient(v)
         length = torch.linalg.vector_norm(gradient, dim=self.dims, keepdim=True)
         return gradient / length.clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    @torch.no_grad()
+    def restore(self, v: Tensor) -> None:
+        """Give v, in place, the level back that it had before a step of theta."""
+        if self._before is None:
+            return
+        v.copy_(self.measure.moved(self._before, v - self._before))
+        before, self._before = self.values(self._before), None
+        for _ in range(_NEWTON_STEPS):
+            excess = self.values(v) - before
+            if not bool((excess.abs() > 1e-12 * before.abs()).any()):
+                break
+            gradient = self.gradient(v)
+            size = gradient.square().sum(self.dims, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
+            v.copy_(self.measure.moved(v, -self._spread(excess) / size * gradient))
 
     @torch.no_grad()
     def fold(self, v: Tensor) -> None:
@@ -96,15 +126,15 @@ class _Across(torch.autograd.Function):
     """Passes a weight through; its gradient loses the part along the normal."""
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, normal: Tensor, dims: tuple[int, ...]) -> Tensor:
-        ctx.save_for_backward(normal)
-        ctx.dims = dims
+    def forward(ctx: Any, v: Tensor, normal: Tensor, level: Level) -> Tensor:
+        ctx.save_for_backward(v, normal)
+        ctx.level = level
         return v.view_as(v)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,), (normal,) = gradients, ctx.saved_tensors
-        return gradient - (gradient * normal).sum(ctx.dims, keepdim=True) * normal, None, None
+        (gradient,), (v, normal) = gradients, ctx.saved_tensors
+        return ctx.level.measure.across(gradient, v.detach(), normal, ctx.level.dims), None, None
 
 
 def learn_levels(
@@ -119,8 +149,7 @@ def learn_levels(
         measure: of the weights, e.g. `L1()` or a `Penalty` of your own with a (sub)gradient; its strength plays no
             part.
         where: which weights, as in `learn_norms`.
-        granularity: "tensor" learns one level a tensor; "unit" one for each row (output unit), of a measure that is a
-            sum over rows.
+        granularity: "tensor" learns one level a tensor; "unit" one for each row (output unit).
 
     Returns:
         The same model.
@@ -133,6 +162,12 @@ def learn_levels(
     for module, name in chosen_weights(model, where, granularity, "learn_levels"):
         parametrize.register_parametrization(module, name, Level(getattr(module, name), measure, granularity))
     return model
+
+
+def restore_levels(model: nn.Module) -> None:
+    """Undo what a step of theta did to the levels; `CrossRegularizer` does this after each."""
+    for _, level, weight in _all(model):
+        level.restore(weight)
 
 
 def fold_levels(model: nn.Module) -> None:

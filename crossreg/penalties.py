@@ -81,8 +81,19 @@ class Penalty(Term):
         """
         return None
 
+    def across(self, gradient: Tensor, weight: Tensor, normal: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Return the part of a weight's gradient that leaves the measure as it is; see `crossreg.levels`.
+
+        Args:
+            gradient: shaped like the weight.
+            weight: where it was taken.
+            normal: the measure's own gradient there, of norm 1.
+            dims: that the sums run over: all, or all but the rows.
+        """
+        return gradient - (gradient * normal).sum(dims, keepdim=True) * normal
+
     def moved(self, weight: Tensor, change: Tensor) -> Tensor:
-        """Return a weight after a change along the measure's gradient; see `crossreg.levels`."""
+        """Return a weight after a change of it; see `crossreg.levels`."""
         return weight + change
 
     def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
@@ -114,6 +125,22 @@ class L1(Penalty):
     def kinks(self, weights: list[Tensor]) -> list[Tensor]:
         """Return where weights are exactly 0."""
         return [weight == 0 for weight in weights]
+
+    def across(self, gradient: Tensor, weight: Tensor, normal: Tensor, dims: tuple[int, ...]) -> Tensor:
+        """Return the part of the gradient that leaves the norm as it is.
+
+        The norm has many subgradients where weights are 0. Taken is the one by which a weight leaves 0 only if the loss
+        falls faster that way than it does, on average, by growing the others: the optimality condition of the LASSO.
+        """
+        zero, sign = weight == 0, weight.sign()
+
+        def multiplier() -> Tensor:
+            return -(gradient * sign).sum(dims, keepdim=True) / sign.abs().sum(dims, keepdim=True).clamp_min(1)
+
+        leaves = zero & (gradient.abs() > multiplier().clamp_min(0))
+        sign = torch.where(leaves, -gradient.sign(), sign)  # those that leave take their share of the norm
+        rest = gradient + multiplier() * sign
+        return torch.where(zero & (~leaves | (rest * gradient <= 0)), torch.zeros_like(rest), rest)
 
     def moved(self, weight: Tensor, change: Tensor) -> Tensor:
         """Return a weight after a change; one that would cross 0 stops there."""

@@ -21,7 +21,7 @@ from torch.utils.data import DistributedSampler
 from crossreg.distributed import rank, world_size
 from crossreg.errors import UserError
 from crossreg.estimators import Estimator, Response, direct_gradient
-from crossreg.levels import fold_levels
+from crossreg.levels import fold_levels, restore_levels
 from crossreg.losses import Loss, as_loss
 from crossreg.noise import Draw
 from crossreg.random import derive_seed, seed_device
@@ -131,6 +131,7 @@ class CrossRegularizer:
         Under `torch.autocast` the rho step runs in its dtype too; float16 gradients are scaled against underflow.
         """
         self.calls += 1
+        restore_levels(self.model)
         return None if self.calls % self.interval else self.update()
 
     def update(self) -> RhoUpdate:

@@ -58,6 +58,46 @@ class _Both(Listener):
             listener.ended(job, outcome)
 
 
+class Stopping(Listener):
+    """Ctrl-C and SIGTERM (`ray job stop`, a batch system), which end a run alike: with `KeyboardInterrupt`.
+
+    An exception that a signal raises can get lost where Python ignores exceptions (a finalizer, a callback from C); so
+    it is raised again at the next thing that happens.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def check(self) -> None:
+        """Raise `KeyboardInterrupt` if a signal has come."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def started(self, job: Job, budget: Budget) -> None:
+        self.check()
+
+    def interval(self, job: Job, trial: int, spec: TrialSpec, record: Record) -> None:
+        self.check()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals, in the main thread; elsewhere they are not ours to take."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+            self.check()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
 @dataclass
 class Session:
     """A running comparison or replay.
@@ -68,6 +108,7 @@ class Session:
         folder: its files.
         recorder: its MLflow runs.
         display: where it shows what it does.
+        stopping: whether the user wants it to end.
     """
 
     study: Study
@@ -75,6 +116,7 @@ class Session:
     folder: Path
     recorder: Recorder
     display: Display
+    stopping: Stopping
 
     @property
     def parent(self) -> Tracker:
@@ -87,7 +129,7 @@ class Session:
             jobs,
             self.study,
             self.folder,
-            _Both([self.recorder, self.display]),
+            _Both([self.stopping, self.recorder, self.display]),
             gpu=self.placement.gpu,
             cpus_per_trial=self.placement.workers,
             max_failures=self.placement.max_failures,
@@ -168,27 +210,11 @@ def session(
             verbose=placement.verbose,
         )
         again = f"; go on with: crossreg compare --resume {recorder.parent.run_id}" if kind == "compare" else ""
-        with _closing(recorder, again), _termination_as_interrupt():
+        stopping = Stopping()
+        with _closing(recorder, again), stopping.listening():
             recorder.parent.set_note(note)
             display.phase("starting the workers")
-            yield Session(study, placement, folder.local, recorder, display)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (`ray job stop`, a batch system) end the runs as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            yield Session(study, placement, folder.local, recorder, display, stopping)
 
 
 @contextmanager
