@@ -45,10 +45,9 @@ def test_implicit_lands_on_the_best_and_direct_where_the_path_has_no_slope(condi
     assert support(implicit) == support(problem.solution(best))
     torch.testing.assert_close(direct, problem.solution(problem.strength_of(direct)), rtol=1e-3, atol=1e-4)
     assert support(direct) == support(problem.solution(problem.strength_of(direct)))
-    away = abs(problem.slope(2 * best))
-    assert abs(problem.slope(problem.strength_of(direct))) < 0.02 * away
-    stop = problem.direct_fixed_point()  # one such place; there can be several
-    assert problem.slope(0.9 * stop) > 0 > problem.slope(1.1 * stop)
+    # no slope, or one that changes its sign where a weight enters; there can be several such places
+    for place, width in ((problem.strength_of(direct), 0.06), (problem.direct_fixed_point(), 0.01)):
+        assert problem.slope((1 - width) * place) > 0 > problem.slope((1 + width) * place)
 
 
 def test_data_are_split_and_scaled() -> None:
