@@ -17,6 +17,7 @@ from crossreg.distributed import data_parallel, process_group
 from crossreg.errors import UserError
 from crossreg.estimators import T1T2, Estimator, Implicit, Unrolled, direct_gradient
 from crossreg.evaluation import Evaluation, evaluate
+from crossreg.learned_augmentation import Augmentation, learn_augmentation
 from crossreg.levels import learn_levels
 from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss
 from crossreg.noise import Noise, inject_noise, remove_noise, sampling, sigmas
@@ -34,6 +35,7 @@ __all__ = [
     "L1",
     "L2",
     "T1T2",
+    "Augmentation",
     "Batches",
     "Callback",
     "Classification",
@@ -65,6 +67,7 @@ __all__ = [
     "direct_gradient",
     "evaluate",
     "inject_noise",
+    "learn_augmentation",
     "learn_levels",
     "learn_norms",
     "learned",

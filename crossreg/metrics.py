@@ -12,6 +12,7 @@ __all__ = [
     "LEARNING_RATE",
     "PERFORMANCE_EXAMPLES_PER_SECOND",
     "TEMPERATURE",
+    "learned",
     "scores",
     "sigma",
 ]
@@ -30,6 +31,11 @@ PERFORMANCE_EXAMPLES_PER_SECOND = "performance/examples_per_second"
 def scores(split: str, values: dict[str, float]) -> dict[str, float]:
     """Prefix scores with their split: `{"accuracy": .9}` of `"test"` becomes `{"test/accuracy": .9}`."""
     return {f"{split}/{name}": value for name, value in values.items()}
+
+
+def learned(name: str) -> str:
+    """Return the key of what is learned beside noise: `rho/l2`, `rho/shift`."""
+    return f"rho/{name}"
 
 
 def sigma(index: int, layer: str) -> str:

@@ -23,7 +23,7 @@ from crossreg.errors import UserError
 from crossreg.noise import Where, home_of, selects
 from crossreg.rho import RhoModule, rho_from_sigma, rho_parameters, sigma_from_rho, unwrap
 
-__all__ = ["L1", "L2", "Objective", "Penalty", "Term", "penalize", "strengths", "terms", "training_loss"]
+__all__ = ["L1", "L2", "Objective", "Penalty", "Term", "drop_terms", "penalize", "strengths", "terms", "training_loss"]
 
 _ATTRIBUTE = "rho_terms"
 
@@ -221,6 +221,12 @@ def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], ou
 def terms(model: nn.Module) -> list[Term]:
     """Return the terms that a model was given, in order."""
     return list(getattr(unwrap(model), _ATTRIBUTE, ()))
+
+
+def drop_terms(model: nn.Module) -> None:
+    """Take the terms out of a model, if it has any."""
+    if hasattr(model, _ATTRIBUTE):
+        delattr(model, _ATTRIBUTE)
 
 
 def strengths(model: nn.Module) -> list[Tensor]:

@@ -24,7 +24,7 @@ from crossreg.noise import noise_layers, sigmas
 from crossreg.penalties import training_loss
 from crossreg.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
-from crossreg.rho import temperature, unwrap
+from crossreg.rho import learned, temperature, unwrap
 
 __all__ = ["Callback", "Trainer"]
 
@@ -296,6 +296,7 @@ class Trainer:
         if update is not None:
             values |= {"reg/loss": update.loss, metrics.TEMPERATURE: float(temperature(self.model))}
             values |= sigma_metrics(self.model)
+            values |= {metrics.learned(name): value for name, value in learned(self.model).items()}
         last = self.step == self.num_steps
         if self.step % self.log_every == 0 or last:
             values |= self._window_metrics()

@@ -23,15 +23,18 @@ __all__ = [
     "DataRoot",
     "Download",
     "Epochs",
+    "Estimator",
     "Experiment",
     "Gpu",
     "Granularity",
     "InitialSigma",
     "Interval",
+    "Learn",
     "LearningRate",
     "Limit",
     "MaxFailures",
     "Model",
+    "Noise",
     "Optimizer",
     "Precision",
     "RegShare",
@@ -89,6 +92,24 @@ RegShare = Annotated[
 ]
 Granularity = Annotated[str | None, typer.Option(help="One sigma a layer (default) or a unit.", rich_help_panel=RHO)]
 InitialSigma = Annotated[float | None, typer.Option(help="Where every sigma starts.", rich_help_panel=RHO)]
+Noise = Annotated[
+    bool | None,
+    typer.Option("--noise/--no-noise", help="Noise after normalization layers. Default: yes.", rich_help_panel=RHO),
+]
+LEARNABLE = (
+    "l2, l1, label-smoothing, loss-temperature, shift, rotation, shear, scale, brightness, contrast, input-noise"
+)
+Learn = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Learn this too, NAME or NAME=START; may be repeated: {LEARNABLE}.", rich_help_panel=RHO),
+]
+Estimator = Annotated[
+    str | None,
+    typer.Option(
+        help="Gradient of rho: direct, t1-t2, unrolled, implicit. Default: direct, with --learn implicit.",
+        rich_help_panel=RHO,
+    ),
+]
 Interval = Annotated[
     int | None,
     typer.Option(
@@ -128,6 +149,9 @@ TRAINING = {
     "method": "method",
     "granularity": "noise.granularity",
     "initial_sigma": "noise.initial_sigma",
+    "noise": "noise.on",
+    "learn": "learn",
+    "estimator": "rho.estimator",
     "interval": "rho.interval",
     "samples": "rho.samples",
     "optimizer": "optimizer.name",
@@ -143,6 +167,13 @@ PLACEMENT = {name: name for name in ("workers", "gpu", "storage_path", "checkpoi
 TRACKING = {"tracking_uri": "uri", "experiment": "experiment"}
 """Which setting of `TrackingConfig` each flag fills."""
 
+
+def _starts(given: list[str] | None) -> dict[str, str | None] | None:
+    """Return `{"l2": None, "shift": "2"}` for `["l2", "shift=2"]`, with underscores in names."""
+    pairs = (text.partition("=") for text in given or ())
+    return {name.replace("-", "_"): start or None for name, _, start in pairs} or None
+
+
 Settings = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
@@ -156,6 +187,7 @@ def settings(given: Mapping[str, Any], file: Path | None) -> Settings:
     Raises:
         UserError: a file that cannot be read, or a section that is none.
     """
+    given = {**given, "learn": _starts(given.get("learn"))}
     what, where, tracked = (
         nest({path: given.get(flag) for flag, path in table.items()}) for table in (TRAINING, PLACEMENT, TRACKING)
     )

@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command()
 def reproduce(
-    study: Annotated[str, typer.Argument(help="ridge")],
+    study: Annotated[str, typer.Argument(help="ridge, lasso, spline, hypergradient, augmentation")],
     seeds: Annotated[int, typer.Option(help="Random problems of each kind.")] = 3,
     data: flags.Data = None,
     data_root: flags.DataRoot = None,
@@ -41,6 +41,14 @@ def reproduce(
     Prints a table, draws a figure and records both in MLflow.
 
     - `ridge`: learned lambda against the closed form, over condition numbers from 10 to a million
+
+    - `lasso`: learned L1 against `LassoCV` and the exact path, on diabetes data and over condition numbers
+
+    - `spline`: learned smoothness against generalized cross-validation, over functions and noise levels
+
+    - `hypergradient`: every estimator against finite differences, by kind of rho, with its time and memory
+
+    - `augmentation`: learned shifts and rotations against planted ones; 6 and 9 upside down; a spurious background
 
     For example:
 

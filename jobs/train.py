@@ -51,6 +51,9 @@ def train(
     reg_share: flags.RegShare = None,
     granularity: flags.Granularity = None,
     initial_sigma: flags.InitialSigma = None,
+    noise: flags.Noise = None,
+    learn: flags.Learn = None,
+    estimator: flags.Estimator = None,
     interval: flags.Interval = None,
     samples: flags.Samples = None,
     workers: Annotated[

@@ -65,6 +65,13 @@ class CompareConfig(BaseModel):
             Budget.factor_of(budget, self.population)
         if self.training.method != "crossreg":
             raise UserError(f"method is {self.training.method!r}; a comparison is set up with --methods")
+        if not self.training.noise.on:
+            raise UserError("noise is off, but a comparison is over noise scales; leave out --no-noise")
+        if self.training.learn and "crossreg-refit" in self.methods:
+            raise UserError(
+                f"crossreg-refit replays noise scales alone, not {', '.join(self.training.learn)}; leave out one of "
+                "the two"
+            )
         return self
 
     @property

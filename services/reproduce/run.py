@@ -13,13 +13,19 @@ from typing import Any
 
 from crossreg.errors import UserError, nearest
 from services.data import load_data
-from services.reproduce.ridge import Ridge
+from services.reproduce.augmentation.study import AugmentationMagnitudes
+from services.reproduce.hypergradient.study import Hypergradient
+from services.reproduce.lasso.study import Lasso
+from services.reproduce.ridge.study import Ridge
+from services.reproduce.spline.study import Spline
 from services.reproduce.study import Row, Study
 from services.tracking import Tracker, TrackingConfig
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 
-STUDIES: dict[str, type[Study]] = {study.name: study for study in (Ridge,)}
+STUDIES: dict[str, type[Study]] = {
+    study.name: study for study in (Ridge, Lasso, Spline, Hypergradient, AugmentationMagnitudes)
+}
 """Every study by its name."""
 
 

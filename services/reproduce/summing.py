@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from services.reproduce.study import Row
 
-__all__ = ["groups", "median_and_range", "share", "those"]
+__all__ = ["groups", "median_and_range", "those"]
 
 
-def groups(rows: list[Row], *keys: str) -> list[tuple[object, ...]]:
+def groups(rows: list[Row], *keys: str) -> list[tuple[Any, ...]]:
     """Return the combinations of values that occur under these keys, in order."""
     return list(dict.fromkeys(tuple(row[key] for key in keys) for row in rows))
 
@@ -24,8 +25,3 @@ def median_and_range(values: Sequence[float], digits: int = 3) -> str:
     """Return the median, and the smallest and largest value."""
     text = f"{statistics.median(values):.{digits}g}"
     return text if len(values) == 1 else f"{text} ({min(values):.{digits - 1}g}–{max(values):.{digits - 1}g})"
-
-
-def share(part: int, whole: int) -> str:
-    """Return "3 of 12"."""
-    return f"{part} of {whole}"

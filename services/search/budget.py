@@ -140,8 +140,8 @@ _measured: dict[str, dict[str, float]] = {}
 def _flops(config: TrainConfig, data: Dataset, x: Tensor, y: Tensor, estimated: Estimator) -> dict[str, float]:
     """Return FLOPs per example of each phase, measured once a model on two examples."""
     rho = config.rho
-    key = digest([config.model, config.model_options, config.noise.model_dump(), config.noisy, rho.samples,
-                  rho.estimator, rho.unroll_steps, rho.neumann_terms, data.input_shape, data.num_outputs,
+    key = digest([config.model, config.model_options, config.noise.model_dump(), config.noisy, config.learn,
+                  rho.samples, rho.estimator, rho.unroll_steps, rho.neumann_terms, data.input_shape, data.num_outputs,
                   data.task])  # fmt: skip
     if key not in _measured:
         torch.manual_seed(0)

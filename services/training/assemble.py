@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from crossreg.batches import Batches, Preprocess, augmentation
+from crossreg.catalogue import regularize
 from crossreg.distributed import world_size
 from crossreg.errors import UserError
 from crossreg.estimators import T1T2, Estimator, Implicit, Response, Unrolled, direct_gradient
@@ -18,6 +19,7 @@ from crossreg.knobs import set_knobs
 from crossreg.losses import as_loss
 from crossreg.models import build
 from crossreg.noise import dropout_layers, inject_noise
+from crossreg.penalties import training_loss
 from crossreg.random import derive_seed, seed_everything
 from crossreg.regularizer import CrossRegularizer
 from crossreg.training import Callback, Trainer
@@ -103,12 +105,12 @@ def estimator(config: TrainConfig, x: torch.Tensor, y: torch.Tensor, rows: int, 
 
 
 def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
-    """Return the model on the CPU, with noise where the method has any."""
+    """Return the model on the CPU, with noise and what else the method has."""
     model = build(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs, **config.model_options)
     if config.noisy:
         noise = config.noise
         inject_noise(model, noise.granularity, noise.form, noise.initial_sigma, noise.where)
-    return model
+    return regularize(model, config.learn)
 
 
 def check(config: TrainConfig, data: Dataset, workers: int) -> None:
@@ -161,6 +163,8 @@ def check(config: TrainConfig, data: Dataset, workers: int) -> None:
         raise UserError(
             f"model {config.model!r} returns {given} for 2 examples; it must return (2, {data.num_outputs})"
         )
+    if config.learn:
+        training_loss(model, as_loss(data.task), output, torch.from_numpy(_targets(data, data.train)[:2].copy()))
 
 
 def build_trainer(
@@ -261,8 +265,9 @@ def about(config: TrainConfig, data: Dataset) -> dict[str, Any]:
         "model": config.model,
         "model_options": dict(config.model_options),
         "method": config.method,
-        "noise": config.noise.model_dump(mode="json"),
+        "noise": config.noise.model_dump(mode="json", exclude={"on"} if config.noise.on else None),
         "knobs": dict(config.knobs),
+        **({"learn": dict(config.learn)} if config.learn else {}),
         "data": data.fingerprint,
         "precision": config.precision,
         "optimizer": config.optimizer.in_force(),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from crossreg.catalogue import STARTS
+from crossreg.errors import nearest
 from crossreg.noise import INITIAL_SIGMA
 from services.data import DataConfig
 
@@ -18,8 +20,9 @@ class _Config(BaseModel):
 
 
 class NoiseConfig(_Config):
-    """Where noise goes and how it starts; see `crossreg.inject_noise`."""
+    """Where noise goes and how it starts; see `crossreg.inject_noise`. Off, there is none."""
 
+    on: bool = True
     granularity: Literal["layer", "unit"] = "layer"
     form: Literal["additive", "multiplicative"] = "additive"
     initial_sigma: float = Field(default=INITIAL_SIGMA, gt=0)
@@ -96,6 +99,9 @@ class TrainConfig(_Config):
         method: "crossreg" learns the noise; "fixed" leaves it as `knobs` say; "none" trains without any.
         knobs: regularization settings by name, see `crossreg.knobs`; e.g. `{"sigma/00_norm1": 0.5}`.
         noise: where noise goes.
+        learn: what is learned beside noise, by its name in `crossreg.catalogue.STARTS`, and the value it starts at; a
+            list of names, or None for a value, takes the values there. They act on training alone, so the gradient is
+            not "direct" but, if it is not chosen, "implicit". With method "fixed" they stay where they start.
         rho: how it is learned.
         optimizer: of theta.
         epochs: passes over the training split; ignored where `steps` is given.
@@ -121,6 +127,7 @@ class TrainConfig(_Config):
     method: Literal["crossreg", "fixed", "none"] = "crossreg"
     knobs: dict[str, float] = Field(default_factory=dict)
     noise: NoiseConfig = NoiseConfig()
+    learn: dict[str, float] = Field(default_factory=dict)
     rho: RhoConfig = RhoConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: int = Field(default=20, ge=1)
@@ -139,7 +146,7 @@ class TrainConfig(_Config):
     @property
     def noisy(self) -> bool:
         """Whether the model holds noise, learned or not."""
-        return self.method != "none"
+        return self.method != "none" and self.noise.on
 
     @model_validator(mode="before")
     @classmethod
@@ -149,8 +156,32 @@ class TrainConfig(_Config):
             return {**values, "data": {"seed": values["seed"], **values["data"]}}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _starts(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("learn"):
+            return values
+        given = values["learn"]
+        given = dict.fromkeys(given) if isinstance(given, list | tuple) else given
+        if not isinstance(given, dict):
+            return values
+        starts = {name: STARTS.get(name) if start is None else start for name, start in given.items()}
+        if unknown := next((name for name in starts if name not in STARTS), None):
+            raise ValueError(f"cannot learn {unknown!r}{nearest(unknown, STARTS)}; allowed are {', '.join(STARTS)}")
+        rho = values.get("rho", {})
+        return {**values, "learn": starts, "rho": {"estimator": "implicit", **rho} if isinstance(rho, dict) else rho}
+
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
+        if self.method == "crossreg" and not (self.noise.on or self.learn):
+            raise ValueError("noise is off and nothing else is learned; use method 'none', or name what to `learn`")
+        if self.method == "crossreg" and self.learn and self.rho.estimator == "direct":
+            raise ValueError(
+                f"the direct gradient cannot learn {', '.join(self.learn)}, which act on training alone; use "
+                "rho.estimator 'implicit', 'unrolled' or 't1-t2'"
+            )
+        if self.method == "none" and self.learn:
+            raise ValueError("method is 'none', which learns nothing; use 'crossreg', or 'fixed' for fixed values")
         if self.method == "crossreg" and self.data.reg_share == 0:
             raise ValueError(
                 "reg_share is 0, but method 'crossreg' learns from a regularization split; use method 'none'"

@@ -10,6 +10,7 @@ import torch
 
 from crossreg.batches import Preprocess
 from crossreg.calibration import Reliability
+from crossreg.catalogue import strip
 from crossreg.checkpoint import load_checkpoint
 from crossreg.errors import UserError
 from crossreg.export import export_model
@@ -62,6 +63,7 @@ def _export(config: TrainConfig, data: Dataset, checkpoint: Any, folder: Path) -
         state = load_checkpoint(local)
     model = build_model(config, data)
     model.load_state_dict(state["model"])
+    strip(model)
     target = None
     if data.target_mean is not None and data.target_std is not None:
         target = (data.target_mean.tolist(), data.target_std.tolist())
@@ -73,7 +75,7 @@ def _export(config: TrainConfig, data: Dataset, checkpoint: Any, folder: Path) -
         input_shape=data.input_shape,
         num_outputs=data.num_outputs,
         options=config.model_options,
-        noise=config.noise.model_dump() if config.noisy else None,
+        noise=config.noise.model_dump(exclude={"on"}) if config.noisy else None,
         task=data.task,
         classes=data.classes,
         target=target,

@@ -129,6 +129,28 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
         lambda: [*TRAIN, "--model", f"{__name__}:too_few_outputs"],
         "must return (2, 10)",
     ),
+    "learning what there is not": (lambda: [*TRAIN, "--learn", "l3"], "cannot learn 'l3'; allowed are l2, l1,"),
+    "learning from a word": (lambda: [*TRAIN, "--learn", "l2=much"], "'much'"),
+    "a strength of nothing": (lambda: [*TRAIN, "--learn", "l2=0"], "strength is 0.0"),
+    "what the direct gradient cannot learn": (
+        lambda: [*TRAIN, "--learn", "label-smoothing", "--estimator", "direct"],
+        "cannot learn label_smoothing",
+    ),
+    "nothing to learn": (lambda: [*TRAIN, "--no-noise"], "noise is off and nothing else is learned"),
+    "learning without a method for it": (lambda: [*TRAIN, "--method", "none", "--learn", "l2"], "learns nothing"),
+    "augmenting a table": (
+        lambda: ["train", "--data", "wine", "--model", "mlp", "--learn", "shift"],
+        "augmentation is for batches of images",
+    ),
+    "smoothing of numbers": (
+        lambda: ["train", "--data", "diabetes", "--model", "mlp", "--learn", "label-smoothing"],
+        "is for classification",
+    ),
+    "a comparison without noise": (lambda: [*COMPARE, "--no-noise", "--learn", "l2"], "over noise scales"),
+    "a refit of what is not replayed": (
+        lambda: [*COMPARE, "--learn", "l2", "--methods", "crossreg-refit"],
+        "replays noise scales alone",
+    ),
     "unknown flag": (lambda: [*TRAIN, "--worker", "2"], "--workers"),
     "unknown command": (lambda: ["trian"], "train"),
     "no data to compare on": (lambda: ["compare"], "no data given"),

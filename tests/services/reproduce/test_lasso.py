@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso as ScikitLasso
 
-from services.reproduce.lasso import BEST, FIXED_POINT, FOLDS, SAME_SPLIT, Lasso
-from services.reproduce.lasso_problem import LassoProblem, diabetes, learn, support, synthetic
-from services.reproduce.ridge_problem import half_mse
+from services.reproduce.lasso.problem import LassoProblem, diabetes, learn, support, synthetic
+from services.reproduce.lasso.study import BEST, FIXED_POINT, FOLDS, SAME_SPLIT, Lasso
+from services.reproduce.ridge.problem import half_mse
 
 
 def small(condition: float = 10.0) -> LassoProblem:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from crossreg import UserError
-from services.reproduce.ridge import FIXED_POINT, Ridge
-from services.reproduce.ridge_problem import half_mse, learn, make_problem
+from services.reproduce.ridge.problem import half_mse, learn, make_problem
+from services.reproduce.ridge.study import FIXED_POINT, Ridge
 from services.reproduce.run import reproduce, study_named
 from services.tracking import TrackingConfig
 
@@ -111,3 +111,14 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "did you mean 'ridge'" in done.stderr
+
+
+def test_help_names_every_study() -> None:
+    import inspect
+
+    from jobs.reproduce import reproduce as command
+    from services.reproduce.run import STUDIES
+
+    text = str(inspect.signature(command).parameters["study"].annotation) + (command.__doc__ or "")
+    assert all(f"- `{name}`: " in text for name in STUDIES)
+    assert ", ".join(STUDIES) in text

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from services.reproduce.lasso_problem import UPDATES, LassoProblem, diabetes, learn, support, synthetic
-from services.reproduce.ridge_problem import half_mse
+from services.reproduce.lasso.problem import UPDATES, LassoProblem, diabetes, learn, support, synthetic
+from services.reproduce.ridge.problem import half_mse
 from services.reproduce.study import Row, Study
 from services.reproduce.summing import groups, median_and_range, those
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from crossreg import L1, Batches, CrossRegularizer, GaussianRegression, Implicit, learn_levels, penalize, training_loss
-from services.reproduce.ridge_problem import Split, half_mse
+from services.reproduce.ridge.problem import Split, half_mse
 
 __all__ = ["THETA_STEPS", "UPDATES", "LassoProblem", "diabetes", "learn", "support", "synthetic"]
 

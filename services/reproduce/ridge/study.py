@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from services.reproduce.ridge_problem import UPDATES, half_mse, learn, make_problem
+from services.reproduce.ridge.problem import UPDATES, half_mse, learn, make_problem
 from services.reproduce.study import Row, Study
+from services.reproduce.summing import groups, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,8 +86,8 @@ class Ridge(Study):
     def table(self, rows: list[Row]) -> list[dict[str, str]]:
         """Return medians and ranges over seeds."""
         found = []
-        for noise, condition, estimator in _groups(rows):
-            mine = _of(rows, noise, condition, estimator)
+        for noise, condition, estimator in groups(rows, "noise", "condition", "estimator"):
+            mine = those(rows, noise=noise, condition=condition, estimator=estimator)
             test = {
                 key: f"{statistics.mean(row[key] for row in mine):.4f}" for key in ("test", "best_test", "plain_test")
             }
@@ -94,9 +95,9 @@ class Ridge(Study):
                 {
                     "noise": f"{noise:g}",
                     "condition": f"1e{math.log10(condition):.0f}",
-                    "estimator": estimator,
-                    "excess": _range([100 * row["excess"] for row in mine]),
-                    "strength": _range([row["ratio"] for row in mine]),
+                    "estimator": str(estimator),
+                    "excess": median_and_range([100 * row["excess"] for row in mine]),
+                    "strength": median_and_range([row["ratio"] for row in mine]),
                     **test,
                 }
             )
@@ -170,18 +171,3 @@ class Ridge(Study):
             plain(axes)
         figure.legend(*loss.get_legend_handles_labels(), fontsize=8, ncol=3, loc="outside lower center", frameon=False)
         return figure
-
-
-def _groups(rows: list[Row]) -> list[tuple[float, float, str]]:
-    return list(dict.fromkeys((row["noise"], row["condition"], row["estimator"]) for row in rows))
-
-
-def _of(rows: list[Row], noise: float, condition: float, estimator: str) -> list[Row]:
-    wanted = (noise, condition, estimator)
-    return [row for row in rows if (row["noise"], row["condition"], row["estimator"]) == wanted]
-
-
-def _range(values: list[float]) -> str:
-    """Return the median, and the smallest and largest value."""
-    text = f"{statistics.median(values):.3g}"
-    return text if len(values) == 1 else f"{text} ({min(values):.2g}–{max(values):.2g})"

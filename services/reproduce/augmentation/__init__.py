@@ -1,0 +1,1 @@
+"""Learned augmentation, and two ways to go wrong."""

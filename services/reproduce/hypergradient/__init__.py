@@ -1,0 +1,1 @@
+"""Every estimator against finite differences, and what each costs."""

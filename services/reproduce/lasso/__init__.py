@@ -1,0 +1,1 @@
+"""Regression with L1, against the exact path and `LassoCV`."""

@@ -1,0 +1,1 @@
+"""Ridge regression, against its closed form."""

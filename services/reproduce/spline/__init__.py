@@ -1,0 +1,1 @@
+"""Smoothing splines, against generalized cross-validation."""
