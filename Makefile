@@ -18,8 +18,9 @@ setup: $(STAMP) ## Build the environment in .venv from the lock file
 demo: $(STAMP) ## Compare one run that learns its regularization with a tuned population, on handwritten digits
 	@$(BIN)/python -m jobs.demo $(DEMO)
 
+# two files at a time, of one thread each: most of the time goes by in waiting for processes that start
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command()
 def reproduce(
-    study: Annotated[str, typer.Argument(help="ridge, lasso, spline, hypergradient, augmentation")],
+    study: Annotated[str, typer.Argument(help="ridge, lasso, spline, hypergradient, augmentation, weight-decay")],
     seeds: Annotated[int, typer.Option(help="Random problems of each kind.")] = 3,
     data: flags.Data = None,
     data_root: flags.DataRoot = None,
@@ -49,6 +49,8 @@ def reproduce(
     - `hypergradient`: every estimator against finite differences, by kind of rho, with its time and memory
 
     - `augmentation`: learned shifts and rotations against planted ones; 6 and 9 upside down; a spurious background
+
+    - `weight-decay`: weight decay and noise learned together with each estimator, against a grid of both
 
     For example:
 

@@ -19,12 +19,13 @@ from services.reproduce.lasso.study import Lasso
 from services.reproduce.ridge.study import Ridge
 from services.reproduce.spline.study import Spline
 from services.reproduce.study import Row, Study
+from services.reproduce.weight_decay.study import WeightDecay
 from services.tracking import Tracker, TrackingConfig
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 
 STUDIES: dict[str, type[Study]] = {
-    study.name: study for study in (Ridge, Lasso, Spline, Hypergradient, AugmentationMagnitudes)
+    study.name: study for study in (Ridge, Lasso, Spline, Hypergradient, AugmentationMagnitudes, WeightDecay)
 }
 """Every study by its name."""
 

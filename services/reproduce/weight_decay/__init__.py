@@ -1,0 +1,1 @@
+"""Weight decay and noise learned together, against a grid of both."""
