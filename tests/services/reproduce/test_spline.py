@@ -76,7 +76,8 @@ def test_every_minimum_is_found() -> None:
 
 @pytest.mark.slow
 def test_a_problem_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.reproduce.spline.study.learn", lambda problem, estimator: learn(problem, estimator, 30))
+    few = lambda problem, estimator: learn(problem, estimator, 30)  # noqa: E731
+    monkeypatch.setattr("services.reproduce.spline.study.learn", few)
     study = Spline()
     rows = study.solve(function="bumps", noise=0.5, seed=2)
     again = [{**row, "seed": 1} for row in rows]
