@@ -7,6 +7,9 @@ A forward hook on each normalization layer adds what a small child module `noise
 
 so it also works where the layer's class is somebody else's, and the names of the model's own weights stay as they
 are. Source: cross-regularization (arXiv 2506.19755), noise directly after normalization, before the activation.
+
+Multiplicative noise in place of dropout is Gaussian dropout, sigma^2 = p / (1 - p), whose rate is learned (Srivastava
+et al. 2014, section 10; Kingma, Salimans, Welling 2015, arXiv:1506.02557).
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ __all__ = [
 
 Granularity = Literal["layer", "unit"]
 Form = Literal["additive", "multiplicative"]
+After = Literal["normalization", "dropout"]
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 
 INITIAL_SIGMA = 0.1
@@ -95,6 +99,7 @@ class Noise(Stochastic):
         super().__init__()
         self.channel_dim = channel_dim
         self.form = form
+        self.rate = 0.0  # of the dropout whose place it takes
         # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
         self.rho = nn.Parameter(rho_from_sigma(initial_sigma).expand(shape).clone(), requires_grad=False)
 
@@ -143,11 +148,12 @@ def standard_normal_like(x: Tensor) -> Tensor:
 def inject_noise(
     model: nn.Module,
     granularity: Granularity = "layer",
-    form: Form = "additive",
+    form: Form | None = None,
     initial_sigma: float = INITIAL_SIGMA,
     where: Where | None = None,
+    after: After = "normalization",
 ) -> nn.Module:
-    """Put learnable noise after every normalization layer of a model, in place.
+    """Put learnable noise after every normalization layer of a model, or in place of its dropout, in place.
 
     State-dict keys of the model's own weights stay as they are, and weights saved before still load with
     `strict=True`; each chosen layer gains one key `<layer>.noise.rho`, the model one `rho_temperature` (a scalar,
@@ -158,17 +164,24 @@ def inject_noise(
         model: any module with BatchNorm, SyncBatchNorm, GroupNorm, LayerNorm, InstanceNorm or RMSNorm layers,
             their subclasses, or classes of such a name (torchvision's `FrozenBatchNorm2d`, `LayerNorm2d`).
         granularity: "layer" learns one sigma a layer, "unit" one for every channel or feature.
-        form: "additive" (sigma in units of the normalized activation) or "multiplicative".
-        initial_sigma: positive start value of every sigma.
+        form: "additive" (sigma in units of the normalized activation) or "multiplicative"; None takes the first after
+            normalization, the second after dropout.
+        initial_sigma: positive start value of every sigma; of dropout of a rate p > 0, sqrt(p / (1 - p)) instead.
         where: which layers: a shell-style pattern of their names ("layer4.*"), several patterns, or a predicate
             `(name, module) -> bool`; None takes all.
+        after: "normalization", or "dropout": the noise takes the place of `nn.Dropout` and its kin, whose own rate
+            becomes 0 until `remove_noise`.
 
     Returns:
         The same model.
 
     Raises:
-        UserError: no normalization layer, none chosen, noise already there, or an argument out of range.
+        UserError: no such layer, none chosen, noise already there, or an argument out of range.
     """
+    if after not in _LAYERS:
+        raise UserError(f"after is {after!r}; allowed are 'normalization' and 'dropout'")
+    form = form or ("additive" if after == "normalization" else "multiplicative")
+
     if granularity not in ("layer", "unit"):
         raise UserError(f"granularity is {granularity!r}; allowed are 'layer' and 'unit'")
     if form not in ("additive", "multiplicative"):
@@ -180,21 +193,23 @@ def inject_noise(
     if (present := next(iter(noise_layers(model)), None)) is not None:
         raise UserError(f"layer {present!r} has noise already; call remove_noise(model) before injecting again")
 
-    layers = {name: module for name, module in model.named_modules() if is_normalization(module)}
+    belongs, missing = _LAYERS[after]
+    layers = {name: module for name, module in model.named_modules() if belongs(module)}
     if not layers:
-        raise UserError(
-            f"{type(model).__name__} has no normalization layer to put noise after; add BatchNorm, LayerNorm, "
-            "GroupNorm, InstanceNorm or RMSNorm layers"
-        )
+        raise UserError(f"{type(model).__name__} has no {after} layer to put noise after; {missing}")
     chosen = {name: module for name, module in layers.items() if selects(where, name, module)}
     if not chosen:
-        raise UserError(f"where={where!r} selects none of the normalization layers: {', '.join(layers)}")
+        raise UserError(f"where={where!r} selects none of the {after} layers: {', '.join(layers)}")
     for name, module in chosen.items():
         if hasattr(module, "noise"):
             raise UserError(f"layer {name!r} has an attribute 'noise' of its own; leave it out with `where`")
         shape, channel_dim = ((), None) if granularity == "layer" else _unit_shape(name, module)
         noise = Noise(shape, channel_dim, form, initial_sigma).train(module.training)
         noise.to(*home_of(module, model))
+        if isinstance(module, _DropoutNd):
+            if 0 < module.p < 1:
+                noise.rho.data.fill_(0.5 * math.log(module.p / (1 - module.p)))
+            noise.rate, module.p = module.p, 0.0
         module.add_module("noise", noise)
         module.register_forward_hook(_add_noise)
     device, dtype = home_of(model, model)
@@ -217,6 +232,8 @@ def remove_noise(model: nn.Module) -> nn.Module:
     modules = dict(model.named_modules())
     for name in layers:
         layer = modules[name]
+        if isinstance(layer, _DropoutNd):
+            layer.p = layers[name].rate
         del layer.noise
         _drop_hook(layer._forward_hooks, _add_noise)
     delattr(model, TEMPERATURE_NAME)
@@ -299,6 +316,12 @@ def replay(model: nn.Module, draw: Draw, device: torch.device) -> None:
 def is_normalization(module: nn.Module) -> bool:
     """Say whether noise belongs after this module, by its class or the name of a class it extends."""
     return isinstance(module, _NORM_TYPES) or any(_NORM_NAME.search(base.__name__) for base in type(module).__mro__)
+
+
+_LAYERS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
+    "normalization": (is_normalization, "add BatchNorm, LayerNorm, GroupNorm, InstanceNorm or RMSNorm layers"),
+    "dropout": (lambda module: isinstance(module, _DropoutNd), "add nn.Dropout layers"),
+}
 
 
 def _add_noise(module: nn.Module, args: Any, output: Tensor) -> Tensor:

@@ -108,8 +108,7 @@ def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
     """Return the model on the CPU, with noise and what else the method has."""
     model = build(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs, **config.model_options)
     if config.noisy:
-        noise = config.noise
-        inject_noise(model, noise.granularity, noise.form, noise.initial_sigma, noise.where)
+        inject_noise(model, **config.noise.in_force())
     return regularize(model, config.learn)
 
 
@@ -265,7 +264,7 @@ def about(config: TrainConfig, data: Dataset) -> dict[str, Any]:
         "model": config.model,
         "model_options": dict(config.model_options),
         "method": config.method,
-        "noise": config.noise.model_dump(mode="json", exclude={"on"} if config.noise.on else None),
+        "noise": config.noise.in_force() if config.noise.on else None,
         "knobs": dict(config.knobs),
         **({"learn": dict(config.learn)} if config.learn else {}),
         "data": data.fingerprint,

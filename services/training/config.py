@@ -24,9 +24,17 @@ class NoiseConfig(_Config):
 
     on: bool = True
     granularity: Literal["layer", "unit"] = "layer"
-    form: Literal["additive", "multiplicative"] = "additive"
+    form: Literal["additive", "multiplicative"] | None = None
     initial_sigma: float = Field(default=INITIAL_SIGMA, gt=0)
     where: tuple[str, ...] | None = None
+    after: Literal["normalization", "dropout"] = "normalization"
+
+    def in_force(self) -> dict[str, Any]:
+        """Return the arguments of `inject_noise`."""
+        form = self.form or ("additive" if self.after == "normalization" else "multiplicative")
+        # named where it is not the default, so that checkpoints from before there was a choice still load
+        named = {"on", "after"} if self.after == "normalization" else {"on"}
+        return {**self.model_dump(mode="json", exclude=named), "form": form}
 
 
 class RhoConfig(_Config):

@@ -75,7 +75,7 @@ def _export(config: TrainConfig, data: Dataset, checkpoint: Any, folder: Path) -
         input_shape=data.input_shape,
         num_outputs=data.num_outputs,
         options=config.model_options,
-        noise=config.noise.model_dump(exclude={"on"}) if config.noisy else None,
+        noise=config.noise.in_force() if config.noisy else None,
         task=data.task,
         classes=data.classes,
         target=target,

@@ -212,6 +212,24 @@ def test_remove_noise_gives_the_plain_model_back(batch: tuple[torch.Tensor, torc
     inject_noise(model)
 
 
+def test_noise_in_place_of_dropout_starts_at_its_rate_and_gives_it_back() -> None:
+    plain = nn.Sequential(nn.Linear(5, 200), nn.Dropout(0.2), nn.Linear(200, 2), nn.Dropout(0.0))
+    model = inject_noise(copy.deepcopy(plain), after="dropout")
+    found = sigmas(model)
+    assert list(found) == ["1", "3"]
+    torch.testing.assert_close(found["1"], torch.tensor(0.5))  # of mean 1 and the variance of dropout, p / (1 - p)
+    torch.testing.assert_close(found["3"], torch.tensor(0.1))
+    x = torch.ones(400, 5)
+    hidden = model[0](x).detach()
+    ratio = model.train()[:2](x).detach() / hidden
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.01)
+    assert float(ratio.std()) == pytest.approx(0.5, rel=0.02)
+    assert not bool((ratio == 0).any())
+    remove_noise(model)
+    assert [model[1].p, model[3].p] == [0.2, 0.0]
+    assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
 def test_shared_normalization_layer_has_one_sigma() -> None:
     norm = nn.LayerNorm(4)
     model = nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 4), norm)
@@ -225,6 +243,8 @@ def test_shared_normalization_layer_has_one_sigma() -> None:
         (lambda: inject_noise(inject_noise(small_model())), "'1' has noise already"),
         (lambda: inject_noise(small_model(), "channel"), "'channel'.*'layer' and 'unit'"),  # type: ignore[arg-type]
         (lambda: inject_noise(small_model(), form="salt"), "'salt'.*'additive'"),  # type: ignore[arg-type]
+        (lambda: inject_noise(small_model(), after="dropout"), "no dropout layer.*add nn.Dropout"),
+        (lambda: inject_noise(small_model(), after="relu"), "'relu'.*'normalization' and 'dropout'"),  # type: ignore[arg-type]
         (lambda: inject_noise(small_model(), initial_sigma=0.0), "initial_sigma is 0.0.*positive"),
         (lambda: inject_noise(small_model(), initial_sigma=float("nan")), "initial_sigma is nan"),
         (lambda: inject_noise(small_model(), where="head.*"), r"'head\.\*' selects none.*1, 4"),
