@@ -2,7 +2,8 @@
 
 Four members on four workers (or as many as there are CPUs) train a small network for twelve intervals, once under
 each scheduler. Busy is the share of the workers' time, between the first interval's end and the last, in which a
-member trained; the rest is waiting, pausing and starting again.
+member trained; the rest is waiting, pausing and starting again. Attainable is the share where all that members wait for
+is the slowest of them at each boundary.
 
     python -m benchmarks.pbt_busy --out busy.json
 """
@@ -17,10 +18,21 @@ from pathlib import Path
 from baselines import METHODS
 from baselines.harness.conduct import Job, conduct
 from baselines.harness.session import make_study
+from services.search.spec import Record
 from services.training.config import Placement, TrainConfig
 from services.training.runtime import available_cpus, start_ray
 
 SCHEDULERS = ("pbt", "pbt-async", "pbt-stock", "pbt-stock-async")
+
+
+def attainable_share(folder: Path) -> float:
+    """Return how busy synchronous members would be if a boundary itself took no time, after the first interval."""
+    taken: dict[int, list[float]] = {}
+    for path in folder.rglob("states/*.json"):
+        record = Record.model_validate_json(path.read_bytes())
+        taken.setdefault(record.until, []).append(record.ended - record.began)
+    later = [taken[until] for until in sorted(taken)[1:]]
+    return sum(map(sum, later)) / sum(len(seconds) * max(seconds) for seconds in later)
 
 
 def main() -> None:
@@ -28,6 +40,7 @@ def main() -> None:
     parser.add_argument("--intervals", type=int, default=12)
     parser.add_argument("--steps", type=int, default=300, help="steps of an interval")
     parser.add_argument("--members", type=int, default=min(4, available_cpus()))
+    parser.add_argument("--schedulers", default=",".join(SCHEDULERS))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     start_ray(Placement())
@@ -42,13 +55,15 @@ def main() -> None:
     )
     study = make_study(config, population=arguments.members)
     rows = []
-    for name in SCHEDULERS:
+    for name in arguments.schedulers.split(","):
         with tempfile.TemporaryDirectory() as folder:
             (outcome,) = conduct([Job(METHODS[name], "full", 0)], study, Path(folder))
+            attainable = attainable_share(Path(folder))
             exploits = sum(len({json.dumps(knobs) for _, knobs in member}) - 1 for member in outcome.members)
         row = {
             "scheduler": name,
             "busy": outcome.busy,
+            "attainable": attainable,
             "seconds": outcome.seconds,
             "changes of knobs in final lineages": exploits,
             "test NLL": outcome.test["nll"],
