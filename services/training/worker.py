@@ -111,12 +111,17 @@ class ReportCheckpoint(Callback):
 
 
 class ReportMetrics(Callback):
-    """Sends rank 0's metrics and progress to the driver, a batch at a time and without waiting."""
+    """Sends rank 0's metrics and progress to the driver, a batch at a time and without waiting.
+
+    One batch is on its way at a time: an actor that serves several callers at once takes calls in any order, and a
+    point that arrives after a later one would look like one that a resumed run repeats.
+    """
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox = mailbox
         self.messages: list[dict[str, Any]] = []
         self.sent = 0.0
+        self._on_its_way: Any = None
 
     def on_start(self, trainer: Trainer) -> None:
         """Say where the training starts, after a recovery again."""
@@ -135,7 +140,7 @@ class ReportMetrics(Callback):
 
     def on_step(self, trainer: Trainer) -> None:
         """Send what has gathered, a few times a second."""
-        if time.monotonic() - self.sent >= _FLUSH_SECONDS:
+        if time.monotonic() - self.sent >= _FLUSH_SECONDS and self._arrived(timeout=0):
             progress = {
                 "kind": "progress",
                 "step": trainer.step,
@@ -148,17 +153,30 @@ class ReportMetrics(Callback):
     def settle(self, trainer: Trainer) -> None:
         """Send what has gathered and wait until the driver has it on disk."""
         messages, self.messages = self.messages, []
-        ray.get(self._send(messages))
+        self._send(messages)
+        self._arrived(timeout=None)
         ray.get(self.mailbox.settle.remote(_SETTLE_SECONDS))
 
     def on_end(self, trainer: Trainer) -> None:
         """Send the rest and the outcome, and wait until they arrived."""
-        ray.get(self._send([*self.messages, {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}]))
+        self._send([*self.messages, {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}])
+        self._arrived(timeout=None)
         self.messages = []
 
-    def _send(self, messages: list[dict[str, Any]]) -> Any:
+    def _send(self, messages: list[dict[str, Any]]) -> None:
+        self._arrived(timeout=None)
         self.sent = time.monotonic()
-        return self.mailbox.push.remote(messages)
+        self._on_its_way = self.mailbox.push.remote(messages)
+
+    def _arrived(self, timeout: float | None) -> bool:
+        """Say whether the batch on its way has arrived; wait for it, without end if the timeout is None."""
+        if self._on_its_way is None:
+            return True
+        arrived, _ = ray.wait([self._on_its_way], timeout=timeout)
+        if arrived:
+            ray.get(self._on_its_way)
+            self._on_its_way = None
+        return bool(arrived)
 
 
 class ReportDiagnoses(Diagnostics):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from services.reproduce.study import Row
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX*"
 
 
 def draw(rows: list[Row], summed: list[Row]) -> Figure:
@@ -26,10 +28,11 @@ def draw(rows: list[Row], summed: list[Row]) -> Figure:
     from services.reporting.figures.house import new_figure
 
     models = [model for (model,) in groups(rows, "model")]
-    figure = new_figure(12, 4.2 * len(models))
+    figure = new_figure(12, 0.6 + 4.2 * len(models))
     for axes, model in zip(figure.subplots(len(models), 2, squeeze=False), models, strict=True):
         _grid(figure, axes[0], model, rows, summed)
         _compute(axes[1], model, summed)
+    figure.legend(*axes[1].get_legend_handles_labels(), fontsize=8, ncol=4, loc="outside lower center", frameon=False)
     return figure
 
 
@@ -40,7 +43,7 @@ def _grid(figure: Figure, axes: Any, model: str, rows: list[Row], summed: list[R
         [statistics.mean(r["reg_nll"] for r in cells if r["arm"] == f"grid {strength:g} {sigma:g}") for sigma in sigmas]
         for strength in strengths
     ]
-    shown = axes.pcolormesh(sigmas, strengths, values, shading="nearest", cmap="viridis_r", alpha=0.8)
+    shown = axes.pcolormesh(_edges(sigmas), _edges(strengths), values, cmap="viridis_r", alpha=0.8)
     figure.colorbar(shown, ax=axes, label="reg NLL, mean over seeds")
     for (arm, marker), colour in zip(_arms(summed), _colours(), strict=False):
         mine = [row for row in those(summed, model=model, arm=arm) if row["strength"] and row["sigma"]]
@@ -63,8 +66,13 @@ def _compute(axes: Any, model: str, summed: list[Row]) -> None:
             color=colour, linestyle="none", alpha=0.85, label=arm,
         )  # fmt: skip
     axes.set(xscale="log", xlabel="compute (one plain run = 1)", ylabel="test NLL, temperature-scaled")
-    axes.legend(fontsize=8, frameon=False)
     plain(axes)
+
+
+def _edges(values: list[float]) -> list[float]:
+    """Return where cells around these values begin and end on a logarithmic scale."""
+    between = [math.sqrt(low * high) for low, high in pairwise(values)]
+    return [values[0] ** 2 / between[0], *between, values[-1] ** 2 / between[-1]]
 
 
 def _arms(summed: list[Row]) -> list[tuple[str, str]]:
