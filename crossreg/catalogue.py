@@ -11,7 +11,7 @@ from crossreg.learned_augmentation import KINDS, learn_augmentation, remove_augm
 from crossreg.penalties import L1, L2, Term, drop_terms, penalize
 from crossreg.targets import LabelSmoothing, LossTemperature
 
-__all__ = ["STARTS", "regularize", "strip"]
+__all__ = ["AUGMENTATIONS", "STARTS", "regularize", "strip"]
 
 _TERMS: dict[str, tuple[Callable[[float], Term], float]] = {
     "l2": (L2, 1e-4),
@@ -26,6 +26,9 @@ STARTS: dict[str, float] = {
     **{name: KINDS[kind] for name, kind in _KINDS.items()},
 }
 """Every name, and the value it starts at where none is given. All act on training alone."""
+
+AUGMENTATIONS = frozenset(_KINDS)
+"""Those that change training images."""
 
 
 def regularize(model: nn.Module, starts: Mapping[str, float]) -> nn.Module:

@@ -106,7 +106,7 @@ Learn = Annotated[
 Estimator = Annotated[
     str | None,
     typer.Option(
-        help="Gradient of rho: direct, t1-t2, unrolled, implicit. Default: direct, with --learn implicit.",
+        help="Gradient of rho: direct, t1-t2, unrolled, implicit. Default: direct, with --learn unrolled.",
         rich_help_panel=RHO,
     ),
 ]

@@ -17,7 +17,14 @@ from crossreg.estimators import passes as rho_passes
 from crossreg.losses import as_loss
 from services.data import Dataset
 from services.search.spec import Cost, Record, digest
-from services.training.assemble import batch_size, build_model, estimator, gradient_passes, rho_interval
+from services.training.assemble import (
+    batch_size,
+    build_model,
+    estimator,
+    gradient_passes,
+    rho_batch_size,
+    rho_interval,
+)
 from services.training.config import TrainConfig
 
 __all__ = ["UNITS", "Budget", "Meter", "Plan", "Unit"]
@@ -79,7 +86,7 @@ class Plan:
         y = torch.from_numpy(data.train.y[:2].copy())
         self.estimator = estimator(config, x, y, len(y))
         self.flops = _flops(config, data, x, y, self.estimator)
-        self.batch, self.reg_batch = size, config.rho.batch_size or size
+        self.batch, self.reg_batch = size, rho_batch_size(config, data, 1)
         draws = config.noisy or config.mc_dropout
         final = config.final_samples if config.final_test else config.evaluate_samples
         self.draws, self.final_draws = (config.evaluate_samples, final) if draws else (1, 1)

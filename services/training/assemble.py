@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from crossreg.batches import Batches, Preprocess, augmentation
-from crossreg.catalogue import regularize
+from crossreg.catalogue import AUGMENTATIONS, regularize
 from crossreg.distributed import world_size
 from crossreg.errors import UserError
 from crossreg.estimators import T1T2, Estimator, Implicit, Response, Unrolled, direct_gradient
@@ -38,12 +38,14 @@ __all__ = [
     "gradient_passes",
     "interim_rows",
     "num_steps",
+    "rho_batch_size",
     "rho_interval",
 ]
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGEST_DEFAULT_BATCH = 128
 _EVALUATION_BATCH = 500
+_RESPONSE_BATCH = 512
 
 
 def batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
@@ -58,6 +60,18 @@ def batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
 def num_steps(config: TrainConfig, data: Dataset, workers: int) -> int:
     """Return the theta steps of the whole run."""
     return config.steps or config.epochs * (len(data.train) // batch_size(config, data, workers))
+
+
+def rho_batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
+    """Return the examples of a rho update over all workers: as configured, else those of training.
+
+    Augmentation is learned from the product of two gradients over randomly changed images, so there it is up to 512:
+    with 128 their noise shrinks what is learned (measured in `docs/results/augmentation.md`).
+    """
+    if config.rho.batch_size or not AUGMENTATIONS & set(config.learn):
+        return config.rho.batch_size or batch_size(config, data, workers)
+    rows = min(_RESPONSE_BATCH, len(data.reg.x), len(data.train.x))
+    return max(rows // workers, 1) * workers
 
 
 def rho_interval(config: TrainConfig, steps: int) -> int:
@@ -123,7 +137,7 @@ def check(config: TrainConfig, data: Dataset, workers: int) -> None:
         raise UserError(f"batch size is {size}; it must be a multiple of the {workers} workers")
     if size > len(data.train.x):
         raise UserError(f"batch size is {size}, but the training split has {len(data.train.x)} examples")
-    reg = config.rho.batch_size or size
+    reg = rho_batch_size(config, data, workers)
     if config.method == "crossreg" and reg > len(data.reg.x):
         raise UserError(
             f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
@@ -200,7 +214,7 @@ def build_trainer(
     steps = num_steps(config, data, workers)
     regularizer = None
     if config.method == "crossreg":
-        rho, rho_size = config.rho, config.rho.batch_size or size
+        rho, rho_size = config.rho, rho_batch_size(config, data, workers)
         estimated = estimator(
             config,
             train.x,

@@ -41,9 +41,10 @@ class RhoConfig(_Config):
     """How rho is learned; see `crossreg.CrossRegularizer`.
 
     An interval of None is 30 steps, and fewer in short runs (see `assemble.rho_interval`); a batch size of None is
-    that of training. The gradient `estimator` is one of `crossreg.estimators`: "direct" holds theta fixed; "t1-t2"
-    follows it through one step, with one noise draw, whatever `samples` says; "unrolled" through `unroll_steps` steps;
-    "implicit" to its minimum, by `neumann_terms` terms of a series.
+    that of training, or up to 512 where augmentation is learned (see `assemble.rho_batch_size`). The gradient
+    `estimator` is one of `crossreg.estimators`: "direct" holds theta fixed; "t1-t2" follows it through one step, with
+    one noise draw, whatever `samples` says; "unrolled" through `unroll_steps` steps; "implicit" to its minimum, by
+    `neumann_terms` terms of a series.
     """
 
     interval: int | None = Field(default=None, ge=1)
@@ -109,7 +110,7 @@ class TrainConfig(_Config):
         noise: where noise goes.
         learn: what is learned beside noise, by its name in `crossreg.catalogue.STARTS`, and the value it starts at; a
             list of names, or None for a value, takes the values there. They act on training alone, so the gradient is
-            not "direct" but, if it is not chosen, "implicit". With method "fixed" they stay where they start.
+            not "direct" but, if it is not chosen, "unrolled". With method "fixed" they stay where they start.
         rho: how it is learned.
         optimizer: of theta.
         epochs: passes over the training split; ignored where `steps` is given.
@@ -177,7 +178,7 @@ class TrainConfig(_Config):
         if unknown := next((name for name in starts if name not in STARTS), None):
             raise ValueError(f"cannot learn {unknown!r}{nearest(unknown, STARTS)}; allowed are {', '.join(STARTS)}")
         rho = values.get("rho", {})
-        return {**values, "learn": starts, "rho": {"estimator": "implicit", **rho} if isinstance(rho, dict) else rho}
+        return {**values, "learn": starts, "rho": {"estimator": "unrolled", **rho} if isinstance(rho, dict) else rho}
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

@@ -15,7 +15,7 @@ from crossreg.catalogue import STARTS, strip
 from crossreg.export import export_model, load_exported
 from jobs.flags import LEARNABLE, settings
 from services.data import DataConfig, load_data
-from services.training.assemble import build_model, build_trainer
+from services.training.assemble import build_model, build_trainer, rho_batch_size
 from services.training.config import TrainConfig
 
 
@@ -46,9 +46,9 @@ def test_flags_and_files_say_it_alike(tmp_path: Path) -> None:
     one, two = TrainConfig.model_validate(by_flags), TrainConfig.model_validate(by_file)
     assert one == two
     assert one.learn == {"l2": 0.01, "label_smoothing": STARTS["label_smoothing"]}
-    assert one.rho.estimator == "implicit"
+    assert one.rho.estimator == "unrolled"
     assert config(learn=["shift"]).learn == {"shift": STARTS["shift"]}
-    assert config(learn=["shift"], rho={"estimator": "unrolled"}).rho.estimator == "unrolled"
+    assert config(learn=["shift"], rho={"estimator": "t1-t2"}).rho.estimator == "t1-t2"
     assert TrainConfig.model_validate(one.model_dump()) == one
     with pytest.raises(ValidationError, match="cannot learn 'l3'"):
         config(learn=["l3"])
@@ -77,6 +77,16 @@ def test_a_run_learns_them_and_the_export_predicts_without(noise: bool, tmp_path
     )
     predicted = load_exported(tmp_path)(data.test.x[:5])
     np.testing.assert_allclose(predicted.sum(1), 1, rtol=1e-5)
+
+
+def test_updates_of_augmentation_take_larger_batches() -> None:
+    data = load_data(DataConfig(name="digits"))
+    reg = len(data.reg.x)
+    assert 32 < reg < 512
+    assert rho_batch_size(config(learn=["shift"]), data, 1) == reg
+    assert rho_batch_size(config(learn=["shift"]), data, 5) == reg // 5 * 5
+    assert rho_batch_size(config(learn=["l2"]), data, 1) == 32
+    assert rho_batch_size(config(learn=["shift"], rho={"batch_size": 64}), data, 1) == 64
 
 
 def test_fixed_values_stay() -> None:
