@@ -22,7 +22,7 @@ from crossreg.levels import learn_levels
 from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss
 from crossreg.noise import Noise, inject_noise, remove_noise, sampling, sigmas
 from crossreg.norms import learn_norms
-from crossreg.penalties import L1, L2, Penalty, Term, penalize, training_loss
+from crossreg.penalties import L1, L2, Penalty, Smoothness, Term, penalize, training_loss
 from crossreg.prediction import Prediction, predict
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
 from crossreg.rho import learned, temperature
@@ -57,6 +57,7 @@ __all__ = [
     "Preprocess",
     "RhoUpdate",
     "SaveCheckpoint",
+    "Smoothness",
     "Term",
     "Trainer",
     "Unrolled",

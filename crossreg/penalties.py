@@ -23,7 +23,19 @@ from crossreg.errors import UserError
 from crossreg.noise import Where, home_of, selects
 from crossreg.rho import RhoModule, rho_from_sigma, rho_parameters, sigma_from_rho, unwrap
 
-__all__ = ["L1", "L2", "Objective", "Penalty", "Term", "drop_terms", "penalize", "strengths", "terms", "training_loss"]
+__all__ = [
+    "L1",
+    "L2",
+    "Objective",
+    "Penalty",
+    "Smoothness",
+    "Term",
+    "drop_terms",
+    "penalize",
+    "strengths",
+    "terms",
+    "training_loss",
+]
 
 _ATTRIBUTE = "rho_terms"
 
@@ -109,6 +121,28 @@ class L2(Penalty):
     def measure(self, weights: list[Tensor]) -> list[Tensor]:
         """Return half the squared norm of every tensor."""
         return [0.5 * weight.square().sum() for weight in weights]
+
+
+class Smoothness(Penalty):
+    """Half the sum of squared differences of neighbours along the last dimension, as of a spline's coefficients.
+
+    Args:
+        strength: positive start value.
+        each: learn one strength a weight tensor.
+        order: of the differences; 2 leaves straight lines alone.
+
+    Source: P-splines, Eilers and Marx 1996.
+    """
+
+    def __init__(self, strength: float = 1e-3, each: bool = False, order: int = 2) -> None:
+        super().__init__(strength, each)
+        if order < 1:
+            raise UserError(f"order is {order!r}; it must be at least 1")
+        self.order = order
+
+    def measure(self, weights: list[Tensor]) -> list[Tensor]:
+        """Return it of every tensor."""
+        return [0.5 * weight.diff(n=self.order, dim=-1).square().sum() for weight in weights]
 
 
 class L1(Penalty):

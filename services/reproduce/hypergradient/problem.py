@@ -24,6 +24,7 @@ from crossreg import (
     LabelSmoothing,
     Loss,
     LossTemperature,
+    Smoothness,
     inject_noise,
     learn_norms,
     penalize,
@@ -34,7 +35,6 @@ from crossreg.noise import Draw, noise_layers, replay
 from crossreg.penalties import Objective
 from crossreg.random import forked_rng
 from crossreg.rho import TEMPERATURE_NAME, rho_parameters
-from services.reproduce.spline.problem import Roughness
 
 __all__ = ["KINDS", "Problem", "make_problem"]
 
@@ -261,7 +261,7 @@ def _lasso() -> Problem:
 
 
 def _own_penalty() -> Problem:
-    return _regression(penalize(nn.Linear(12, 1, bias=False).double(), Roughness(_log_uniform(0.01, 1)), "*"))
+    return _regression(penalize(nn.Linear(12, 1, bias=False).double(), Smoothness(_log_uniform(0.01, 1)), "*"))
 
 
 KINDS: dict[str, Callable[[], Problem]] = {

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit, Penalty, learn_levels, penalize
+from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit, Smoothness, learn_levels, penalize
 
-__all__ = ["FUNCTIONS", "UPDATES", "Problem", "Roughness", "Samples", "design", "learn", "make_problem", "roughness"]
+__all__ = ["FUNCTIONS", "UPDATES", "Problem", "Samples", "design", "learn", "make_problem", "roughness"]
 
 UPDATES = 150
 NUM_BASIS = 40
@@ -24,14 +24,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "chirp": lambda x: torch.sin(2 * math.pi * (x + 2 * x**3)),
 }
 """By name, on [0, 1], in the order of their wiggliness."""
-
-
-class Roughness(Penalty):
-    """Half the sum of squared second differences along the last dimension (P-splines, Eilers and Marx 1996)."""
-
-    def measure(self, weights: list[Tensor]) -> list[Tensor]:
-        """Return it of every tensor."""
-        return [0.5 * weight.diff(n=2, dim=-1).square().sum() for weight in weights]
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ class Problem:
 
 
 def _rough(coefficients: Tensor) -> float:
-    return float(Roughness().measure([coefficients.T])[0])
+    return float(Smoothness().measure([coefficients.T])[0])
 
 
 def roughness(size: int) -> Tensor:
@@ -217,12 +209,12 @@ def learn(problem: Problem, estimator: str, updates: int = UPDATES) -> Tensor:
     model: nn.Module = nn.Linear(train.basis.shape[1], 1, bias=False).double()
     options: dict[str, Any] = {"lr": 0.3}
     if estimator == "implicit":
-        penalty = Roughness(_START)
+        penalty = Smoothness(_START)
         penalize(model, penalty, "*")
         whole = Batches(train.basis, train.y, len(train.y), shuffle=False)
         options["estimator"] = Implicit(whole, solver="cg", terms=300, tolerance=1e-10)
     else:
-        learn_levels(model, Roughness(), "*")
+        learn_levels(model, Smoothness(), "*")
         options["lr"] = 0.02  # of the size of the coefficients
     reg = [(problem.reg.basis, problem.reg.y)]
     regularizer = CrossRegularizer(

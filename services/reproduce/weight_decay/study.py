@@ -52,7 +52,7 @@ class WeightDecay(Study):
         "accuracy": "test acc. %",
         "compute": "compute, one plain run = 1",
     }
-    epochs: ClassVar = {"mlp": 60, "cnn": 30}
+    epochs: ClassVar = {"mlp": 60, "cnn": 15}
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return every training of every model with every seed."""

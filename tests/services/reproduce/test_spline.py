@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from crossreg import UserError
+from crossreg import Smoothness, UserError
 from services.data import DataConfig
 from services.reproduce.run import study_named
-from services.reproduce.spline.problem import Roughness, design, learn, make_problem, roughness
+from services.reproduce.spline.problem import design, learn, make_problem, roughness
 from services.reproduce.spline.study import BASELINE, FIXED_POINT, Spline
 
 
 def test_roughness_is_zero_for_straight_lines_alone() -> None:
     line = torch.linspace(-1, 5, 7, dtype=torch.float64)[None]
     parabola = torch.arange(5, dtype=torch.float64)[None] ** 2  # second differences: three times 2
-    assert float(Roughness().measure([line])[0]) == pytest.approx(0, abs=1e-20)
-    assert float(Roughness().measure([parabola])[0]) == pytest.approx(6)
+    assert float(Smoothness().measure([line])[0]) == pytest.approx(0, abs=1e-20)
+    assert float(Smoothness().measure([parabola])[0]) == pytest.approx(6)
     assert float(0.5 * parabola[0] @ roughness(5) @ parabola[0]) == pytest.approx(6)
 
 
