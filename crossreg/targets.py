@@ -6,6 +6,8 @@ response can learn them; see `crossreg.penalties`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,7 +18,33 @@ from crossreg.rho import rho_from_sigma, sigma_from_rho
 __all__ = ["LabelSmoothing", "LossTemperature"]
 
 
-class LabelSmoothing(Term):
+class _OfClasses(Term):
+    """A term of the cross-entropy of classes."""
+
+    @abstractmethod
+    def change(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return what is added to the cross-entropy."""
+
+    def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
+        """Return what is added to the training loss, a scalar.
+
+        Args:
+            model: plays no part.
+            output: logits `[B, C, ...]`.
+            target: classes `[B, ...]`, int64.
+
+        Raises:
+            UserError: targets that are no classes.
+        """
+        if target.is_floating_point() or output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
+            raise UserError(
+                f"{type(self).__name__} is for classification: logits (batch, classes) and classes (batch); given are "
+                f"{tuple(output.shape)} and {tuple(target.shape)} {str(target.dtype).removeprefix('torch.')}"
+            )
+        return self.change(output, target)
+
+
+class LabelSmoothing(_OfClasses):
     """Targets that are a mixture of the class and the uniform distribution; rho is the log odds of the latter's share.
 
         loss = (1 - smoothing) CE(output, target) + smoothing CE(output, uniform)
@@ -43,23 +71,13 @@ class LabelSmoothing(Term):
         """Return the share."""
         return {"label_smoothing": self.smoothing}
 
-    def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
-        """Return smoothing (CE(output, uniform) - CE(output, target)).
-
-        Args:
-            model: plays no part.
-            output: logits `[B, C, ...]`.
-            target: classes `[B, ...]`, int64.
-
-        Raises:
-            UserError: targets that are no classes.
-        """
-        _check_classes(self, output, target)
+    def change(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return smoothing (CE(output, uniform) - CE(output, target))."""
         logs = F.log_softmax(output, dim=1)
         return self.smoothing.to(logs) * (-logs.mean() - F.nll_loss(logs, target))
 
 
-class LossTemperature(Term):
+class LossTemperature(_OfClasses):
     """Logits divided by a temperature in the training loss: above 1, theta goes on widening margins; below, it stops.
 
         loss = temperature^2 CE(output / temperature, target)
@@ -88,25 +106,7 @@ class LossTemperature(Term):
         """Return the temperature."""
         return {"loss_temperature": self.temperature}
 
-    def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
-        """Return temperature^2 CE(output / temperature, target) - CE(output, target).
-
-        Args:
-            model: plays no part.
-            output: logits `[B, C, ...]`.
-            target: classes `[B, ...]`, int64.
-
-        Raises:
-            UserError: targets that are no classes.
-        """
-        _check_classes(self, output, target)
+    def change(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return temperature^2 CE(output / temperature, target) - CE(output, target)."""
         tau = self.temperature.to(output)
         return tau.square() * F.cross_entropy(output / tau, target) - F.cross_entropy(output, target)
-
-
-def _check_classes(term: Term, output: Tensor, target: Tensor) -> None:
-    if target.is_floating_point() or output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
-        raise UserError(
-            f"{type(term).__name__} is for classification: logits (batch, classes) and classes (batch); given are "
-            f"{tuple(output.shape)} and {tuple(target.shape)} {str(target.dtype).removeprefix('torch.')}"
-        )
