@@ -18,11 +18,9 @@ setup: $(STAMP) ## Build the environment in .venv from the lock file
 demo: $(STAMP) ## Compare one run that learns its regularization with a tuned population, on handwritten digits
 	@$(BIN)/python -m jobs.demo $(DEMO)
 
-# two files at a time: most of the time goes by in waiting for processes that start. One thread each, and Ray's workers
-# with the priority of the rest (they are nice by default), so that neither half starves the other
+# two files at a time, of one thread each: a file waits for processes to start while the other computes
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
-	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest \
-	  --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .
