@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from crossreg.learned_augmentation import KINDS, learn_augmentation, remove_augm
 from crossreg.penalties import L1, L2, Term, drop_terms, penalize
 from crossreg.targets import LabelSmoothing, LossTemperature
 
-__all__ = ["AUGMENTATIONS", "STARTS", "regularize", "strip"]
+__all__ = ["AUGMENTATIONS", "STARTS", "check_names", "regularize", "strip"]
 
 _TERMS: dict[str, tuple[Callable[[float], Term], float]] = {
     "l2": (L2, 1e-4),
@@ -31,6 +31,17 @@ AUGMENTATIONS = frozenset(_KINDS)
 """Those that change training images."""
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Find a name that is none.
+
+    Raises:
+        UserError: it is not in `STARTS`.
+    """
+    for name in names:
+        if name not in STARTS:
+            raise UserError(f"cannot learn {name!r}{nearest(name, STARTS)}; allowed are {', '.join(STARTS)}")
+
+
 def regularize(model: nn.Module, starts: Mapping[str, float]) -> nn.Module:
     """Give a model regularizers to be learned, in place.
 
@@ -45,9 +56,7 @@ def regularize(model: nn.Module, starts: Mapping[str, float]) -> nn.Module:
     Raises:
         UserError: an unknown name, or a value out of range.
     """
-    for name in starts:
-        if name not in STARTS:
-            raise UserError(f"cannot learn {name!r}{nearest(name, STARTS)}; allowed are {', '.join(STARTS)}")
+    check_names(starts)
     for name, start in starts.items():
         if name in _TERMS:
             penalize(model, _TERMS[name][0](start))

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossreg.errors import UserError, nearest
-from crossreg.noise import Stochastic, home_of, standard_normal_like
-from crossreg.rho import rho_from_sigma, sigma_from_rho, unwrap
+from crossreg.noise import Stochastic, drop_hook, home_of, standard_normal_like
+from crossreg.rho import Aside, rho_from_sigma, sigma_from_rho, unwrap
 
 __all__ = ["KINDS", "Augmentation", "learn_augmentation", "remove_augmentation", "warp"]
 
@@ -124,11 +124,6 @@ class Augmentation(Stochastic):
             x = torch.addcmul(x, size["noise"], self.sign * standard_normal_like(x))
         return x
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # weights saved before load strictly: a missing rho keeps its present value
-        state_dict.setdefault(prefix + "rho", self.rho.detach())
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 def warp(
     x: Tensor,
@@ -194,7 +189,7 @@ def learn_augmentation(
         raise UserError("the model has learned augmentation already; name all kinds in one call")
     augmentation = Augmentation(magnitudes, predict).train(model.training)
     augmentation.to(*home_of(model, model))
-    model.add_module(_ATTRIBUTE, _Aside([augmentation]))
+    model.add_module(_ATTRIBUTE, Aside([augmentation]))
     model.register_forward_pre_hook(_augment)
     return model
 
@@ -204,15 +199,7 @@ def remove_augmentation(model: nn.Module) -> None:
     model = unwrap(model)
     if hasattr(model, _ATTRIBUTE):
         delattr(model, _ATTRIBUTE)
-        for key, hook in list(model._forward_pre_hooks.items()):
-            if hook is _augment:
-                del model._forward_pre_hooks[key]
-
-
-class _Aside(nn.ModuleList):
-    def forward(self, x: Any) -> Any:
-        """Return what comes: the last module of an `nn.Sequential` is called like the others."""
-        return x
+        drop_hook(model._forward_pre_hooks, _augment)
 
 
 def _augment(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

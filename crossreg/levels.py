@@ -14,7 +14,6 @@ or a weight meets a kink; what remains is taken back, along grad R, after each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,11 +22,11 @@ from torch.nn.utils import parametrize
 
 from crossreg.errors import UserError
 from crossreg.noise import Where
-from crossreg.norms import Granularity, chosen_weights
+from crossreg.norms import Granularity, chosen_weights, over_rows
 from crossreg.penalties import Penalty
 from crossreg.rho import RhoModule, unwrap
 
-__all__ = ["Level", "fold_levels", "learn_levels", "levels", "restore_levels"]
+__all__ = ["Level", "learn_levels", "levelled_weights", "levels"]
 
 _NEWTON_STEPS = 10
 
@@ -58,19 +57,15 @@ class Level(RhoModule):
         """The measure."""
         return self._measure[0]
 
-    def learned(self) -> dict[str, Tensor]:
-        """Return nothing: the level is in the weights; see `levels`."""
-        return {}
-
     def forward(self, v: Tensor) -> Tensor:
         """Return the weight, whose gradients go to v across grad R, and to rho along it."""
         if not torch.is_grad_enabled():
             return v
         normal = self.normal(v)
-        if self.training:
+        if self.training and self._before is None:  # SAM's second pass is at other weights
             self._before = v.detach().clone()
         across: Tensor = _Across.apply(v, normal, self)
-        return across + self._spread(self.rho) * self._size(v) * normal
+        return across + over_rows(self.rho, self.dims) * self._size(v) * normal
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return v for a weight that is assigned."""
@@ -107,19 +102,25 @@ class Level(RhoModule):
                 break
             gradient = self.gradient(v)
             size = gradient.square().sum(self.dims, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
-            v.copy_(self.measure.moved(v, -self._spread(excess) / size * gradient))
+            v.copy_(self.measure.moved(v, -over_rows(excess, self.dims) / size * gradient))
 
     @torch.no_grad()
     def fold(self, v: Tensor) -> None:
         """Take rho's change into v, in place."""
-        v.copy_(self.measure.moved(v, self._spread(self.rho) * self._size(v) * self.normal(v)))
+        v.copy_(self.measure.moved(v, over_rows(self.rho, self.dims) * self._size(v) * self.normal(v)))
         self.rho.zero_()
+        self.forget()  # an estimator may have passed through it
+
+    def forget(self) -> None:
+        """Let the next pass in training mode be where a step of theta starts from."""
+        self._before = None
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.forget()
 
     def _size(self, v: Tensor) -> Tensor:
         return torch.linalg.vector_norm(v.detach(), dim=self.dims, keepdim=True)
-
-    def _spread(self, rho: Tensor) -> Tensor:
-        return rho.reshape(-1, *[1] * len(self.dims)) if rho.ndim else rho
 
 
 class _Across(torch.autograd.Function):
@@ -160,32 +161,28 @@ def learn_levels(
     if measure.taken:
         raise UserError("this measure is a model's penalty already; make another")
     for module, name in chosen_weights(model, where, granularity, "learn_levels"):
-        parametrize.register_parametrization(module, name, Level(getattr(module, name), measure, granularity))
+        level = Level(getattr(module, name), measure, granularity)
+        parametrize.register_parametrization(module, name, level)
+        level.forget()  # registering passes through it, and the weights may be set before the first step
     return model
-
-
-def restore_levels(model: nn.Module) -> None:
-    """Undo what a step of theta did to the levels; `CrossRegularizer` does this after each."""
-    for _, level, weight in _all(model):
-        level.restore(weight)
-
-
-def fold_levels(model: nn.Module) -> None:
-    """Take the changes of an update into the weights; `CrossRegularizer` does this after each."""
-    for _, level, weight in _all(model):
-        level.fold(weight)
 
 
 @torch.no_grad()
 def levels(model: nn.Module) -> dict[str, Tensor]:
     """Return R of every weight whose level is learned, by the weight's name."""
-    return {name: level.measure.measure([weight])[0].detach().clone() for name, level, weight in _all(model)}
+    return {
+        name: level.measure.measure([weight])[0].detach().clone()
+        for name, (level, weight) in levelled_weights(model).items()
+    }
 
 
-def _all(model: nn.Module) -> Iterator[tuple[str, Level, nn.Parameter]]:
+def levelled_weights(model: nn.Module) -> dict[str, tuple[Level, nn.Parameter]]:
+    """Return every level and the parameter that its weight is made of, by the weight's name."""
+    found = {}
     for name, module in unwrap(model).named_modules():
         if isinstance(module, parametrize.ParametrizationList):
             for part in module:
                 if isinstance(part, Level):
                     layer, _, weight = name.rpartition("parametrizations.")
-                    yield layer + weight, part, module.original  # type: ignore[misc]
+                    found[layer + weight] = part, module.original
+    return found  # type: ignore[return-value]

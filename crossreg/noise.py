@@ -35,6 +35,7 @@ __all__ = [
     "Draw",
     "Noise",
     "Stochastic",
+    "drop_hook",
     "dropout_layers",
     "home_of",
     "inject_noise",
@@ -53,6 +54,7 @@ After = Literal["normalization", "dropout"]
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 
 INITIAL_SIGMA = 0.1
+DEFAULT_FORM: dict[After, Form] = {"normalization": "additive", "dropout": "multiplicative"}
 
 # normalization layers that live outside torch (torchvision, timm, transformers) go by the name of a class they extend
 _NORM_NAME = re.compile(r"(Batch|Layer|Group|Instance|RMS)Norm([123]d)?$")
@@ -70,16 +72,23 @@ class Stochastic(RhoModule):
     """A module that draws at random: in training mode, and in predictions that average over draws.
 
     Attributes:
+        rho: what it learns.
         predicts: draws in such predictions too, and in the held-out loss of a rho step.
         forced: draws in evaluation mode now; see `sampling`.
         learning: gradients reach rho now; off in the theta step, where rho is a constant.
         sign: of the draw; see `Draw`.
     """
 
+    rho: nn.Parameter
     predicts = True
     forced = False
     learning = False
     sign = 1.0
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # weights saved before the model was given this load strictly: a missing rho keeps its present value
+        state_dict.setdefault(prefix + "rho", self.rho.detach())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Noise(Stochastic):
@@ -126,11 +135,6 @@ class Noise(Stochastic):
     def extra_repr(self) -> str:
         """Describe the layer in `print(model)`."""
         return f"{self.form}, shape={tuple(self.rho.shape)}, sigma={self.sigma.detach().mean():.4g}"
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # weights saved before the noise was injected load strictly: a missing rho keeps its present value
-        state_dict.setdefault(prefix + "rho", self.rho.detach())
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def standard_normal_like(x: Tensor) -> Tensor:
@@ -180,8 +184,7 @@ def inject_noise(
     """
     if after not in _LAYERS:
         raise UserError(f"after is {after!r}; allowed are 'normalization' and 'dropout'")
-    form = form or ("additive" if after == "normalization" else "multiplicative")
-
+    form = form or DEFAULT_FORM[after]
     if granularity not in ("layer", "unit"):
         raise UserError(f"granularity is {granularity!r}; allowed are 'layer' and 'unit'")
     if form not in ("additive", "multiplicative"):
@@ -235,9 +238,9 @@ def remove_noise(model: nn.Module) -> nn.Module:
         if isinstance(layer, _DropoutNd):
             layer.p = layers[name].rate
         del layer.noise
-        _drop_hook(layer._forward_hooks, _add_noise)
+        drop_hook(layer._forward_hooks, _add_noise)
     delattr(model, TEMPERATURE_NAME)
-    _drop_hook(model._load_state_dict_pre_hooks, _keep_temperature)
+    drop_hook(model._load_state_dict_pre_hooks, _keep_temperature)
     return model
 
 
@@ -332,7 +335,8 @@ def _keep_temperature(module: nn.Module, state_dict: dict[str, Any], prefix: str
     state_dict.setdefault(prefix + TEMPERATURE_NAME, getattr(module, TEMPERATURE_NAME).detach())
 
 
-def _drop_hook(hooks: dict[int, Any], function: Callable[..., Any]) -> None:
+def drop_hook(hooks: dict[int, Any], function: Callable[..., Any]) -> None:
+    """Take a function out of a module's hooks of one kind."""
     for key, hook in list(hooks.items()):
         if getattr(hook, "hook", hook) is function:
             del hooks[key]

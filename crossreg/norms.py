@@ -18,7 +18,7 @@ from crossreg.errors import UserError
 from crossreg.noise import Where, selects
 from crossreg.rho import RhoModule, rho_from_sigma, sigma_from_rho, unwrap
 
-__all__ = ["Granularity", "Norm", "chosen_weights", "learn_norms", "norms"]
+__all__ = ["Granularity", "Norm", "chosen_weights", "learn_norms", "norms", "over_rows"]
 
 Granularity = Literal["tensor", "unit"]
 
@@ -51,12 +51,17 @@ class Norm(RhoModule):
 
     def forward(self, v: Tensor) -> Tensor:
         """Return the weight: the norm in v's direction."""
-        norm = self.norm.reshape(-1, *[1] * len(self.dims)) if self.rho.ndim else self.norm
+        norm = over_rows(self.norm, self.dims)
         return (norm / torch.linalg.vector_norm(v, dim=self.dims, keepdim=True)).to(v.dtype) * v
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return v for a weight that is assigned; the norm stays what it is."""
         return weight
+
+
+def over_rows(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return a scalar as it is, and values a row so that they multiply the rows of a tensor."""
+    return values.reshape(-1, *[1] * len(dims)) if values.ndim else values
 
 
 def learn_norms(model: nn.Module, where: Where | None = None, granularity: Granularity = "tensor") -> nn.Module:

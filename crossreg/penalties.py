@@ -5,7 +5,7 @@
 The held-out loss has no such term, so with theta fixed it does not depend on these rho: only an estimator that follows
 theta's response (`Unrolled`, `Implicit`, `T1T2`) can learn them. One of your own is a few lines:
 
-    class Smoothness(Penalty):
+    class Roughness(Penalty):
         def measure(self, weights):
             return [w.diff(dim=-1).square().sum() for w in weights]
 """
@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crossreg.errors import UserError
 from crossreg.noise import Where, home_of, selects
-from crossreg.rho import RhoModule, rho_from_sigma, rho_parameters, sigma_from_rho, unwrap
+from crossreg.rho import Aside, RhoModule, rho_from_sigma, rho_parameters, sigma_from_rho, unwrap
 
 __all__ = [
     "L1",
@@ -182,12 +181,6 @@ class L1(Penalty):
         return torch.where(weight * after < 0, torch.zeros_like(after), after)
 
 
-class _Terms(nn.ModuleList):
-    def forward(self, x: Any) -> Any:
-        """Return what comes: the last module of an `nn.Sequential` is called like the others."""
-        return x
-
-
 def penalize(model: nn.Module, term: Term, where: Where | None = None) -> nn.Module:
     """Give a model a term to be trained with, in place; call it again for another.
 
@@ -216,7 +209,7 @@ def penalize(model: nn.Module, term: Term, where: Where | None = None) -> nn.Mod
         term.to(*home_of(model, model))
     term.taken = True
     if not hasattr(model, _ATTRIBUTE):
-        model.add_module(_ATTRIBUTE, _Terms())
+        model.add_module(_ATTRIBUTE, Aside())
     getattr(model, _ATTRIBUTE).append(term)
     return model
 

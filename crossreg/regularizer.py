@@ -21,7 +21,7 @@ from torch.utils.data import DistributedSampler
 from crossreg.distributed import rank, world_size
 from crossreg.errors import UserError
 from crossreg.estimators import Estimator, Response, direct_gradient
-from crossreg.levels import fold_levels, restore_levels
+from crossreg.levels import levelled_weights
 from crossreg.losses import Loss, as_loss
 from crossreg.noise import Draw
 from crossreg.random import derive_seed, seed_device
@@ -108,6 +108,7 @@ class CrossRegularizer:
         if not temperature:
             named.pop(TEMPERATURE_NAME, None)
         self.rho = named
+        self._levels = list(levelled_weights(self.model).values())
         self.optimizer = rho_optimizer(named.values(), lr)
         self.calls = 0
         self.updates = 0
@@ -131,7 +132,8 @@ class CrossRegularizer:
         Under `torch.autocast` the rho step runs in its dtype too; float16 gradients are scaled against underflow.
         """
         self.calls += 1
-        restore_levels(self.model)
+        for level, weight in self._levels:  # theta's step is not to change them
+            level.restore(weight)
         return None if self.calls % self.interval else self.update()
 
     def update(self) -> RhoUpdate:
@@ -166,7 +168,8 @@ class CrossRegularizer:
             scaler.update()
         elif finite:
             self.optimizer.step()
-        fold_levels(self.model)
+        for level, weight in self._levels:
+            level.fold(weight)
         found = {name: p.grad.detach() for name, p in self.rho.items() if p.grad is not None}
         self.optimizer.zero_grad()
         return RhoUpdate(self.updates, float(flat[0]), found, int(rows), finite)

@@ -8,11 +8,15 @@ The comparison that decided it is in `docs/method/noise.md`.
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 __all__ = [
     "TEMPERATURE_NAME",
+    "Aside",
     "RhoModule",
     "learned",
     "rho_from_sigma",
@@ -60,6 +64,14 @@ class RhoModule(nn.Module):
         return {}
 
 
+class Aside(nn.ModuleList):
+    """Holds modules that a model was given beside its layers."""
+
+    def forward(self, x: Any) -> Any:
+        """Return what comes: the last module of an `nn.Sequential` is called like the others."""
+        return x
+
+
 def learned(model: nn.Module) -> dict[str, float]:
     """Return what a model has learned beside noise scales and temperature, in natural units.
 
@@ -68,10 +80,11 @@ def learned(model: nn.Module) -> dict[str, float]:
         has a value a tensor is given by their geometric mean.
     """
     found: dict[str, float] = {}
+    seen: Counter[str] = Counter()
     for module in unwrap(model).modules():
         for name, value in module.learned().items() if isinstance(module, RhoModule) else ():
-            number = sum(other.rpartition("_")[0] == name or other == name for other in found)
-            found[f"{name}_{number}" if number else name] = float(value.detach().log().mean().exp())
+            found[f"{name}_{seen[name]}" if seen[name] else name] = float(value.detach().log().mean().exp())
+            seen[name] += 1
     return found
 
 

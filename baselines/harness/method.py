@@ -155,9 +155,8 @@ class Study:
         """
         own = seed if member is None else derive_seed(seed, "member", member) % 2**31
         own_config = {"seed": own, "data": self._data_config(seed, all_data).model_dump(), **changes}
-        own_config = {"method": "crossreg", **own_config}
-        if own_config["method"] != "crossreg":
-            own_config = {"learn": {}, **own_config}  # what a rival regularizes by is its own
+        if own_config.get("method", "crossreg") != "crossreg":
+            own_config.setdefault("learn", {})  # what a rival regularizes by is its own
         config = TrainConfig.model_validate(self.reference(seed).model_dump() | own_config)
         data = self.data(seed, all_data)
         if amount is not None:
@@ -183,7 +182,7 @@ class Study:
     @cached_property
     def noise_space(self) -> Space:
         """Every layer's noise scale."""
-        config = self.reference(self.config.seed).model_copy(update={"method": "fixed", "learn": {}})
+        config = self.reference(self.config.seed).model_copy(update={"method": "fixed"})
         return dict.fromkeys(sigma_knobs(build_model(config, self.data(self.config.seed))), SIGMA_RANGE)
 
     def _data_config(self, seed: int, all_data: bool) -> DataConfig:
@@ -277,7 +276,7 @@ def with_dropout(study: Study, p: float) -> dict[str, Any]:
     Raises:
         UserError: the model takes no dropout.
     """
-    changes = {"method": "none", "learn": {}, "model_options": {**study.config.model_options, "dropout": p}}
+    changes = {"method": "none", "model_options": {**study.config.model_options, "dropout": p}}
     try:
         build_model(study.config.model_copy(update=changes), study.data(study.config.seed))
     except UserError as error:

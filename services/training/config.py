@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from crossreg.catalogue import STARTS
-from crossreg.errors import nearest
-from crossreg.noise import INITIAL_SIGMA
+from crossreg.catalogue import STARTS, check_names
+from crossreg.noise import DEFAULT_FORM, INITIAL_SIGMA
 from services.data import DataConfig
 
 __all__ = ["NoiseConfig", "OptimizerConfig", "Placement", "RhoConfig", "TrainConfig"]
@@ -31,10 +30,9 @@ class NoiseConfig(_Config):
 
     def in_force(self) -> dict[str, Any]:
         """Return the arguments of `inject_noise`."""
-        form = self.form or ("additive" if self.after == "normalization" else "multiplicative")
         # named where it is not the default, so that checkpoints from before there was a choice still load
         named = {"on", "after"} if self.after == "normalization" else {"on"}
-        return {**self.model_dump(mode="json", exclude=named), "form": form}
+        return {**self.model_dump(mode="json", exclude=named), "form": self.form or DEFAULT_FORM[self.after]}
 
 
 class RhoConfig(_Config):
@@ -175,8 +173,7 @@ class TrainConfig(_Config):
         if not isinstance(given, dict):
             return values
         starts = {name: STARTS.get(name) if start is None else start for name, start in given.items()}
-        if unknown := next((name for name in starts if name not in STARTS), None):
-            raise ValueError(f"cannot learn {unknown!r}{nearest(unknown, STARTS)}; allowed are {', '.join(STARTS)}")
+        check_names(starts)
         rho = values.get("rho", {})
         return {**values, "learn": starts, "rho": {"estimator": "unrolled", **rho} if isinstance(rho, dict) else rho}
 

@@ -120,6 +120,40 @@ def test_any_optimizer_keeps_the_level(
         torch.testing.assert_close(level.values(weight), value, rtol=1e-9, atol=0)
 
 
+def test_weights_that_are_set_or_loaded_before_the_first_step_keep_their_level() -> None:
+    x = torch.randn(9, 4, dtype=torch.float64)
+    model, other = (learn_levels(nn.Linear(4, 1).double(), L2()) for _ in range(2))
+    regularizer = CrossRegularizer(model, "regression", [(x, x[:, :1])], 1000, 1)
+    ((_, weight),) = parts(model)
+    weight.data *= 3
+    before = levels(model)["weight"]
+    regularizer.step()
+    torch.testing.assert_close(levels(model)["weight"], before)
+    model(x)  # no step follows
+    model.load_state_dict(other.state_dict())
+    regularizer.step()
+    torch.testing.assert_close(levels(model)["weight"], levels(other)["weight"])
+
+
+def test_a_second_pass_at_other_weights_is_not_where_the_step_starts() -> None:
+    """As in SAM, whose gradient is of a worse point nearby."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+    model = learn_levels(nn.Linear(4, 1).double(), L2())
+    regularizer = CrossRegularizer(model, "regression", [(x, x[:, :1])], 1000, 1)
+    ((_, weight),) = parts(model)
+    before = levels(model)["weight"]
+    model(x).sum().backward()
+    with torch.no_grad():
+        weight *= 1.5
+    model(x).sum().backward()
+    with torch.no_grad():
+        weight /= 1.5
+    torch.optim.SGD(regularizer.theta, lr=0.1).step()
+    regularizer.step()
+    torch.testing.assert_close(levels(model)["weight"], before, rtol=1e-9, atol=0)
+
+
 def test_l1_descends_to_the_lasso_of_its_norm() -> None:
     """Across the norm, theta ends where the LASSO of that norm does, and its zeros are zeros."""
     from sklearn.linear_model import Lasso

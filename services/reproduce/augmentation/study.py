@@ -11,7 +11,6 @@ regularizes better, or the held-out images do not look like those to come.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +26,7 @@ from services.reproduce.augmentation.problem import (
 )
 from services.reproduce.augmentation.words import draw, findings, median_of, numbers, text_of
 from services.reproduce.study import Row, Study
+from services.reproduce.summing import mean_and_deviation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,7 +136,7 @@ class AugmentationMagnitudes(Study):
                     "setting": setting,
                     "method": method,
                     "learned": text_of([row["magnitudes"] for row in mine]),
-                    **{key: _spread([row[key] for row in mine]) for key in ("test", "gap", "reg")},
+                    **{key: mean_and_deviation([row[key] for row in mine], 1) for key in ("test", "gap", "reg")},
                     "reg_loss": f"{median_of(mine, 'reg_loss'):.3f}",
                 }
             )
@@ -158,9 +158,3 @@ class AugmentationMagnitudes(Study):
 def _setting(shift: float, rotation: float) -> str:
     parts = [f"shift {shift:.2g} px"] * bool(shift) + [f"rotation {rotation:g}°"] * bool(rotation)
     return "planted: " + (", ".join(parts) or "nothing")
-
-
-def _spread(values: list[float]) -> str:
-    """Return mean and standard deviation."""
-    text = f"{statistics.mean(values):.1f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.1f}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit
 from crossreg.norms import learn_norms
 from crossreg.penalties import L2, Objective, penalize
+from services.reproduce.scan import first_fall, lowest
 
 __all__ = ["UPDATES", "Problem", "half_mse", "learn", "make_problem"]
 
@@ -36,32 +37,19 @@ class Problem:
 
     def best(self) -> tuple[float, float]:
         """Return the lambda whose solution has the lowest loss on the regularization split, and that loss."""
-        from scipy.optimize import minimize_scalar
-
-        def value(log: float) -> float:
-            return half_mse(self.solution(math.exp(log)), self.reg)
-
         grid = [-25 + 0.1 * step for step in range(350)]
-        lowest = min(range(1, len(grid) - 1), key=lambda index: value(grid[index]))
-        bounds = (grid[lowest - 1], grid[lowest + 1])
-        found = minimize_scalar(value, bounds=bounds, method="bounded", options={"xatol": 1e-9})
-        return math.exp(found.x), float(found.fun)
+        return lowest(lambda strength: half_mse(self.solution(strength), self.reg), grid)
 
     def direct_fixed_point(self) -> float:
         """Return the lambda at which the direct rule stops: along w(lambda) the held-out loss has no slope."""
-        from scipy.optimize import brentq
-
         x, y = self.reg
 
-        def slope(log: float) -> float:
-            weights = self.solution(math.exp(log))
+        def slope(strength: float) -> float:
+            weights = self.solution(strength)
             return float((weights * (x.T @ (x @ weights - y))).sum())
 
-        grid = [-32 + 0.25 * step for step in range(180)]
-        values = [slope(log) for log in grid]
         # stable where the slope in the norm turns from down to up, and the norm falls as lambda grows
-        stable = [place for place in range(len(grid) - 1) if values[place] > 0 >= values[place + 1]]
-        return math.exp(brentq(slope, grid[stable[0]], grid[stable[0] + 1])) if stable else math.exp(_LOWEST)
+        return first_fall(slope, [-32 + 0.25 * step for step in range(180)]) or math.exp(_LOWEST)
 
     def strength_of(self, weights: Tensor) -> float:
         """Return the lambda whose solution has the norm of these weights; 4e-18 for a norm that none has."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from services.reproduce.ridge.problem import UPDATES, half_mse, learn, make_problem
 from services.reproduce.study import Row, Study
-from services.reproduce.summing import groups, median_and_range, those
+from services.reproduce.summing import factor, groups, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +114,7 @@ class Ridge(Study):
         for estimator, learned in kinds.items():
             mine = [row for row in rows if row["estimator"] == estimator]
             excess = [row["excess"] for row in mine]
-            ratios = [max(row["ratio"], 1 / row["ratio"]) for row in mine]
+            ratios = [factor(row["ratio"]) for row in mine]
             gain = [(row["plain_test"] - row["test"]) / (row["plain_test"] - row["best_test"]) for row in mine]
             said.append(
                 f"{estimator} ({learned}): regularization loss above the optimum by "
@@ -132,7 +132,7 @@ class Ridge(Study):
             mine = [row for row in rows if row["estimator"] == estimator]
             found[f"{key}/excess_median"] = statistics.median(row["excess"] for row in mine)
             found[f"{key}/excess_max"] = max(row["excess"] for row in mine)
-            found[f"{key}/lambda_factor_max"] = max(max(row["ratio"], 1 / row["ratio"]) for row in mine)
+            found[f"{key}/lambda_factor_max"] = max(factor(row["ratio"]) for row in mine)
         return found
 
     def figure(self, rows: list[Row]) -> Figure:

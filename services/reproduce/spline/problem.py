@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit, Smoothness, learn_levels, penalize
+from services.reproduce.scan import first_fall, lowest
 
 __all__ = ["FUNCTIONS", "UPDATES", "Problem", "Samples", "design", "learn", "make_problem", "roughness"]
 
 UPDATES = 150
 NUM_BASIS = 40
 _LOWEST, _HIGHEST = -25.0, 12.0  # log lambda: as good as none, and a straight line
+_GRID = [_LOWEST + 0.2 * step for step in range(int(5 * (_HIGHEST - _LOWEST)) + 1)]
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sine": lambda x: torch.sin(2 * math.pi * x),
@@ -56,7 +58,7 @@ class Samples:
 
     def strength_of_gcv(self) -> float:
         """Return the lambda of the lowest score."""
-        return lowest(self.gcv)[0]
+        return lowest(self.gcv, _GRID)[0]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Problem:
 
     def best(self) -> tuple[float, float]:
         """Return the lambda whose fit to train has the lowest loss on reg, and that loss."""
-        return lowest(self._reg_loss)
+        return lowest(self._reg_loss, _GRID)
 
     def minima(self) -> list[float]:
         """Return every lambda at which that loss has a minimum, to a tenth of its logarithm, from small to large."""
@@ -80,7 +82,7 @@ class Problem:
 
     def oracle(self) -> float:
         """Return the lambda whose fit to everything is nearest to the function, which only we can know."""
-        return lowest(lambda strength: self.truth.loss(self.everything.solution(strength)))[0]
+        return lowest(lambda strength: self.truth.loss(self.everything.solution(strength)), _GRID)[0]
 
     def error(self, coefficients: Tensor) -> float:
         """Return the mean squared distance from the function."""
@@ -107,19 +109,15 @@ class Problem:
 
     def direct_fixed_point(self) -> float:
         """Return the lambda at which the direct rule stops: d L_reg / d c at c(lambda) has no part along grad R."""
-        from scipy.optimize import brentq
-
         penalty = roughness(self.train.basis.shape[1])
 
-        def slope(log: float) -> float:
-            c = self.train.solution(math.exp(log))
+        def slope(strength: float) -> float:
+            c = self.train.solution(strength)
             return float(((penalty @ c) * (self.reg.basis.T @ (self.reg.basis @ c - self.reg.y))).sum())
 
-        grid = [_LOWEST + 0.25 * step for step in range(int(4 * (_HIGHEST - _LOWEST)) + 1)]
-        values = [slope(log) for log in grid]
         # stable where the slope along grad R turns from up to down, and R falls as lambda grows
-        stable = [place for place in range(len(grid) - 1) if values[place] > 0 >= values[place + 1]]
-        return math.exp(brentq(slope, grid[stable[0]], grid[stable[0] + 1])) if stable else math.exp(_LOWEST)
+        grid = [_LOWEST + 0.25 * step for step in range(int(4 * (_HIGHEST - _LOWEST)) + 1)]
+        return first_fall(slope, grid) or math.exp(_LOWEST)
 
     def _reg_loss(self, strength: float) -> float:
         return self.reg.loss(self.train.solution(strength))
@@ -146,17 +144,6 @@ def roughness(size: int) -> Tensor:
     """Return D^T D of second differences, the matrix of the quadratic form 2 R."""
     differences = torch.eye(size, dtype=torch.float64).diff(n=2, dim=0)
     return differences.T @ differences
-
-
-def lowest(value: Callable[[float], float]) -> tuple[float, float]:
-    """Return the strength of the lowest value, and that value: a grid, then its best cell to many digits."""
-    from scipy.optimize import minimize_scalar
-
-    grid = [_LOWEST + 0.2 * step for step in range(int(5 * (_HIGHEST - _LOWEST)) + 1)]
-    best = min(range(1, len(grid) - 1), key=lambda index: value(math.exp(grid[index])))
-    bounds = (grid[best - 1], grid[best + 1])
-    found = minimize_scalar(lambda log: value(math.exp(log)), bounds=bounds, method="bounded", options={"xatol": 1e-9})
-    return math.exp(found.x), float(found.fun)
 
 
 def design(x: Tensor, num_basis: int = NUM_BASIS) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from services.reproduce.spline.problem import FUNCTIONS, UPDATES, Problem, learn, make_problem
 from services.reproduce.study import Row, Study
+from services.reproduce.summing import factor, median_and_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,12 +115,13 @@ class Spline(Study):
             for method in _KEYS:
                 mine = [row for row in rows if row["noise"] == noise and row["method"] == method]
                 mean, error, _ = _against(mine, rows)
+                excess = [100 * row["excess"] for row in mine if row["excess"] is not None]
                 found.append(
                     {
                         "noise": f"{noise:g}",
                         "method": method,
-                        "excess": _range([100 * row["excess"] for row in mine if row["excess"] is not None]),
-                        "strength": _range([row["ratio"] for row in mine if row["ratio"] is not None]),
+                        "excess": median_and_range(excess, 2),
+                        "strength": median_and_range([row["ratio"] for row in mine if row["ratio"] is not None], 2),
                         **{name: _mean([r["error"] for r in mine if r["function"] == name]) for name in FUNCTIONS},
                         "against": f"{mean:.2f} ± {error:.2f}",
                     }
@@ -137,7 +139,7 @@ class Spline(Study):
         for method, learned in kinds.items():
             mine = [row for row in rows if row["method"] == method]
             there = [row for row in mine if not row["other_minimum"]]
-            factors = [_factor(row["ratio"]) for row in mine]
+            factors = [factor(row["ratio"]) for row in mine]
             said.append(
                 f"{method} ({learned}): regularization loss above the lowest by "
                 f"{100 * statistics.median(row['excess'] for row in mine):.2g} % (median of {len(mine)} problems; at "
@@ -214,7 +216,7 @@ def _draw_strengths(axes: Any, rows: list[Row]) -> None:
     for method, marker, colour in looks:
         mine = [row for row in rows if row["method"] == method]
         axes.plot(
-            [_factor(row["ratio"]) for row in mine], [max(row["excess"], lowest) for row in mine], marker,
+            [factor(row["ratio"]) for row in mine], [max(row["excess"], lowest) for row in mine], marker,
             color=colour, markersize=4, alpha=0.6, label=method,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log")
@@ -274,17 +276,5 @@ def _nearest(strength: float, places: list[float]) -> float | None:
     return min(places, key=lambda place: abs(math.log(place / strength)), default=None)
 
 
-def _factor(ratio: float) -> float:
-    return max(ratio, 1 / ratio)
-
-
 def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.2g}" if values else ""
-
-
-def _range(values: list[float]) -> str:
-    """Return the median, and the smallest and largest value."""
-    if not values:
-        return ""
-    text = f"{statistics.median(values):.2g}"
-    return text if len(values) == 1 else f"{text} ({min(values):.2g}–{max(values):.2g})"

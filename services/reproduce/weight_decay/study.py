@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from services.reproduce.study import Row, Study
-from services.reproduce.summing import groups, median_and_range, those
+from services.reproduce.summing import groups, mean_and_deviation, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,11 +136,11 @@ class WeightDecay(Study):
                     "model": model,
                     "arm": arm,
                     **{
-                        key: "–" if mine[0][key] is None else median_and_range([row[key] for row in mine], 2)
+                        key: "–" if mine[0][key] is None else median_and_range([row[key] for row in mine], 2, 1)
                         for key in ("strength", "sigma")
                     },
-                    **{key: _spread([row[key] for row in mine], 4) for key in ("reg_nll", "nll")},
-                    "accuracy": _spread([row["accuracy"] for row in mine], 2),
+                    **{key: mean_and_deviation([row[key] for row in mine], 4) for key in ("reg_nll", "nll")},
+                    "accuracy": mean_and_deviation([row["accuracy"] for row in mine], 2),
                     "compute": f"{statistics.mean(row['compute'] for row in mine):.2f}",
                 }
             )
@@ -155,12 +155,13 @@ class WeightDecay(Study):
             grid = {row["seed"]: row for row in those(summed, model=model, arm=GRID)}
             mine = those(summed, model=model, arm=arm)
             apart = {key: [row[key] - grid[row["seed"]][key] for row in mine] for key in ("reg_nll", "nll", "accuracy")}
+            reg, test = (mean_and_deviation(apart[key], 4, "+") for key in ("reg_nll", "nll"))
+            points = mean_and_deviation(apart["accuracy"], 2, "+")
             share = statistics.mean(row["flops"] / grid[row["seed"]]["flops"] for row in mine)
             reached = sum(value <= 0 for value in apart["reg_nll"])
             said.append(
-                f"{model}, {arm}: {100 * share:.0f} % of the grid's compute; reg NLL {_signed(apart['reg_nll'], 4)} "
-                f"against the grid's best (as good or better on {reached} of {len(mine)} seeds), test NLL "
-                f"{_signed(apart['nll'], 4)}, accuracy {_signed(apart['accuracy'], 2)} points."
+                f"{model}, {arm}: {100 * share:.0f} % of the grid's compute; reg NLL {reg} against the grid's best (as "
+                f"good or better on {reached} of {len(mine)} seeds), test NLL {test}, accuracy {points} points."
             )
         return said
 
@@ -182,14 +183,3 @@ class WeightDecay(Study):
         from services.reproduce.weight_decay.figure import draw
 
         return draw(rows, self.summed(rows))
-
-
-def _spread(values: list[float], digits: int) -> str:
-    """Return mean and standard deviation."""
-    text = f"{statistics.mean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
-
-
-def _signed(values: list[float], digits: int) -> str:
-    text = f"{statistics.mean(values):+.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
