@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["environment_tags"]
+__all__ = ["COMMIT_VARIABLES", "environment_tags"]
+
+COMMIT_VARIABLES = {"git.sha": "CROSSREG_GIT_SHA", "git.dirty": "CROSSREG_GIT_DIRTY"}
+"""Environment variables that name the commit where there is no checkout: in a submitted job, in an image."""
 
 _PACKAGES = ("crossreg", "torch", "torchvision", "ray", "mlflow", "numpy")
 
@@ -18,9 +22,10 @@ def environment_tags(directory: Path | None = None) -> dict[str, str]:
 
     Args:
         directory: whose git commit to note; None is the working directory. Outside a checkout there are no
-            git tags.
+            git tags, unless `COMMIT_VARIABLES` tell.
     """
-    tags = _git(directory or Path.cwd())
+    tags = _git(directory or Path.cwd()) or _told()
+    tags |= _submission()
     tags["version.python"] = platform.python_version()
     for package in _PACKAGES:
         try:
@@ -47,3 +52,17 @@ def _git(directory: Path) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"git.sha": sha, "git.dirty": str(dirty).lower(), "mlflow.source.git.commit": sha}
+
+
+def _told() -> dict[str, str]:
+    tags = {tag: os.environ[variable] for tag, variable in COMMIT_VARIABLES.items() if os.environ.get(variable)}
+    return {**tags, "mlflow.source.git.commit": tags["git.sha"]} if "git.sha" in tags else tags
+
+
+def _submission() -> dict[str, str]:
+    """Return the id of the Ray job that this process is, where it is one."""
+    try:
+        config = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        return {"ray.submission_id": str(config["metadata"]["job_submission_id"])}
+    except (ValueError, KeyError, TypeError):
+        return {}

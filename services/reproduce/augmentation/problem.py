@@ -34,17 +34,20 @@ Part = tuple[Tensor, Tensor]
 
 STEPS = 660
 UPDATE_EVERY = 6
+UPDATE_BATCH = 512
 REG_SHARE = 0.25
 _BATCH = 128
-_RHO_BATCH = 512  # of the training images, for estimators that take one backward pass of it
 
-ESTIMATORS: dict[str, Callable[[Part, int], Response]] = {
-    "unrolled, 1 step": lambda part, seed: Unrolled(_again(part, seed, _RHO_BATCH)),
-    "unrolled, 5 steps": lambda part, seed: Unrolled(_again(part, seed, _BATCH), steps=5),
-    "implicit, 10 terms": lambda part, seed: Implicit(_again(part, seed, _BATCH), terms=10),
-    "T1-T2": lambda part, seed: T1T2(_again(part, seed, _RHO_BATCH)),
+ESTIMATORS: dict[str, Callable[[Part, int, int], Response]] = {
+    "unrolled, 1 step": lambda part, seed, rows: Unrolled(_again(part, seed, rows)),
+    "unrolled, 5 steps": lambda part, seed, rows: Unrolled(_again(part, seed, min(rows, _BATCH)), steps=5),
+    "implicit, 10 terms": lambda part, seed, rows: Implicit(_again(part, seed, min(rows, _BATCH)), terms=10),
+    "T1-T2": lambda part, seed, rows: T1T2(_again(part, seed, rows)),
 }
-"""Estimators that follow theta's response, made of the training split and a seed."""
+"""Estimators that follow theta's response, made of the training split, a seed and the rows of an update's batch.
+
+Those that take several backward passes of it get a smaller batch.
+"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,9 @@ def train(
     estimator: str | None,
     seed: int,
     steps: int = STEPS,
+    *,
+    update_every: int = UPDATE_EVERY,
+    update_batch: int = UPDATE_BATCH,
 ) -> dict[str, Any]:
     """Train a perceptron of two hidden layers and return what came of it.
 
@@ -139,7 +145,9 @@ def train(
         magnitudes: of the augmentation of training images, at the start; None trains without.
         estimator: one of `ESTIMATORS`, which learns them; None leaves them as they are.
         seed: of weights, order and draws.
-        steps: of theta; rho is updated every sixth, and both step sizes are lowered to zero.
+        steps: of theta; its step size and rho's are lowered to zero.
+        update_every: steps of theta between updates of rho.
+        update_batch: images of an update, from the training split and from reg each, where there are so many.
 
     Returns:
         Final `magnitudes`; accuracy in % on each split by its name, on images without augmentation; `gap`, that on
@@ -156,14 +164,14 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     regularizer = None
     if estimator is not None:
-        follows = ESTIMATORS[estimator](pictures.train, seed)
+        follows = ESTIMATORS[estimator](pictures.train, seed, update_batch)
         follows.optimizer = optimizer
-        rows = min(len(pictures.reg[1]), len(x), _RHO_BATCH)
+        rows = min(len(pictures.reg[1]), len(x), update_batch)
         reg = Batches(*pictures.reg, rows, seed=seed, drop_last=True)
         regularizer = CrossRegularizer(
-            model, "classification", reg, UPDATE_EVERY, 2, lr=0.1, temperature=False, estimator=follows, seed=seed
+            model, "classification", reg, update_every, 2, lr=0.1, temperature=False, estimator=follows, seed=seed
         )
-        slower = torch.optim.lr_scheduler.CosineAnnealingLR(regularizer.optimizer, -(-steps // UPDATE_EVERY))
+        slower = torch.optim.lr_scheduler.CosineAnnealingLR(regularizer.optimizer, -(-steps // update_every))
     batches = _endless(Batches(*pictures.train, min(_BATCH, len(x)), seed=seed, drop_last=True))
     model.train()
     for _ in range(steps):

