@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each sets the environment up first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format ui clean
+.PHONY: help setup demo test faults lint audit format ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,10 +22,16 @@ demo: $(STAMP) ## Compare one run that learns its regularization with a tuned po
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
+faults: $(STAMP) ## Break a running cluster in every way we know (an hour; needs PostgreSQL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/services/cluster $(PYTEST)
+
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(STAMP) ## Ask which locked dependencies have known vulnerabilities
+	@$(UV) export --frozen --no-emit-project --no-hashes --all-extras --quiet | $(BIN)/python .ci/audit.py
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from crossreg.distributed import rank
 from crossreg.errors import UserError
+from crossreg.paths import local_path
 from crossreg.training import Callback, Trainer
 
 __all__ = ["CHECKPOINT_FILE", "SaveCheckpoint", "load_checkpoint", "save_checkpoint"]
@@ -57,24 +59,28 @@ def load_checkpoint(path: str | os.PathLike[str], **expected: Any) -> dict[str, 
     Raises:
         UserError: no such file, a truncated or foreign file, or one of another model or data.
     """
-    path = Path(path)
+    path = local_path(path, "checkpoint")
     file = path / CHECKPOINT_FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"no checkpoint at {file}; give a {CHECKPOINT_FILE} or a directory that holds one")
     try:
+        # PyTorch reads past a flipped bit: it writes checksums and does not look at them
+        with zipfile.ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"checksum of {damaged} is wrong")
         content = torch.load(file, map_location="cpu", weights_only=True)
-        version, about, state = content["format"], content["about"], content["state"]
+        version, about, state = content["format"], dict(content["about"]), dict(content["state"])
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:120]
         raise UserError(
             f"{file} is not a complete crossreg checkpoint (truncated, or another file): {reason}"
         ) from error
-    if version != _FORMAT:
+    if not isinstance(version, int) or version != _FORMAT:
         raise UserError(f"{file} has checkpoint format {version}; this version of crossreg reads format {_FORMAT}")
     for name, value in expected.items():
         if about.get(name) != value:
             raise UserError(f"{file} was saved with {name} {about.get(name)!r}, this run has {value!r}")
-    return dict(state)
+    return state
 
 
 class SaveCheckpoint(Callback):

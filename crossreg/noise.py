@@ -76,6 +76,7 @@ class Stochastic(RhoModule):
         predicts: draws in such predictions too, and in the held-out loss of a rho step.
         forced: draws in evaluation mode now; see `sampling`.
         learning: gradients reach rho now; off in the theta step, where rho is a constant.
+        common: one draw for all examples of a batch now; see `sampling`.
         sign: of the draw; see `Draw`.
     """
 
@@ -83,6 +84,7 @@ class Stochastic(RhoModule):
     predicts = True
     forced = False
     learning = False
+    common = False
     sign = 1.0
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -125,7 +127,7 @@ class Noise(Stochastic):
         if self.channel_dim is not None and sigma.ndim:
             dim = self.channel_dim % x.ndim
             sigma = sigma.reshape(-1, *[1] * (x.ndim - dim - 1))
-        eps = standard_normal_like(x)
+        eps = standard_normal_like(x[:1] if self.common else x)
         if self.sign != 1:
             eps = self.sign * eps
         if self.form == "additive":
@@ -283,7 +285,9 @@ def dropout_layers(model: nn.Module) -> list[_DropoutNd]:
 
 
 @contextmanager
-def sampling(model: nn.Module, *, learning: bool = False, dropout: bool = False) -> Iterator[None]:
+def sampling(
+    model: nn.Module, *, learning: bool = False, dropout: bool = False, common: bool = False
+) -> Iterator[None]:
     """Run the model in evaluation mode with noise on.
 
     Running statistics stay untouched; afterwards every module has the mode it had.
@@ -292,19 +296,21 @@ def sampling(model: nn.Module, *, learning: bool = False, dropout: bool = False)
         model: a model, with or without noise.
         learning: let gradients reach rho.
         dropout: dropout layers draw too; otherwise they pass their input through.
+        common: every example of a batch gets the noise it would get alone, the same for all (common random numbers);
+            for layers whose first dimension is the batch.
     """
     modes = [(module, module.training) for module in model.modules()]
     drawing = stochastic(model)
     model.eval()
     for module in drawing:
-        module.forced, module.learning = module.predicts, learning
+        module.forced, module.learning, module.common = module.predicts, learning, common
     for layer in dropout_layers(model) if dropout else ():
         layer.training = True
     try:
         yield
     finally:
         for module in drawing:
-            module.forced, module.learning, module.sign = False, False, 1.0
+            module.forced, module.learning, module.common, module.sign = False, False, False, 1.0
         for member, training in modes:
             member.training = training
 

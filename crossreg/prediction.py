@@ -40,6 +40,7 @@ def predict(
     loss: Loss | nn.Module | str = "classification",
     seed: int | None = None,
     dropout: bool = False,
+    common: bool = False,
 ) -> Prediction:
     """Return predictions averaged over `samples` noise draws, the output temperature applied, and their spread.
 
@@ -52,6 +53,7 @@ def predict(
         loss: says what a prediction is; see `crossreg.losses`.
         seed: fixes the draws and leaves the global generators as they were; None draws from those.
         dropout: dropout layers draw too, every time anew: MC dropout (Gal & Ghahramani 2016, arXiv 1506.02142).
+        common: all rows share the draws, so that with a seed a row's prediction does not depend on the other rows.
 
     Raises:
         UserError: `samples` below 1, or `dropout` for a model without a dropout layer.
@@ -59,7 +61,7 @@ def predict(
     draws = num_draws(model, samples, dropout)
     task, scale = as_loss(loss), temperature(model)
     mean = square = torch.zeros(())
-    with _seeded(model, seed), sampling(unwrap(model), dropout=dropout):
+    with _seeded(model, seed), sampling(unwrap(model), dropout=dropout, common=common):
         for k in range(1, draws + 1):
             output = model(x)
             draw = task.predict(output, scale.to(output.device))

@@ -8,6 +8,7 @@ Source: cross-regularization (arXiv 2506.19755).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -41,6 +42,7 @@ class RhoUpdate:
         gradients: gradient of every rho (in rho, not in sigma) by parameter name.
         examples: regularization examples of the batch, over all ranks.
         applied: False where the loss or a gradient was not finite and rho was left as it was.
+        seconds: wall-clock time that it took, waiting for the slowest rank included.
     """
 
     index: int
@@ -48,6 +50,7 @@ class RhoUpdate:
     gradients: dict[str, Tensor]
     examples: int
     applied: bool
+    seconds: float
 
 
 class CrossRegularizer:
@@ -138,6 +141,7 @@ class CrossRegularizer:
 
     def update(self) -> RhoUpdate:
         """Do one rho step now."""
+        started = time.perf_counter()
         self.updates += 1
         parameters = list(self.rho.values())
         inputs, target = self._next_batch(parameters[0].device)
@@ -172,7 +176,8 @@ class CrossRegularizer:
             level.fold(weight)
         found = {name: p.grad.detach() for name, p in self.rho.items() if p.grad is not None}
         self.optimizer.zero_grad()
-        return RhoUpdate(self.updates, float(flat[0]), found, int(rows), finite)
+        seconds = time.perf_counter() - started
+        return RhoUpdate(self.updates, float(flat[0]), found, int(rows), finite, seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the rho steps exactly; rho itself is in the model's state dict."""

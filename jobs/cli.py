@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs import compare, demo, doctor, replay, reproduce, sync, train, ui
+from jobs import cluster, compare, demo, doctor, jobs, promote, replay, reproduce, serve, submit, sync, train, ui
 from jobs.console import run_app
 
 __all__ = ["app", "main"]
@@ -17,8 +17,11 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train once, get the regularization learned: cross-regularization on Ray, tracked in MLflow.",
 )
-for job in (train, compare, replay, reproduce, ui, demo, doctor, sync):
+for job in (train, compare, replay, reproduce, ui, demo, doctor, sync, submit, promote, serve):
     app.command(name=job.__name__.rpartition(".")[2])(getattr(job, job.__name__.rpartition(".")[2]))
+
+for group in (jobs, cluster):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 @app.callback(invoke_without_command=True)

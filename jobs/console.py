@@ -10,9 +10,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from crossreg.errors import UserError
+from services.logs import structured
+from services.tracking.uri import redact
 
 __all__ = ["console", "run_app"]
 
+_log = logging.getLogger(__name__)
 _stderr = Console(stderr=True, highlight=False)
 
 
@@ -23,11 +26,14 @@ def console(quiet: bool = False) -> Console:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line: exit code 0 is success, 2 a mistake in what was given, 1 a failed run, 130 Ctrl-C."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)],
-    )
+    if not structured():  # else Ray sets logging up
+        logging.basicConfig(
+            level=logging.WARNING,
+            format="%(message)s",
+            handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)],
+        )
+        # what this one warns of, the progress bar shows
+        logging.getLogger("services.training.relay").setLevel(logging.ERROR)
     app.pretty_exceptions_enable = False
     try:
         app()
@@ -44,6 +50,10 @@ def run_app(app: typer.Typer) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    _stderr.print("[bold red]error:[/bold red]", end=" ")
-    _stderr.print(message, markup=False, soft_wrap=True)
+    message = redact(message)  # whoever wrote it: a URI in it may hold a password
+    if structured():
+        _log.error("%s", message, extra={"exit_code": code})
+    else:
+        _stderr.print("[bold red]error:[/bold red]", end=" ")
+        _stderr.print(message, markup=False, soft_wrap=True)
     sys.exit(code)

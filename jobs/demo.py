@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossreg.errors import UserError
+from crossreg.paths import local_path
 from jobs.console import console, run_app
 from jobs.options import validated
 from services.tracking import TrackingConfig
@@ -37,8 +39,11 @@ def demo(
     from baselines.harness.progress import CompareBar
     from jobs.compare import show
 
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = local_path(folder, "folder").resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     config = validated(
         CompareConfig,
         {

@@ -133,6 +133,12 @@ Experiment = Annotated[
     str | None, typer.Option(help="MLflow experiment. Default: <data>-<model>.", rich_help_panel=OUT)
 ]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file of settings; flags win over it.", rich_help_panel=OUT)]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The cluster's dashboard, http://host:8265. Default: RAY_API_SERVER_ADDRESS, else this machine's.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUT)]
 Verbose = Annotated[
     bool | None, typer.Option("--verbose", help="Show Ray's and MLflow's own messages.", rich_help_panel=OUT)
@@ -161,7 +167,12 @@ TRAINING = {
 }
 """Which setting of `TrainConfig` each flag fills."""
 
-PLACEMENT = {name: name for name in ("workers", "gpu", "storage_path", "checkpoint_every", "max_failures", "verbose")}
+PLACEMENT = {
+    name: name
+    for name in (
+        "workers", "min_workers", "gpu", "storage_path", "checkpoint_every", "max_failures", "hang_timeout", "verbose",
+    )
+}  # fmt: skip
 """Which setting of `Placement` each flag fills."""
 
 TRACKING = {"tracking_uri": "uri", "experiment": "experiment"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +12,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from crossreg.errors import UserError
+from services.tracking import redact
 
 __all__ = ["merge", "nest", "read_yaml", "section", "validated"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_LARGEST_FILE = 2**20  # bytes
+_MOST_VALUES, _DEEPEST = 10_000, 20
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 200
+_short.maxlevel = 3
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,19 +53,58 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Raises:
-        UserError: no such file, or not a mapping.
+        UserError: no such file, one too large or too deep for settings, or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST_FILE + 1)
+        if len(raw) > _LARGEST_FILE:
+            raise UserError(
+                f"config file {str(path)!r} has more than {_LARGEST_FILE:,} bytes; is it a file of settings?"
+            )
+        content = yaml.safe_load(raw.decode())
     except OSError as error:
         raise UserError(f"config file {str(path)!r} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {str(path)!r} is not YAML: {error}") from error
+    except RecursionError:
+        raise _too_much(path) from None
+    # a date or a number that is none is a plain ValueError to PyYAML, and a key that cannot be one a TypeError
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"config file {str(path)!r} is not YAML: {_oneline(error)}") from error
+    if _values(content, _DEEPEST) > _MOST_VALUES:
+        raise _too_much(path)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"config file {str(path)!r} must hold a mapping of settings, e.g. 'model: cnn'")
     return content
+
+
+def _values(content: Any, depth: int) -> int:
+    """Count values as if each alias were written out; more than allowed where they nest too deep, or in themselves.
+
+    A few lines of aliases of aliases stand for billions of values, which the first message about them would print.
+    """
+    if not isinstance(content, dict | list):
+        return 1
+    total = 1
+    for value in content.values() if isinstance(content, dict) else content:
+        total += _values(value, depth - 1) if depth else _MOST_VALUES
+        if total > _MOST_VALUES:
+            break
+    return total
+
+
+def _too_much(path: Path) -> UserError:
+    return UserError(
+        f"config file {str(path)!r} nests deeper than {_DEEPEST} levels or holds more than {_MOST_VALUES:,} values, "
+        "aliases written out; settings need far fewer"
+    )
+
+
+def _oneline(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def section(settings: dict[str, Any], name: str) -> dict[str, Any]:
@@ -69,7 +117,9 @@ def section(settings: dict[str, Any], name: str) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"section {name!r} is {content!r}; it must hold settings of its own, e.g. '{name}: {{...}}'")
+        raise UserError(
+            f"section {name!r} is {_short.repr(content)}; it must hold settings of its own, e.g. '{name}: {{...}}'"
+        )
     return content
 
 
@@ -96,7 +146,12 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"setting {name!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return message if not name else f"{name} is {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    if not name:
+        return message
+    message = f"{message[0].lower()}{message[1:]}"
+    if problem["type"] == "value_error" and kind.model_config.get("hide_input_in_errors"):
+        return f"{name}: {message}"  # a tracking URI, of which the message says what may be shown
+    return f"{name} is {redact(_short.repr(problem['input']))}: {message}"
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:

@@ -38,7 +38,7 @@ def replay(
     all_data: Annotated[
         bool, typer.Option("--all-data", help="Train on the regularization split too, which is free now.")
     ] = False,
-    seeds: Annotated[int, typer.Option(help="How many seeds, counted from the run's own on.")] = 1,
+    seeds: Annotated[int, typer.Option(max=10_000, help="How many seeds, counted from the run's own on.")] = 1,
     export: Annotated[Path | None, typer.Option(help="Write the schedule to this JSON file and train nothing.")] = None,
     gpu: flags.Gpu = None,
     storage_path: flags.StoragePath = None,

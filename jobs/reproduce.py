@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossreg.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import nest, validated
@@ -25,7 +26,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @app.command()
 def reproduce(
     study: Annotated[str, typer.Argument(help="ridge, lasso, spline, hypergradient, augmentation, weight-decay")],
-    seeds: Annotated[int, typer.Option(help="Random problems of each kind.")] = 3,
+    seeds: Annotated[int, typer.Option(max=10_000, help="Random problems of each kind.")] = 3,
     data: flags.Data = None,
     data_root: flags.DataRoot = None,
     download: flags.Download = None,
@@ -68,7 +69,9 @@ def reproduce(
     tracking = validated(TrackingConfig, nest({"uri": tracking_uri, "experiment": experiment}))
     with ProgressLine(console(quiet=as_json)) as bar:
         bar.phase(chosen.summary)
-        result = run(chosen, seeds, tracking, folder.resolve(), workers=workers, advance=bar.count)
+        result = run(
+            chosen, seeds, tracking, local_path(folder, "folder").resolve(), workers=workers, advance=bar.count
+        )
     if as_json:
         typer.echo(json.dumps(result.as_plain()))
     else:

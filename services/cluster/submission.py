@@ -23,11 +23,10 @@ JOBS = ("train", "compare", "replay", "reproduce")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 """States from which a job does not come back."""
 
-# beside what .gitignore names: what runs, editors and tools leave in a checkout, and what no job reads
+# beside what .gitignore and .rayignore name: what runs, environments and tools leave in any folder
 _EXCLUDED = [
-    ".git", ".venv", ".uv", "**/__pycache__", "*.db", "*.db-*", "*.db.lock", "/mlartifacts", "/mlruns", "/runs",
-    "/data", "/demo", "/reproduce", "/docs", "/tests", "/benchmarks", "/docker", "/uv.lock", "/.*_cache",
-    "/.hypothesis",
+    ".git", ".venv", ".uv", "__pycache__", "*.db", "*.db-*", "*.db.lock", "mlartifacts", "mlruns", "/runs", ".*_cache",
+    ".hypothesis",
 ]  # fmt: skip
 
 

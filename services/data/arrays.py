@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from crossreg.errors import UserError
+from services.data.memory import require_memory
 from services.data.raw import Raw, encode
 
 __all__ = ["load_arrays"]
@@ -51,6 +54,7 @@ def load_arrays(path: Path) -> Raw:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    _check_archive(path)
     content = _load(path)
     if isinstance(content, np.ndarray):
         raise UserError(f"{path}: holds a single array; an .npz made by numpy.savez(path, x=..., y=...) is needed")
@@ -62,6 +66,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 found[key] = content[key] if key in KEYS else np.empty(0)
             except Exception as error:
                 raise _unreadable(f"{path}: {key}", error) from error
+            if not isinstance(found[key], np.ndarray):  # numpy hands a member of another kind over as bytes
+                raise UserError(f"{path}: {key} is no NumPy array; make the file with numpy.savez(path, x=..., y=...)")
         return found
 
 
@@ -69,7 +75,39 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
     if path.name != "x.npy":
         raise UserError(f"{path}: an array file must be named x.npy, with y.npy beside it; or use an .npz with x and y")
     files = {key: path.parent / f"{key}.npy" for key in KEYS}
+    for file in filter(Path.is_file, files.values()):
+        with file.open("rb") as stream:
+            _check_header(str(file), stream, file.stat().st_size)
     return {key: _load(file) for key, file in files.items() if file.is_file()}
+
+
+def _check_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.removesuffix(".npy") in KEYS:
+                    with archive.open(member) as stream:
+                        _check_header(f"{path}: {member.filename}", stream, member.file_size)
+    except UserError:
+        raise
+    except Exception:
+        return  # numpy says what is wrong with it
+
+
+def _check_header(what: str, stream: IO[bytes], size: int) -> None:
+    """Compare what a header declares with what follows it, before anything of that size is allocated."""
+    try:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        declared = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    except Exception:
+        return  # numpy says what is wrong with it
+    if dtype.hasobject:
+        return  # which numpy refuses
+    if declared > size:
+        raise UserError(f"{what}: declares {shape} of {dtype}, {declared:,} bytes, but holds {size:,}; it is damaged")
+    require_memory(what, f"an array {shape} of {dtype}", declared)
 
 
 def _load(path: Path) -> Any:

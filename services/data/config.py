@@ -25,7 +25,7 @@ class DataConfig(BaseModel):
         seed: Fixes every random choice of the split.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1)
     root: Path = Path("data")
@@ -34,4 +34,4 @@ class DataConfig(BaseModel):
     test_share: float = Field(default=0.2, gt=0, lt=0.9)
     limit: int | None = Field(default=None, ge=1)
     target: str | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossreg.errors import UserError
+from services.data.memory import require_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -21,6 +22,7 @@ Progress = Callable[[int, int], None]
 
 CHUNK = 256  # images per task
 GREY = {"1", "L", "LA", "La"}
+REFUSED = {"EPS"}  # PostScript is a program, and Pillow would have Ghostscript run it
 
 
 def decode(files: list[str], progress: Progress | None = None) -> np.ndarray:
@@ -38,6 +40,8 @@ def decode(files: list[str], progress: Progress | None = None) -> np.ndarray:
             size than the first one.
     """
     size = _size(files[0])
+    # a few kilobytes of PNG can hold 179 million pixels before Pillow itself refuses
+    require_memory(files[0], f"{len(files)} images of {size[0]}x{size[1]} pixels", 3 * len(files) * size[0] * size[1])
     tasks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     chunks: list[np.ndarray] = []
     done = 0
@@ -100,9 +104,9 @@ def _open(file: str) -> PILImage:
     # Pillow tries its plugins in turn, which takes longer than decoding a small image; so the ending first.
     expected = Image.registered_extensions().get(os.path.splitext(file)[1].lower())  # noqa: PTH122
     try:
-        return Image.open(file, formats=[expected] if expected else None)
+        return Image.open(file, formats=[expected] if expected in Image.OPEN.keys() - REFUSED else [])
     except UnidentifiedImageError:
-        return Image.open(file)
+        return Image.open(file, formats=[name for name in Image.ID if name not in REFUSED])
 
 
 def _is_deep(image: PILImage) -> bool:

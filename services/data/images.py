@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
 
 from crossreg.errors import UserError
 from services.data.cache import read_cached, write_cached
-from services.data.decode import Progress, decode
+from services.data.decode import REFUSED, Progress, decode
 from services.data.raw import Raw
 
 __all__ = ["load_images"]
@@ -82,7 +83,7 @@ def _scan(folder: Path) -> dict[str, list[str]]:
 def _suffixes() -> set[str]:
     from PIL import Image
 
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN.keys() - REFUSED}
 
 
 def _images(folder: Path, files: list[str], progress: Progress | None) -> np.ndarray:
@@ -108,6 +109,8 @@ def _key(folder: Path, files: list[str]) -> str:
     prefix = str(folder)
     for file in files:
         status = os.stat(file)  # noqa: PTH116
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
+            raise UserError(f"{file}: is not a file; remove it")
         digest.update(os.fsencode(file.removeprefix(prefix)))
         digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:32]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossreg.errors import UserError, nearest
+from crossreg.paths import local_path
 from services.data.bundled import BUNDLED, load_bundled
 from services.data.config import DataConfig
 from services.data.dataset import Dataset, Split, Task, fingerprint
@@ -51,7 +52,7 @@ def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
 def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     is_known = config.name in known()
     # A known name comes before a folder of that name; "./name" is the folder.
-    path = Path(config.name).expanduser()
+    path = Path(config.name) if is_known else local_path(config.name, "data")
     is_table = not is_known and path.suffix.lower() in TABLES
     if config.target is not None and not is_table:
         raise UserError(
@@ -67,6 +68,9 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
         return load_images(path, progress)
     if not path.exists():
         raise _not_found(config.name, path)
+    # a pipe would be waited for, and a device may never end
+    if not path.is_file():
+        raise UserError(f"{config.name}: neither a file nor a folder; allowed: a folder, {', '.join(ARRAYS + TABLES)}")
     if is_table:
         from services.data.tables import load_table
 

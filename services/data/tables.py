@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossreg.errors import UserError, nearest
+from services.data.memory import require_memory
 from services.data.raw import Raw, encode
 
 if TYPE_CHECKING:
@@ -55,11 +56,16 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         # low_memory would guess each column's type piece by piece and may end up with several.
         is_csv = path.suffix.lower() == ".csv"
-        frame = pd.read_csv(path, low_memory=False) if is_csv else pd.read_parquet(path)
+        frame = pd.read_csv(path, low_memory=False) if is_csv else _read_parquet(path)
+        # rows longer than the header: pandas takes what is left of it for an index, and shifts every column
+        if is_csv and not isinstance(frame.index, pd.RangeIndex):
+            raise UserError(f"{path}: rows have more fields than the header has names; name every column")
+        frame.columns = frame.columns.astype(str)
+    except UserError:
+        raise
     # pandas, pyarrow and the text decoder each raise their own exceptions for a damaged file.
     except Exception as error:
         raise UserError(f"{path}: cannot be read as a {path.suffix.lower()[1:]} table ({error})") from error
-    frame.columns = frame.columns.astype(str)
     for column, is_repeated in zip(frame.columns, frame.columns.duplicated(), strict=True):
         if is_repeated:
             raise UserError(f"{path}: column {column!r} occurs twice; names must differ")
@@ -67,6 +73,16 @@ def _read(path: Path) -> pd.DataFrame:
         if column.startswith("Unnamed: "):
             raise UserError(f"{path}: a column has no name ({column!r}); drop it if it is an index, or name it")
     return frame
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    from pyarrow import parquet
+
+    about = parquet.read_metadata(path)
+    # a constant column of any length fits into a few bytes
+    require_memory(str(path), "the table", about.num_rows * about.num_columns * 8)
+    return pd.read_parquet(path)
 
 
 def _target_column(path: Path, frame: pd.DataFrame, target: str | None) -> str:

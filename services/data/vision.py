@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from crossreg.errors import UserError
+from crossreg.paths import local_path
 from services.data.raw import Raw
 
 __all__ = ["VISION", "load_vision"]
@@ -41,7 +42,7 @@ def load_vision(name: str, root: Path, *, download: bool) -> Raw:
         UserError: Missing or unreadable files, or a failed download.
     """
     _, place = _PLACES[name]
-    root = root.expanduser()
+    root = local_path(root, "data root")
     folder = Path(place).parts[0]
     if root.name == folder and root.is_dir():
         root = root.parent

@@ -25,6 +25,13 @@ class TrackingConfig(BaseModel):
     experiment: str | None = Field(default=None, min_length=1, max_length=500)
     tags: dict[str, str] = {}
 
+    @field_validator("experiment")
+    @classmethod
+    def _printable(cls, experiment: str | None) -> str | None:
+        if experiment is not None and not experiment.isprintable():
+            raise ValueError("an experiment's name holds no line breaks or control characters")
+        return experiment
+
     @field_validator("uri")
     @classmethod
     def _checked(cls, uri: str | None) -> str | None:

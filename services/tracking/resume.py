@@ -14,12 +14,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from crossreg.errors import UserError
 from services.tracking import store
 from services.tracking.config import TrackingConfig
+from services.tracking.params import clip
 from services.tracking.spool import Spool, replace_file
-from services.tracking.uri import check_uri, default_uri, redact
+from services.tracking.uri import check_uri, default_uri, redact, sqlite_path
 
 __all__ = [
     "SavedRun",
     "catch_up",
+    "connect_to",
     "existing_run",
     "last_steps",
     "looking_up",
@@ -63,6 +65,8 @@ def saved_run(directory: Path) -> SavedRun | None:
         return SavedRun.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise UserError(
             f"{path} is not a run record ({error.error_count()} problems); remove it to start afresh."
@@ -80,7 +84,9 @@ def existing_run(client: Any, uri: str, run_id: str) -> Any:
     except Exception as error:
         if getattr(error, "error_code", "") not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(f"no run {run_id!r} at {redact(uri)!r}; check the tracking URI, or start a new run.") from None
+        raise UserError(
+            f"no run {clip(run_id, 80)!r} at {redact(uri)!r}; check the tracking URI, or start a new run."
+        ) from None
     if run.info.lifecycle_stage != "active":
         raise UserError(f"run {run_id!r} was deleted; `mlflow runs restore --run-id {run_id}` brings it back.")
     return run
@@ -107,6 +113,20 @@ def catch_up(client: Any, run_id: str, spool: Spool, known: Mapping[str, int]) -
             spool.append_metrics({key: point.value}, point.step, point.timestamp)
 
 
+def connect_to(uri: str, run_id: str, *, verbose: bool = False) -> Any:
+    """Return a client of the store that holds a run; unlike `store.connect` it creates none where there is none.
+
+    Raises:
+        UserError: there is no such store, or it does not answer.
+    """
+    file = sqlite_path(check_uri(uri))
+    if file is not None and not file.exists():
+        raise UserError(
+            f"no run {clip(run_id, 80)!r} at {redact(uri)!r}, where there is no store at all; check the tracking URI."
+        )
+    return store.connect(uri, verbose=verbose)
+
+
 @contextmanager
 def looking_up(tracking: TrackingConfig, run_id: str, doing: str) -> Iterator[tuple[Any, Any]]:
     """Yield a client of the store that is configured, and the run.
@@ -120,7 +140,7 @@ def looking_up(tracking: TrackingConfig, run_id: str, doing: str) -> Iterator[tu
         UserError: the store does not answer, before or within the block, or has no such run.
     """
     uri = check_uri(tracking.uri or default_uri())
-    client = store.connect(uri)
+    client = connect_to(uri, run_id)
     with store.asking(uri, f"{doing} run {run_id!r}"):
         yield client, existing_run(client, uri, run_id)
 

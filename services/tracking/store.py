@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 _INIT_SECONDS = 120.0
+_SQLITE = b"SQLite format 3\0"
 
 
 def quiet_mlflow(verbose: bool = False) -> Any:
@@ -92,7 +93,7 @@ def connect(uri: str, *, verbose: bool = False) -> Any:
     """Return an `MlflowClient` of a store that answers; one process alone initialises a fresh SQLite file.
 
     Raises:
-        UserError: the URI is not allowed.
+        UserError: the URI is not allowed, or names a file of another kind.
         StoreError: the file cannot be written, or the server does not answer.
     """
     uri = check_uri(uri)
@@ -100,6 +101,8 @@ def connect(uri: str, *, verbose: bool = False) -> Any:
     with asking(uri):
         if file is not None and file.is_dir():
             raise IsADirectoryError(f"{file} is a folder")
+        if file is not None:
+            _check_file(file)
         mlflow = quiet_mlflow(verbose)
         # Eight processes that create one fresh SQLite store at once all fail in alembic, and already the client's
         # constructor creates it.
@@ -113,6 +116,18 @@ def connect(uri: str, *, verbose: bool = False) -> Any:
                 f"another process has held {file}.lock for {_INIT_SECONDS:.0f} s; end it and try again."
             ) from None
     return client
+
+
+def _check_file(file: Path) -> None:
+    """Refuse another file before a lock is laid beside it, and before MLflow tries ten times to open it."""
+    if not file.exists():
+        return
+    with file.open("rb") as content:
+        start = content.read(len(_SQLITE))
+    if start not in (b"", _SQLITE):
+        raise UserError(
+            f"cannot open {file}: is {file.name} an SQLite database? Give another; one that is not there is created."
+        )
 
 
 def artifact_root(uri: str) -> Path | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossreg.errors import UserError
+from crossreg.paths import local_path
 from services.tracking import store
 from services.tracking.outbox import Outbox
-from services.tracking.resume import existing_run, last_steps, saved_run
+from services.tracking.resume import connect_to, existing_run, last_steps, saved_run
 from services.tracking.spool import Spool
 from services.tracking.uploader import Uploader
 from services.tracking.uri import check_uri
@@ -48,16 +49,16 @@ def sync(spool_dir: Path, uri: str | None = None, *, timeout: float = 60.0, verb
     Raises:
         UserError: the folder holds no run, another process writes to it, or the store cannot be used.
     """
-    directory = Path(spool_dir).absolute()
+    directory = local_path(spool_dir, "folder").absolute()
     saved = saved_run(directory)
     if saved is None:
         raise UserError(f"{directory} holds no tracked run (no run.json in it); give a run's spool folder.")
     uri = check_uri(uri or saved.uri)
+    client = connect_to(uri, saved.run_id, verbose=verbose)
+    with store.asking(uri, f"send run {saved.run_id!r}"):
+        known = last_steps(existing_run(client, uri, saved.run_id))
     spool, outbox = Spool(directory), Outbox(directory)
     try:
-        client = store.connect(uri, verbose=verbose)
-        with store.asking(uri, f"send run {saved.run_id!r}"):
-            known = last_steps(existing_run(client, uri, saved.run_id))
         before = spool.sent
         uploader = Uploader(spool, outbox, client, saved.run_id, known)
         uploader.start()

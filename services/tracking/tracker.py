@@ -87,9 +87,9 @@ class Tracker:
         """
         uri = check_uri(config.uri or default_uri())
         all_tags = {**tags, **config.tags}
+        client = store.connect(uri, verbose=verbose)  # first: a store that is refused leaves no folder behind
         spool = open_spool(Path(spool_dir).absolute(), resume_run_id)
         try:
-            client = store.connect(uri, verbose=verbose)
             if resume_run_id is None:
                 run = create_run(client, uri, spool, config.experiment or experiment, run_name, params, all_tags)
             else:
@@ -209,6 +209,7 @@ class Tracker:
                 self._sampler.stop()
             self._spool.append({"status": status, "time": now_ms()})
             self._finished = self._uploader.drain(timeout)
+            _log.info("run ended", extra={"run_id": self.run_id, "status": status})
             self._spool.close()
             if not self._finished:
                 reason = f" ({self._uploader.error})" if self._uploader.error else ""

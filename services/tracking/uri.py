@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from crossreg.errors import UserError, nearest
+from crossreg.paths import local_path
 
 __all__ = [
     "ALLOWED",
@@ -26,11 +27,18 @@ __all__ = [
 WORKFLOW = "?workflowType=machine_learning"
 """MLflow's UI opens in its GenAI layout unless a link ends with this."""
 
-ALLOWED = "sqlite:///FILE, http(s)://HOST[:PORT], postgresql+psycopg2://USER@HOST/DB or mysql+pymysql://USER@HOST/DB"
+ALLOWED = (
+    "sqlite:///FILE, http(s)://HOST[:PORT], postgresql+psycopg2://HOST/DB or mysql+pymysql://HOST/DB, "
+    "with USER:PASSWORD@ before HOST where they are needed"
+)
 
 _SQL = ("postgresql", "mysql", "mssql")
-_USERINFO = re.compile(r"://([^/\s:@]*)(:[^/\s]*)?@")
-_SECRET_QUERY = re.compile(r"(?i)((?:password|passwd|pwd|token|secret|sslpassword)=)[^&\s'\"]+")
+# up to the last @ even where a password holds a slash that should have been written %2F; a port is none
+_USERINFO = re.compile(r"://([^/\s:@]*)(:(?!\d+/)\S*)?@")
+_WHOLE_USERINFO = re.compile(r"://.*@", re.DOTALL)
+_SECRET_QUERY = re.compile(
+    r"(?i)((?:password|passwd|pwd|token|secret|sslpassword|access_?key|secret_?key|signature|credential)=)[^&\s'\"]+"
+)
 
 
 def default_uri() -> str:
@@ -63,6 +71,13 @@ def check_uri(uri: str | Path) -> str:
     scheme, separator, rest = uri.partition("://")
     dialect = scheme.partition("+")[0].lower()
     shown = redact(uri)
+    # first of all, as nobody knows where such a password ends
+    if not uri.startswith("sqlite:///") and (" " in uri or not uri.isprintable() or "@" in rest.partition("/")[2]):
+        hidden = _WHOLE_USERINFO.sub("://***@", uri)
+        raise UserError(
+            f"tracking URI {hidden!r} holds a space, a control character or an @ behind a slash; in a password write "
+            "them, and slashes, as %20, %40, %2F."
+        )
     if scheme.startswith("file") or not separator:
         raise UserError(
             f"tracking URI {shown!r} names a folder; MLflow no longer keeps runs so. Allowed: {ALLOWED}. "
@@ -71,14 +86,22 @@ def check_uri(uri: str | Path) -> str:
     if dialect == "sqlite":
         if not rest.startswith("/") or rest in ("/", "/:memory:"):
             raise UserError(f"tracking URI {shown!r} names no database file; write 'sqlite:///path/to/mlflow.db'.")
-        return f"sqlite:///{Path(rest[1:]).expanduser().absolute()}"
+        return f"sqlite:///{local_path(rest[1:], 'database file').absolute()}"
     if dialect in ("http", "https") or dialect in _SQL:
-        if not urlsplit(uri).hostname:
-            raise UserError(f"tracking URI {shown!r} names no host. Allowed: {ALLOWED}.")
+        if not _host(uri):
+            raise UserError(f"tracking URI {shown!r} names no host, or no port. Allowed: {ALLOWED}.")
         # A bare postgresql:// means psycopg 3 with SQLAlchemy 2.1; MLflow's own choice is psycopg2.
         return uri.replace("postgresql://", "postgresql+psycopg2://", 1).rstrip("/")
     hint = nearest(dialect, ["sqlite", "http", "https", *_SQL])
     raise UserError(f"tracking URI {shown!r} has the unknown scheme {scheme!r}{hint}. Allowed: {ALLOWED}.")
+
+
+def _host(uri: str) -> str | None:
+    try:
+        parts = urlsplit(uri)
+        return parts.hostname if parts.port != 0 else None
+    except ValueError:  # brackets that are no IPv6 address, or a port that is no number
+        return None
 
 
 def sqlite_path(uri: str) -> Path | None:

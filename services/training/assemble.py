@@ -40,6 +40,7 @@ __all__ = [
     "num_steps",
     "rho_batch_size",
     "rho_interval",
+    "settled",
 ]
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,6 +56,32 @@ def batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     smallest = min(len(data.train), len(data.reg) or len(data.train))
     size = min(_LARGEST_DEFAULT_BATCH, 2 ** int(math.log2(max(smallest, 1))))
     return max(workers, size // workers * workers)
+
+
+def settled(config: TrainConfig, data: Dataset, sizes: range) -> TrainConfig:
+    """Return the configuration with what would depend on the number of workers written into it.
+
+    Args:
+        config: what to train.
+        data: on what.
+        sizes: how many workers may train together.
+
+    Raises:
+        UserError: something in it does not fit one of these numbers.
+    """
+    if len(sizes) > 1:
+        shares = math.lcm(*sizes)
+        if shares > len(data.train):
+            raise UserError(
+                f"{sizes[0]} to {sizes[-1]} workers cannot share a batch evenly: it would have {shares} examples; "
+                "give a min_workers nearer to workers"
+            )
+        rho = config.rho.model_copy(update={"batch_size": rho_batch_size(config, data, shares)})
+        size, steps = batch_size(config, data, shares), num_steps(config, data, shares)
+        config = config.model_copy(update={"batch_size": size, "steps": steps, "rho": rho})
+    for workers in sizes:
+        check(config, data, workers)
+    return config
 
 
 def num_steps(config: TrainConfig, data: Dataset, workers: int) -> int:

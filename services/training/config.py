@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from crossreg.catalogue import STARTS, check_names
 from crossreg.noise import DEFAULT_FORM, INITIAL_SIGMA
@@ -13,9 +14,20 @@ from services.data import DataConfig
 
 __all__ = ["NoiseConfig", "OptimizerConfig", "Placement", "RhoConfig", "TrainConfig"]
 
+_MOST = 10**9  # of anything that is counted: more is a slip of the keyboard, and overflows further on
+
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN and infinity are numbers in YAML, and pass bounds such as "greater than 0"
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise ValueError("true and false are for switches alone")  # to Python, true is the number 1
+        return value
 
 
 class NoiseConfig(_Config):
@@ -45,14 +57,14 @@ class RhoConfig(_Config):
     `neumann_terms` terms of a series.
     """
 
-    interval: int | None = Field(default=None, ge=1)
-    samples: int = Field(default=3, ge=1)
+    interval: int | None = Field(default=None, ge=1, le=_MOST)
+    samples: int = Field(default=3, ge=1, le=_MOST)
     lr: float = Field(default=0.1, gt=0)
     temperature: bool = True
-    batch_size: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1, le=_MOST)
     estimator: Literal["direct", "t1-t2", "unrolled", "implicit"] = "direct"
-    unroll_steps: int = Field(default=1, ge=1)
-    neumann_terms: int = Field(default=10, ge=1)
+    unroll_steps: int = Field(default=1, ge=1, le=_MOST)
+    neumann_terms: int = Field(default=10, ge=1, le=_MOST)
 
 
 _OPTIONS = {"sam": {"radius"}, "gsam": {"radius", "surrogate_gap"}, "cpr": {"kappa_after", "kappa_update"}}
@@ -137,18 +149,18 @@ class TrainConfig(_Config):
     learn: dict[str, float] = Field(default_factory=dict)
     rho: RhoConfig = RhoConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: int = Field(default=20, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
+    epochs: int = Field(default=20, ge=1, le=_MOST)
+    steps: int | None = Field(default=None, ge=1, le=_MOST)
+    batch_size: int | None = Field(default=None, ge=1, le=_MOST)
     augment: Literal["none", "flip", "crop-flip"] = "none"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    evaluations: int = Field(default=10, ge=1)
-    evaluate_samples: int = Field(default=3, ge=1)
-    final_samples: int = Field(default=16, ge=1)
-    interim_test: int | None = Field(default=None, ge=1)
+    evaluations: int = Field(default=10, ge=1, le=_MOST)
+    evaluate_samples: int = Field(default=3, ge=1, le=_MOST)
+    final_samples: int = Field(default=16, ge=1, le=_MOST)
+    interim_test: int | None = Field(default=None, ge=1, le=_MOST)
     final_test: bool = True
     mc_dropout: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @property
     def noisy(self) -> bool:
@@ -169,8 +181,9 @@ class TrainConfig(_Config):
         if not isinstance(values, dict) or not values.get("learn"):
             return values
         given = values["learn"]
-        given = dict.fromkeys(given) if isinstance(given, list | tuple) else given
-        if not isinstance(given, dict):
+        if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+            given = dict.fromkeys(given)
+        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
             return values
         starts = {name: STARTS.get(name) if start is None else start for name, start in given.items()}
         check_names(starts)
@@ -205,16 +218,34 @@ class Placement(_Config):
 
     Attributes:
         workers: Ray Train workers, which train together in DDP.
+        min_workers: go on with so few where a cluster has no room for all, and with more once it has; None waits.
         gpu: one GPU a worker.
         storage_path: where checkpoints go: a local folder or any URI that pyarrow or fsspec opens (`s3://...`).
+            Default: `CROSSREG_STORAGE_PATH`, else `./runs`.
         checkpoint_every: theta steps between checkpoints; None takes a tenth of the run, within 50 to 1,000.
         max_failures: worker failures survived before the run fails.
+        hang_timeout: seconds without a step after which a worker counts as lost.
         verbose: show Ray's own messages.
     """
 
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=_MOST)
+    min_workers: int | None = Field(default=None, ge=1, le=_MOST)
     gpu: bool = False
-    storage_path: str = Field(default_factory=lambda: str(Path("runs").resolve()))
-    checkpoint_every: int | None = Field(default=None, ge=1)
-    max_failures: int = Field(default=3, ge=0)
+    storage_path: str = Field(
+        default_factory=lambda: os.environ.get("CROSSREG_STORAGE_PATH") or str(Path("runs").resolve())
+    )
+    checkpoint_every: int | None = Field(default=None, ge=1, le=_MOST)
+    max_failures: int = Field(default=3, ge=0, le=_MOST)
+    hang_timeout: int = Field(default=600, ge=1, le=_MOST)
     verbose: bool = False
+
+    @property
+    def sizes(self) -> range:
+        """How many workers may train together."""
+        return range(self.min_workers or self.workers, self.workers + 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Placement:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}, but workers is {self.workers}; give at most that")
+        return self

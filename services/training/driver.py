@@ -6,6 +6,7 @@ send to the progress bar and to MLflow, and closes the run with figures and the 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shlex
@@ -21,14 +22,17 @@ from typing import Any
 from crossreg.checkpoint import CHECKPOINT_FILE
 from crossreg.errors import UserError
 from services.data import Dataset, load_data
+from services.logs import bind
 from services.tracking import Tracker, TrackingConfig, redact
-from services.training.assemble import about, batch_size, check, num_steps, rho_interval
+from services.training.assemble import about, batch_size, num_steps, rho_interval, settled
 from services.training.config import Placement, TrainConfig
 from services.training.progress import Display, Silent
 from services.training.publish import publish
 from services.training.relay import Relay
 from services.training.runtime import check_placement, resources_per_worker, start_ray
+from services.training.stopping import on_sigterm
 from services.training.storage import RunFolder, check_storage, new_name, read_checkpoint
+from services.training.telemetry import Telemetry
 
 __all__ = [
     "Report",
@@ -126,7 +130,7 @@ def train(
     storage_path = check_storage(placement.storage_path)
     display.phase(f"loading {config.data.name}")
     data = load_data(config.data)
-    check(config, data, placement.workers)
+    config = settled(config, data, placement.sizes)
     steps = num_steps(config, data, placement.workers)
     if resume is not None and not resume.folder.exists():
         raise UserError(
@@ -186,7 +190,10 @@ def _train(
         resume_run_id=resume.run_id if resume else None,
         verbose=placement.verbose,
     )
+    bind(tracker.run_id)
     with _closing(tracker):
+        _log.info("run started", extra=_in_short(config, placement, data))
+        display.note(f"run: {tracker.url or tracker.run_id}")
         tracker.set_note(_note(config, data))
         if resume is None:
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name)
@@ -217,9 +224,13 @@ def quiet_stdout(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _closing(tracker: Tracker) -> Iterator[None]:
-    """End the MLflow run with the right status, whatever happens."""
+    """End the MLflow run with the right status, whatever happens; SIGTERM is taken like Ctrl-C."""
     try:
-        yield
+        with on_sigterm(_interrupt):
+            yield
+    except TrainingInterruptedError:
+        tracker.finish("KILLED")
+        raise
     except KeyboardInterrupt:
         tracker.finish("KILLED")
         raise TrainingInterruptedError(f"stopped; go on with --resume {tracker.run_id}") from None
@@ -227,6 +238,10 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _fit(
@@ -241,25 +256,32 @@ def _fit(
     """Run Ray Train; return the outcome, the diagnoses and the last checkpoint."""
     import ray
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     from services.training.mailbox import Mailbox
     from services.training.worker import train_worker
 
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     steps = num_steps(config, data, placement.workers)
+    # a process that is stopped from outside is noticed by Ray Train's controller, one that hangs by itself
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(placement.hang_timeout)
     trainer = TorchTrainer(
         train_worker,
+        torch_config=TorchConfig(timeout_s=placement.hang_timeout),
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "data": ray.put(data),
             "mailbox": mailbox,
+            "run_id": tracker.run_id,
             "gpu": placement.gpu,
+            "hang_timeout": placement.hang_timeout,
+            # on one's own machine no node is drained
+            "preemptible": "RAY_ADDRESS" in os.environ,
             "checkpoint_every": placement.checkpoint_every or min(max(50, steps // 10), 1000),
             "start_from": None if state is None else ray.put(state),
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.workers,
+            num_workers=(placement.sizes[0], placement.workers) if placement.min_workers else placement.workers,
             use_gpu=placement.gpu,
             resources_per_worker=resources_per_worker(placement),
         ),
@@ -269,11 +291,12 @@ def _fit(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    relay = Relay(mailbox, tracker, display)
+    relay = Relay(mailbox, tracker, display, Telemetry(tracker.run_id, config.method))
     relay.start()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        result = trainer.fit()
+        with on_sigterm(relay.ask_to_stop):
+            result = trainer.fit()
     except SystemExit:  # how Ray Train ends after Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
@@ -286,6 +309,10 @@ def _fit(
         relay.stop()
     if relay.error is not None:
         raise UserError(relay.error)
+    if relay.stopped is not None:
+        raise TrainingInterruptedError(
+            f"stopped after step {relay.stopped}, where a checkpoint was written; go on with --resume {tracker.run_id}"
+        )
     if relay.failure is not None:
         raise TrainingError(f"training ended, but not all of it was recorded: {relay.failure}") from relay.failure
     if relay.outcome is None or result.checkpoint is None:
@@ -306,6 +333,19 @@ def _params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[st
         "batch_size": batch_size(config, data, placement.workers),
         "workers": placement.workers,
         "num_examples": splits,
+    }
+
+
+def _in_short(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
+    """Return what the log says of the run; equal configurations have equal fingerprints."""
+    resolved = _resolved(config, data, placement).model_dump_json()
+    return {
+        "experiment": slug(config),
+        "method": config.method,
+        "seed": config.seed,
+        "config_fingerprint": hashlib.sha256(resolved.encode()).hexdigest()[:16],
+        "data_fingerprint": data.fingerprint,
+        "workers": placement.workers,
     }
 
 

@@ -23,6 +23,7 @@ class Mailbox:
         self._messages: list[Any] = []
         self._done = 0  # messages that the driver has dealt with; the queue starts after them
         self._arrived = asyncio.Event()
+        self._stopping = False
 
     async def push(self, messages: list[Any]) -> None:
         """Append messages."""
@@ -49,3 +50,11 @@ class Mailbox:
                 return False
             await asyncio.sleep(0.005)
         return True
+
+    async def stop(self) -> None:
+        """Let the workers know that they should end."""
+        self._stopping = True
+
+    async def stopping(self) -> bool:
+        """Say whether the workers should end."""
+        return self._stopping

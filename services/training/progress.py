@@ -81,7 +81,7 @@ class ProgressLine:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, highlight=False, soft_wrap=True)
 
     def count(self, done: int, total: int) -> None:
         """Show how many of how many parts are done."""

@@ -11,6 +11,7 @@ from crossreg import metrics
 from crossreg.diagnostics import Diagnosis
 from services.tracking import Tracker
 from services.training.progress import Display
+from services.training.telemetry import Telemetry
 
 __all__ = ["Relay"]
 
@@ -25,17 +26,21 @@ class Relay(threading.Thread):
         error: a user's mistake that only a worker could find.
         diagnoses: failure signatures, in words.
         failure: what first went wrong in recording or showing a message.
+        stopped: the step at which the workers ended because `ask_to_stop` was called.
     """
 
-    def __init__(self, mailbox: Any, tracker: Tracker, display: Display) -> None:
+    def __init__(self, mailbox: Any, tracker: Tracker, display: Display, telemetry: Telemetry) -> None:
         super().__init__(name="crossreg-relay", daemon=True)
         self.outcome: dict[str, Any] | None = None
         self.error: str | None = None
         self.diagnoses: list[str] = []
         self.failure: Exception | None = None
+        self.stopped: int | None = None
+        self._stop_asked = threading.Event()
         self._signatures: set[str] = set()
         self._done = 0
         self._mailbox, self._tracker, self._display = mailbox, tracker, display
+        self._telemetry = telemetry
         self._stopping = threading.Event()
         self._starts = 0
         self._throughput = Throughput()
@@ -47,6 +52,9 @@ class Relay(threading.Thread):
         while True:
             last = self._stopping.is_set()
             try:
+                if self._stop_asked.is_set():
+                    ray.get(self._mailbox.stop.remote(), timeout=10)
+                    self._stop_asked.clear()
                 messages = ray.get(self._mailbox.fetch.remote(self._done, 0 if last else 0.5), timeout=10)
             except Exception as error:  # a slow machine, or the cluster is going down and fit() says why
                 _log.debug("mailbox: %s", error)
@@ -54,6 +62,7 @@ class Relay(threading.Thread):
                 time.sleep(0 if last else 0.5)
             for message in messages:
                 self._deal_with(message)
+            self._telemetry.export(last)
             if last:
                 return
 
@@ -64,6 +73,10 @@ class Relay(threading.Thread):
             self.failure = self.failure or error
         self._done += 1
 
+    def ask_to_stop(self) -> None:
+        """Let the workers write a last checkpoint and end; safe in a signal's handler."""
+        self._stop_asked.set()
+
     def stop(self) -> None:
         """Relay what has arrived and end the thread."""
         self._stopping.set()
@@ -72,19 +85,29 @@ class Relay(threading.Thread):
     def _on_start(self, message: dict[str, Any]) -> None:
         self._starts += 1
         if self._starts > 1:
-            self._display.note(f"a worker was lost; training goes on from step {message['step']}")
+            workers = f"{message['workers']} worker{'s' if message['workers'] > 1 else ''}"
+            text = f"the workers changed; training goes on from step {message['step']} on {workers}"
+            self._display.note(text)
+            _log.warning("%s", text, extra={"step": message["step"]})
             self._tracker.set_tags({f"recovered.{self._starts - 1}": f"from step {message['step']}"})
         self._display.start(message["step"], message["num_steps"])
+        self._telemetry.start(message["step"], message["num_steps"], self._starts - 1)
         self._throughput = Throughput()
 
     def _on_metrics(self, message: dict[str, Any]) -> None:
         self._tracker.record(message["values"], message["step"], message["timestamp"])
         self._display.update(message["step"], message["values"])
+        self._telemetry.metrics(message["step"], message["values"])
 
     def _on_progress(self, message: dict[str, Any]) -> None:
-        rate = self._throughput.rate(message["time"], message["examples"])
+        rate = self._throughput.rate(message["time"], message["work"]["examples"])
         values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
         self._display.update(message["step"], values)
+        self._telemetry.progress(message["step"], message["work"])
+
+    def _on_checkpoint(self, message: dict[str, Any]) -> None:
+        _log.info("checkpoint reported", extra={"step": message["step"]})
+        self._telemetry.checkpoint(message["step"])
 
     def _on_diagnosis(self, message: dict[str, Any]) -> None:
         if message["diagnosis"]["signature"] in self._signatures:  # said before a worker was lost
@@ -93,7 +116,16 @@ class Relay(threading.Thread):
         text = str(Diagnosis(**message["diagnosis"]))
         self.diagnoses.append(text)
         self._display.note(text)
+        _log.warning("%s", text)
         self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
+
+    def _on_stopped(self, message: dict[str, Any]) -> None:
+        self.stopped = message["step"]
+
+    def _on_note(self, message: dict[str, Any]) -> None:
+        self._display.note(message["text"])
+        _log.warning("%s", message["text"])
+        self._tracker.set_tags({f"note.{self._starts}": message["text"]})
 
     def _on_error(self, message: dict[str, Any]) -> None:
         self.error = message["message"]

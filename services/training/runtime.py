@@ -71,11 +71,10 @@ def start_ray(placement: Placement) -> dict[str, float]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"cannot join the Ray cluster at {address!r}: {error}") from error
     resources: dict[str, float] = ray.cluster_resources()
-    needed = "GPU" if placement.gpu else "CPU"
-    if resources.get(needed, 0) < placement.workers:
-        raise UserError(
-            f"workers is {placement.workers}, but the cluster has {resources.get(needed, 0):g} {needed}s; use fewer"
-        )
+    needed, fewest = "GPU" if placement.gpu else "CPU", placement.sizes[0]
+    if resources.get(needed, 0) < fewest:
+        asked = "workers" if placement.min_workers is None else "min_workers"
+        raise UserError(f"{asked} is {fewest}, but the cluster has {resources.get(needed, 0):g} {needed}s; use fewer")
     return resources
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from datetime import datetime
@@ -10,8 +11,10 @@ from typing import Any
 
 from crossreg.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from crossreg.errors import UserError
+from crossreg.paths import local_path
+from services.tracking.uri import redact
 
-__all__ = ["RunFolder", "check_storage", "filesystem", "new_name", "read_checkpoint"]
+__all__ = ["RunFolder", "check_storage", "filesystem", "kept_checkpoints", "new_name", "read_checkpoint"]
 
 
 class RunFolder:
@@ -45,8 +48,8 @@ class RunFolder:
 
     @property
     def local(self) -> Path:
-        """Folder on the driver's machine: the run's own, or beside the working directory's runs for a remote one."""
-        return (Path("runs").resolve() if is_remote(self.storage_path) else Path(self.storage_path)) / self.name
+        """Folder on the driver's machine: the run's own, or for a remote one a place that outlives the job."""
+        return (_state_home() / "runs" if is_remote(self.storage_path) else Path(self.storage_path)) / self.name
 
     @property
     def spool(self) -> Path:
@@ -61,6 +64,24 @@ class RunFolder:
 
         system, path = filesystem(self.location)
         return bool(system.get_file_info(path).type == fs.FileType.Directory)
+
+
+def _state_home() -> Path:
+    # a job's working directory is deleted when it ends, and metrics may still be on their way
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "crossreg"
+
+
+def kept_checkpoints(latest: Any) -> list[Any]:
+    """Return a run's Ray Train checkpoints, the latest first."""
+    from pyarrow import fs
+    from ray.train import Checkpoint
+
+    folder = latest.path.rpartition("/")[0]
+    found = latest.filesystem.get_file_info(fs.FileSelector(folder))
+    # their names are the times at which they were reported
+    names = sorted((info.base_name for info in found if info.base_name.startswith("checkpoint_")), reverse=True)
+    earlier = [name for name in names if name < latest.path.rpartition("/")[2]]
+    return [latest, *(Checkpoint(f"{folder}/{name}", latest.filesystem) for name in earlier)]
 
 
 def is_remote(storage_path: str) -> bool:
@@ -95,6 +116,19 @@ def filesystem(storage_path: str) -> tuple[Any, str]:
             raise UserError(f"storage path {storage_path!r} cannot be opened: {error}") from error
 
 
+def refuse_credentials(uri: str, what: str) -> None:
+    """Refuse keys in a URI, which is recorded with the run so that it can be resumed.
+
+    Raises:
+        UserError: it holds some.
+    """
+    if (shown := redact(uri)) != uri:
+        raise UserError(
+            f"{what} {shown!r} holds credentials; leave them out, and set them in the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+
+
 def read_checkpoint(location: str, **expected: Any) -> dict[str, Any]:
     """Return the state of a checkpoint at a local path or a URI; see `crossreg.load_checkpoint`.
 
@@ -102,7 +136,8 @@ def read_checkpoint(location: str, **expected: Any) -> dict[str, Any]:
         UserError: no such file, a truncated or foreign one, or one of another training.
     """
     if not is_remote(location):
-        return load_checkpoint(location, **expected)
+        return _of_training(location, load_checkpoint(location, **expected))
+    refuse_credentials(location, "checkpoint")
     system, path = filesystem(location)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / CHECKPOINT_FILE
@@ -111,7 +146,14 @@ def read_checkpoint(location: str, **expected: Any) -> dict[str, Any]:
                 copy.write_bytes(stream.read())
         except Exception as error:
             raise UserError(f"no checkpoint at {location}: {error}") from error
-        return load_checkpoint(copy, **expected)
+        return _of_training(location, load_checkpoint(copy, **expected))
+
+
+def _of_training(location: str, state: dict[str, Any]) -> dict[str, Any]:
+    step = state.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise UserError(f"checkpoint {location} is of step {step!r}; it is not one of a training")
+    return state
 
 
 def check_storage(storage_path: str) -> str:
@@ -121,6 +163,7 @@ def check_storage(storage_path: str) -> str:
         UserError: it cannot be written, or no file system answers to the URI.
     """
     if is_remote(storage_path):
+        refuse_credentials(storage_path, "storage path")
         system, path = filesystem(storage_path)
         probe = f"{path.rstrip('/')}/.crossreg-{secrets.token_hex(4)}"
         try:
@@ -131,7 +174,7 @@ def check_storage(storage_path: str) -> str:
         except Exception as error:
             raise UserError(f"storage path {storage_path!r} cannot be written: {error}") from error
         return storage_path.rstrip("/")
-    folder = Path(storage_path.removeprefix("file://")).expanduser().resolve()
+    folder = local_path(storage_path.removeprefix("file://"), "storage path").resolve()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):

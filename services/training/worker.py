@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,12 +21,19 @@ from crossreg.diagnostics import Diagnosis, Diagnostics
 from crossreg.distributed import rank, world_size
 from crossreg.errors import UserError
 from crossreg.noise import sigmas
+from crossreg.regularizer import RhoUpdate
 from crossreg.training import Callback, Trainer
 from services.data import Dataset
+from services.logs import bind
 from services.training.assemble import about, build_trainer
 from services.training.config import TrainConfig
+from services.training.stopping import StopOnRequest, Stopped
+from services.training.storage import kept_checkpoints
+from services.training.watchdog import Watchdog
 
 __all__ = ["train_worker"]
+
+_log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.3
 # longer than any disk takes; a driver that is gone for so long has taken the cluster with it
@@ -37,9 +45,11 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     Args:
         settings: `config` (TrainConfig as plain values), `data` (object reference of the Dataset), `mailbox`
-            (actor handle), `checkpoint_every` (steps), `start_from` (reference of a checkpoint's state, or None).
+            (actor handle), `run_id` (of the MLflow run), `checkpoint_every` (steps), `preemptible` (whether nodes
+            may be drained), `hang_timeout` (seconds), `start_from` (reference of a checkpoint's state, or None).
     """
     mailbox = settings["mailbox"]
+    bind(settings["run_id"])
     try:
         _train(settings, mailbox)
     except UserError as error:
@@ -53,13 +63,27 @@ def _train(settings: dict[str, Any], mailbox: Any) -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if settings["gpu"] else torch.device("cpu")
     described = about(config, data)
     metrics = ReportMetrics(mailbox) if rank() == 0 else None
-    callbacks: list[Callback] = [ReportCheckpoint(settings["checkpoint_every"], described, metrics)]
+    checkpoints = ReportCheckpoint(settings["checkpoint_every"], described, metrics)
+    stopping = StopOnRequest(mailbox, checkpoints.write, _preempted if settings["preemptible"] else None)
+    callbacks: list[Callback] = [Watchdog(settings["hang_timeout"]), checkpoints, stopping]
     if metrics is not None:
         callbacks[:0] = [metrics, ReportDiagnoses(mailbox)]
     with _together():
         trainer = build_trainer(config, data, device, callbacks)
-        _restore(trainer, settings["start_from"], described)
-    trainer.fit()
+        damage = _restore(trainer, settings["start_from"], described)
+    _log.info("training starts", extra={"step": trainer.step, "num_steps": trainer.num_steps, "workers": world_size()})
+    if damage is not None and metrics is not None:
+        metrics.messages.append({"kind": "note", "text": damage})
+    try:
+        trainer.fit()
+    except Stopped:
+        if metrics is not None:
+            metrics.stopped(trainer)
+    _log.info("training ends", extra={"step": trainer.step})
+
+
+def _preempted() -> bool:
+    return ray.train.get_preemption_info() is not None
 
 
 @contextmanager
@@ -79,14 +103,28 @@ def _together() -> Iterator[None]:
         raise UserError(others[0])
 
 
-def _restore(trainer: Trainer, start_from: Any, described: dict[str, Any]) -> None:
-    """Continue from the run's own last checkpoint, else from the state the driver read for the user, else start."""
+def _restore(trainer: Trainer, start_from: Any, described: dict[str, Any]) -> str | None:
+    """Continue from the run's own last checkpoint, else from the state the driver read for the user, else start.
+
+    Returns:
+        What is to be said of a checkpoint that could not be read, so that the one before was taken.
+    """
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as directory:
-            trainer.load_state_dict(load_checkpoint(directory, **described))
-    elif start_from is not None:
-        trainer.load_state_dict(ray.get(start_from))
+    if checkpoint is None:
+        if start_from is not None:
+            trainer.load_state_dict(ray.get(start_from))
+        return None
+    mistake: UserError | None = None
+    for kept in kept_checkpoints(checkpoint):
+        try:
+            with kept.as_directory() as directory:
+                trainer.load_state_dict(load_checkpoint(directory, **described))
+        except UserError as error:
+            mistake = mistake or error
+        else:
+            return None if mistake is None else f"{mistake}; the one before it, of step {trainer.step}, is used instead"
+    assert mistake is not None
+    raise mistake
 
 
 class ReportCheckpoint(Callback):
@@ -94,11 +132,18 @@ class ReportCheckpoint(Callback):
 
     def __init__(self, every: int, described: dict[str, Any], metrics: ReportMetrics | None) -> None:
         self.every, self.described, self.metrics = every, described, metrics
+        self.last: int | None = None
 
     def on_step(self, trainer: Trainer) -> None:
         """Report where it is due, and after the last step."""
-        if trainer.step % self.every and trainer.step != trainer.num_steps:
+        if trainer.step % self.every == 0 or trainer.step == trainer.num_steps:
+            self.write(trainer)
+
+    def write(self, trainer: Trainer) -> None:
+        """Report a checkpoint now; on all ranks."""
+        if self.last == trainer.step:
             return
+        self.last = trainer.step
         state = trainer.state_dict()
         if self.metrics is None:
             ray.train.report({"step": trainer.step})
@@ -108,6 +153,7 @@ class ReportCheckpoint(Callback):
         with tempfile.TemporaryDirectory() as directory:
             save_checkpoint(state, directory, **self.described)
             ray.train.report({"step": trainer.step}, checkpoint=ray.train.Checkpoint.from_directory(directory))
+        self.metrics.messages.append({"kind": "checkpoint", "step": trainer.step})
 
 
 class ReportMetrics(Callback):
@@ -121,11 +167,14 @@ class ReportMetrics(Callback):
         self.mailbox = mailbox
         self.messages: list[dict[str, Any]] = []
         self.sent = 0.0
+        self.rho_seconds = 0.0
         self._on_its_way: Any = None
 
     def on_start(self, trainer: Trainer) -> None:
         """Say where the training starts, after a recovery again."""
-        self._send([{"kind": "start", "step": trainer.step, "num_steps": trainer.num_steps}])
+        start = {"kind": "start", "step": trainer.step, "num_steps": trainer.num_steps, "workers": world_size()}
+        messages, self.messages = self.messages, []
+        self._send([start, *messages])
 
     def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
         """Keep metrics with the time at which they came up."""
@@ -138,16 +187,14 @@ class ReportMetrics(Callback):
             }
         )
 
+    def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
+        """Add up the time that rho steps take."""
+        self.rho_seconds += update.seconds
+
     def on_step(self, trainer: Trainer) -> None:
         """Send what has gathered, a few times a second."""
         if time.monotonic() - self.sent >= _FLUSH_SECONDS and self._arrived(timeout=0):
-            progress = {
-                "kind": "progress",
-                "step": trainer.step,
-                "time": time.monotonic(),
-                "examples": trainer.step * trainer.train.batch_size,
-            }
-            self._send([*self.messages, progress])
+            self._send([*self.messages, self._progress(trainer)])
             self.messages = []
 
     def settle(self, trainer: Trainer) -> None:
@@ -159,9 +206,24 @@ class ReportMetrics(Callback):
 
     def on_end(self, trainer: Trainer) -> None:
         """Send the rest and the outcome, and wait until they arrived."""
-        self._send([*self.messages, {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}])
+        end = {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}
+        self._send([*self.messages, self._progress(trainer), end])
         self._arrived(timeout=None)
         self.messages = []
+
+    def stopped(self, trainer: Trainer) -> None:
+        """Send the rest and that training ended early, and wait until they arrived."""
+        self._send([*self.messages, {"kind": "stopped", "step": trainer.step}])
+        self._arrived(timeout=None)
+        self.messages = []
+
+    def _progress(self, trainer: Trainer) -> dict[str, Any]:
+        work = {
+            "examples": trainer.step * trainer.train.batch_size,
+            "rho_updates": trainer.regularizer.updates if trainer.regularizer else 0,
+            "rho_seconds": self.rho_seconds,
+        }
+        return {"kind": "progress", "step": trainer.step, "time": time.monotonic(), "work": work}
 
     def _send(self, messages: list[dict[str, Any]]) -> None:
         self._arrived(timeout=None)

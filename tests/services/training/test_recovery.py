@@ -66,8 +66,9 @@ def assert_same_metrics(a: tuple[Training, dict[str, Any]], b: tuple[Training, d
 
 
 def test_a_worker_killed_in_mid_epoch_recovers_from_the_last_checkpoint(
-    straight: tuple[Training, dict[str, Any]], start: Start
+    straight: tuple[Training, dict[str, Any]], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_LOGGING_CONFIG_ENCODING", "JSON")
     training = start(settings=SETTINGS)
     seen = training.wait_for_step(600)
     assert seen < 1900, "the training was too fast to be killed in the middle"
@@ -75,6 +76,9 @@ def test_a_worker_killed_in_mid_epoch_recovers_from_the_last_checkpoint(
     result = training.finish()
     records = [json.loads(line) for line in next(training.folder.glob("runs/*/tracking/spool.jsonl")).open()]
     assert any("recovered" in str(record.get("tags", {})) for record in records)
+    log = [json.loads(line) for line in training.stderr.read_text().splitlines() if line.startswith("{")]
+    (lost,) = [line for line in log if line["message"].startswith("the workers changed")]
+    assert (lost["levelname"], lost["run_id"], lost["step"] % 250) == ("WARNING", result["run_id"], 0)
     assert_same_end(straight[1], result)
     assert_same_metrics(straight, (training, result))
 

@@ -1,0 +1,144 @@
+"""From the body of a request to an array that the model takes, or to an answer that says what is wrong with it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from crossreg.errors import nearest
+from crossreg.export import Exported
+
+__all__ = ["IMAGE_TYPES", "RefusedError", "from_image", "from_json"]
+
+IMAGE_TYPES = {"image/png": "PNG", "image/jpeg": "JPEG"}
+"""Content types of images, and Pillow's name of the only format that is then tried."""
+
+# a small file may unpack to any number of pixels
+MAX_PIXELS = 2**24
+_TOO_MANY = f"the image has too many pixels; allowed are {MAX_PIXELS:,}"
+
+
+class RefusedError(Exception):
+    """A request that cannot be answered, by its own fault.
+
+    Args:
+        status: of HTTP, 4xx.
+        message: what was given, what is allowed.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def from_json(body: bytes, model: Exported, max_examples: int) -> np.ndarray:
+    """Return the examples of `{"inputs": [...]}`, `[N, ...]`, float32.
+
+    Raises:
+        RefusedError: 400 for what is no JSON, 422 for anything else that the model does not take.
+    """
+    expected = f'{{"inputs": [...]}} with a list of examples of shape {list(model.input_shape)}'
+    try:
+        content = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(400, f"the body is not JSON ({error}); expected {expected}") from None
+    if not isinstance(content, dict):
+        raise RefusedError(422, f"the body is a JSON {_kind(content)}; expected an object {expected}")
+    for key in content:
+        if key != "inputs":
+            raise RefusedError(422, f"unknown field {key[:100]!r}{nearest(key[:100], ['inputs'])}; expected {expected}")
+    if not isinstance(content.get("inputs"), list):
+        found = _kind(content["inputs"]) if "inputs" in content else "missing"
+        raise RefusedError(422, f"field 'inputs' is {found}; expected {expected}")
+    return _checked(_numbers(content["inputs"], expected), model, max_examples)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+def _numbers(inputs: list[Any], expected: str) -> np.ndarray:
+    try:
+        x = np.asarray(inputs)
+    # lists of unequal lengths, or nested too deeply
+    except (ValueError, RecursionError, OverflowError):
+        raise RefusedError(422, f"the lists in 'inputs' are not of equal lengths; expected {expected}") from None
+    if x.size and x.dtype.kind not in "iuf":
+        raise RefusedError(422, f"'inputs' holds values that are no numbers; expected {expected}")
+    return x
+
+
+def _checked(x: np.ndarray, model: Exported, max_examples: int) -> np.ndarray:
+    shape = list(model.input_shape)
+    if list(x.shape[1:]) != shape:
+        hint = "; put a single example into a list of one" if list(x.shape) == shape else ""
+        raise RefusedError(422, f"'inputs' has shape {list(x.shape)}; expected [N, {', '.join(map(str, shape))}]{hint}")
+    if not 1 <= len(x) <= max_examples:
+        raise RefusedError(422, f"'inputs' holds {len(x)} examples; allowed are 1 to {max_examples} in a request")
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise RefusedError(422, "'inputs' holds numbers beyond float32 (3.4e38); expected finite values")
+    if model.images and (x.min() < 0 or x.max() > 255):
+        raise RefusedError(
+            422, f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on"
+        )
+    return x
+
+
+def from_image(body: bytes, content_type: str, model: Exported, resize: bool) -> np.ndarray:
+    """Return one image file as an example, `[1, C, H, W]`, uint8, decoded as training data is.
+
+    Args:
+        body: the file.
+        content_type: one of `IMAGE_TYPES`; no other format is tried.
+        model: says channels and size.
+        resize: bring an image of another size to the model's.
+
+    Raises:
+        RefusedError: 415 where the model takes no images, 422 for a damaged image or one of another size.
+    """
+    from PIL import Image
+
+    if not model.images or model.input_shape[0] not in (1, 3):
+        raise RefusedError(
+            415, f"this model takes no images but arrays of shape {list(model.input_shape)}; send application/json"
+        )
+    channels, height, width = model.input_shape
+    try:
+        with Image.open(io.BytesIO(body), formats=[IMAGE_TYPES[content_type]]) as image:
+            _check_size(image.size, (width, height), resize)
+            if image.mode in {"I", "F"} or image.mode.startswith("I;"):
+                raise RefusedError(422, "the image has more than 8 bits per channel; expected 8")
+            pixels = image.convert("L" if channels == 1 else "RGB")
+    except RefusedError:
+        raise
+    except Image.DecompressionBombError:
+        raise RefusedError(422, _TOO_MANY) from None
+    # Pillow's format plugins raise almost any exception on damaged bytes
+    except Exception as error:
+        kind = IMAGE_TYPES[content_type]
+        raise RefusedError(422, f"the body cannot be read as a {kind} image ({type(error).__name__})") from None
+    if pixels.size != (width, height):
+        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(pixels)
+    return array[None, None] if channels == 1 else array.transpose(2, 0, 1)[None]
+
+
+def _check_size(size: tuple[int, int], wanted: tuple[int, int], resize: bool) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise RefusedError(422, _TOO_MANY)
+    if size != wanted and not resize:
+        raise RefusedError(
+            422,
+            f"the image is {size[0]}x{size[1]} pixels; expected {wanted[0]}x{wanted[1]}, "
+            "or ask with ?resize=true to have it resized",
+        )

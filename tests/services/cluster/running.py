@@ -1,0 +1,134 @@
+"""A training on a cluster, watched from outside: how far it is, what it said, what it left in MLflow."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+
+from services.cluster import LocalCluster
+from services.cluster.submission import ENDED, Cluster
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# of no consequence to what is learned, and of the machine rather than of the training
+_BESIDE = ("system/", "performance/", "compute/worker_seconds", "compute/peak_memory")
+
+
+class Run:
+    """A submitted `train` job; the run that it makes or goes on with."""
+
+    def __init__(self, cluster: LocalCluster, *arguments: str, run_id: str | None = None) -> None:
+        self.cluster, self.jobs = cluster, Cluster(cluster.dashboard)
+        self.resumed = run_id
+        resume = () if run_id is None else ("--resume", run_id)
+        self.job = self.jobs.submit(["train", *arguments, *resume], ROOT)
+
+    def log(self) -> str:
+        return self.jobs.logs(self.job)
+
+    def status(self) -> str:
+        status: str = self.jobs.job(self.job)["status"]
+        return status
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run; waits until there is one."""
+        if self.resumed is not None:
+            return self.resumed
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            found = re.search(r"runs/([0-9a-f]{32})", self.log())
+            if found:
+                self.resumed = found[1]
+                return found[1]
+            assert self.status() not in ENDED, self.log()[-3000:]
+            time.sleep(0.2)
+        raise AssertionError(f"no run within 120 s: {self.log()[-3000:]}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the driver keeps what is on its way to MLflow."""
+        run_id = self.run_id  # once it is known, the folder is there
+        for record in self.cluster.folder.glob("state/crossreg/runs/*/tracking/run.json"):
+            if json.loads(record.read_text())["run_id"] == run_id:
+                return record.parents[1]
+        raise AssertionError(f"no folder of run {run_id}: {self.log()[-3000:]}")
+
+    def records(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "tracking" / "spool.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def step(self) -> int:
+        """The last step whose metrics are on disk."""
+        return max([0, *(record["step"] for record in self.records() if "train/loss" in str(record))])
+
+    def wait_for(self, step: int, timeout: float = 300) -> float:
+        """Wait until training is past a step; return the seconds that took."""
+        began = time.monotonic()
+        while self.step() <= step:
+            assert self.status() not in ENDED, self.log()[-4000:]
+            assert time.monotonic() - began < timeout, f"no step after {step}: {self.log()[-3000:]}"
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    def finish(self, expected: str = "SUCCEEDED", timeout: float = 420) -> str:
+        """Wait for the job's end and return its log."""
+        deadline = time.monotonic() + timeout
+        while self.status() not in ENDED and time.monotonic() < deadline:
+            time.sleep(0.3)
+        log = self.log()
+        assert self.status() == expected, f"{self.status()}: {log[-4000:]}"
+        return log
+
+    def workers(self, node: str | None = None) -> list[psutil.Process]:
+        """The processes that train, on one node or on all."""
+        names = [node] if node else [name for name in self.cluster.processes if name.startswith("node-")]
+        found = []
+        for name in names:
+            for process in psutil.Process(self.cluster.processes[name].pid).children(recursive=True):
+                try:
+                    if "RayTrainWorker" in " ".join(process.cmdline()):
+                        found.append(process)
+                except psutil.Error:
+                    continue
+        return found
+
+    def kill(self) -> None:
+        """Kill the job's driver, without a warning."""
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RAY_JOB_ID") is not None and "jobs.train" in process.cmdline():
+                    process.kill()
+            except psutil.Error:
+                continue
+
+    def history(self) -> dict[str, list[tuple[int, float]]]:
+        """What MLflow holds: (step, value) of every point, by metric."""
+        client = mlflow.MlflowClient()
+        run = client.get_run(self.run_id)
+        assert run.info.status == "FINISHED"
+        return {
+            key: sorted((point.step, point.value) for point in client.get_metric_history(self.run_id, key))
+            for key in run.data.metrics
+            if not key.startswith(_BESIDE)
+        }
+
+
+def assert_complete(history: dict[str, list[tuple[int, float]]], reference: dict[str, list[tuple[int, float]]]) -> None:
+    """Every point of the undisturbed run is there, once."""
+    assert history.keys() == reference.keys()
+    for key, points in reference.items():
+        assert [step for step, _ in history[key]] == [step for step, _ in points], key
+
+
+def assert_same(history: dict[str, list[tuple[int, float]]], reference: dict[str, list[tuple[int, float]]]) -> None:
+    """Every point of the undisturbed run is there, once, and with the same value."""
+    assert_complete(history, reference)
+    for key, points in reference.items():
+        assert history[key] == points, key
