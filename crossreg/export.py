@@ -199,9 +199,8 @@ def _load(directory: Path) -> Exported:
     tensors = load_file(directory / WEIGHTS_FILE)
     weights = _under(tensors, "model.")
     arguments = {"input_shape": tuple(about["input_shape"]), "num_outputs": about["num_outputs"], **about["options"]}
-    if ":" not in about["model"].removeprefix(
-        "torchvision:"
-    ):  # a function of the user's own may not run without memory
+    own = ":" in about["model"].removeprefix("torchvision:")
+    if not own:  # a function of the user's own may not run without memory
         _check_sizes(about["model"], arguments, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():

@@ -40,7 +40,7 @@ def run_app(app: typer.Typer) -> None:
     except UserError as error:
         _fail(str(error), 2)
     except RuntimeError as error:
-        from services.training.driver import TrainingError, TrainingInterruptedError
+        from services.training.errors import TrainingError, TrainingInterruptedError
 
         if isinstance(error, TrainingInterruptedError):
             _fail(str(error), 130)

@@ -23,7 +23,7 @@ from services.tracking import TrackingConfig
 from services.tracking.environment import environment_tags
 from services.training.assemble import check
 from services.training.config import Placement, TrainConfig
-from services.training.driver import command, slug
+from services.training.describe import command, slug
 from services.training.runtime import available_cpus
 from services.training.storage import RunFolder, new_name
 

@@ -22,7 +22,9 @@ from services.search.run import SearchError
 from services.search.spec import Record, TrialSpec
 from services.tracking import Tracker, TrackingConfig
 from services.training.config import Placement, TrainConfig
-from services.training.driver import TrainingError, TrainingInterruptedError, command, quiet_stdout, slug
+from services.training.describe import command, slug
+from services.training.driver import quiet_stdout
+from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.runtime import check_placement, start_ray
 from services.training.storage import RunFolder, check_storage, is_remote, new_name
 

@@ -26,6 +26,7 @@ from crossreg.training import Callback, Trainer
 from services.data import Dataset, Split
 from services.training.config import TrainConfig
 from services.training.optimizers import build_optimizer
+from services.training.storage import read_checkpoint
 
 __all__ = [
     "about",
@@ -41,6 +42,7 @@ __all__ = [
     "rho_batch_size",
     "rho_interval",
     "settled",
+    "starting_state",
 ]
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,6 +84,32 @@ def settled(config: TrainConfig, data: Dataset, sizes: range) -> TrainConfig:
     for workers in sizes:
         check(config, data, workers)
     return config
+
+
+def starting_state(config: TrainConfig, data: Dataset, location: str, steps: int) -> dict[str, Any]:
+    """Return the state of a checkpoint that a new run starts from.
+
+    Args:
+        config: what to train.
+        data: on what.
+        location: path or URI of the checkpoint.
+        steps: of the whole run.
+
+    Raises:
+        UserError: no such file, one that is damaged, of another training, or of a step that the run does not pass.
+    """
+    state = read_checkpoint(location, **about(config, data))
+    try:
+        build_model(config, data).load_state_dict(state["model"])
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"checkpoint {location} does not hold the weights of this model: {reason}") from None
+    if state["step"] >= steps:
+        raise UserError(
+            f"checkpoint {location} is of step {state['step']}, and this run has {steps}; give more --epochs or "
+            "--steps to go on from it"
+        )
+    return state
 
 
 def num_steps(config: TrainConfig, data: Dataset, workers: int) -> int:

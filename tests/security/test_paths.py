@@ -13,7 +13,7 @@ from crossreg.errors import UserError
 from services.tracking import Tracker, TrackingConfig
 from services.tracking.outbox import Outbox
 from services.training.config import TrainConfig
-from services.training.driver import slug
+from services.training.describe import slug
 from services.training.storage import RunFolder, check_storage, new_name
 from tests.security.throwing import everything
 
