@@ -31,7 +31,7 @@ from services.training.stopping import StopOnRequest, Stopped
 from services.training.storage import kept_checkpoints
 from services.training.watchdog import Watchdog
 
-__all__ = ["train_worker"]
+__all__ = ["take_up", "train_worker"]
 
 _log = logging.getLogger(__name__)
 
@@ -114,8 +114,20 @@ def _restore(trainer: Trainer, start_from: Any, described: dict[str, Any]) -> st
         if start_from is not None:
             trainer.load_state_dict(ray.get(start_from))
         return None
+    return take_up(trainer, kept_checkpoints(checkpoint), described)
+
+
+def take_up(trainer: Trainer, checkpoints: list[Any], described: dict[str, Any]) -> str | None:
+    """Continue from the first of a run's Ray Train checkpoints that can be read.
+
+    Returns:
+        What is to be said where that is not the first of all.
+
+    Raises:
+        UserError: none can be read; says why the first cannot.
+    """
     mistake: UserError | None = None
-    for kept in kept_checkpoints(checkpoint):
+    for kept in checkpoints:
         try:
             with kept.as_directory() as directory:
                 trainer.load_state_dict(load_checkpoint(directory, **described))
