@@ -52,11 +52,14 @@ def fit(
     import ray
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from services.training.mailbox import Mailbox
     from services.training.worker import train_worker
 
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    # here, where the driver is, and not on a node whose loss a training outlives
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     steps = num_steps(config, data, placement.workers)
     # a process that is stopped from outside is noticed by Ray Train's controller, one that hangs by itself
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(placement.hang_timeout)
