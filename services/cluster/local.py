@@ -32,7 +32,7 @@ _PORTS = {
     "postgres": ("sql",),
     "artifact-store": ("s3", "master", "volume", "filer", "s3_grpc", "master_grpc", "volume_grpc", "filer_grpc"),
     "mlflow": ("http",),
-    "ray-head": ("gcs", "dashboard", *_NODE_PORTS),
+    "ray-head": ("gcs", "dashboard", "client", *_NODE_PORTS),
 }
 # Ray's sockets lie some seventy characters below, and a socket's path has at most 107
 _LONGEST_PATH = 36

@@ -125,15 +125,15 @@ def ray_head(host: str, ports: Mapping[str, int], temp: Path, environment: Mappi
 
     Args:
         host: address of the node and of the dashboard.
-        ports: `gcs`, `dashboard`, `agent` and `metrics`.
+        ports: `gcs`, `dashboard`, `client`, `agent` and `metrics`.
         temp: Ray's folder; its path is short, as sockets lie in it.
         environment: for the jobs' drivers.
     """
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", host, "--port", str(ports["gcs"]), "--num-cpus", "0"]
     command += ["--dashboard-host", host, "--dashboard-port", str(ports["dashboard"]), *_node(ports)]
-    # Ray Client, which nothing here uses, would listen on every interface
-    command += ["--ray-client-server-port", "0"]
+    # nothing here uses Ray Client, but it cannot be turned off; at its usual port it would meet another cluster's
+    command += ["--ray-client-server-port", str(ports["client"])]
     # Ray's default of three seconds is too short to write a checkpoint and to close a run
     stopping = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
     return Part("ray-head", [*command, "--temp-dir", str(temp)], {**_RAY, **stopping, **environment})

@@ -159,7 +159,7 @@ def options(command: list[str]) -> dict[str, str]:
 def processes(tmp_path: Path) -> dict[str, parts.Part]:
     secrets, store = Secrets(), dict.fromkeys(["s3", "master", "volume", "filer", "s3_grpc"], 1)
     environment = parts.s3_environment("http://artifact-store:8333", secrets)
-    ports = dict.fromkeys(["gcs", "dashboard", "agent", "metrics"], 1)
+    ports = dict.fromkeys(["gcs", "dashboard", "client", "agent", "metrics"], 1)
     uri = "postgresql+psycopg2://crossreg@postgres:5432"
     return {
         "artifact-store": parts.artifact_store("weed", tmp_path, "h", store, secrets),
@@ -173,7 +173,7 @@ def processes(tmp_path: Path) -> dict[str, parts.Part]:
 PLACE = {
     "artifact-store": {"-logtostderr", "-dir", "-ip", "-ip.bind", "-s3.ip.bind", "-s3.config", "-s3.port"},
     "mlflow": {"--host", "--port", "--allowed-hosts"},
-    "ray-head": {"--node-ip-address", "--temp-dir", "--dashboard-host", "--port"},
+    "ray-head": {"--node-ip-address", "--temp-dir", "--dashboard-host", "--port", "--ray-client-server-port"},
     "ray-worker": {"--node-ip-address", "--temp-dir", "--address"},
 }
 

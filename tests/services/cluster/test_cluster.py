@@ -123,7 +123,11 @@ def test_what_should_listen_on_loopback_does(cluster: LocalCluster) -> None:
     outside = {address.port for address in listening if not address.ip.startswith("127.")} & ours
     # Ray's own control ports bind all interfaces; SECURITY.md says so
     head, nodes = cluster.ports["ray-head"], [cluster.ports[name] for name in ("node-1", "node-2")]
-    assert outside <= {head["gcs"], *(port for node in (head, *nodes) for port in (node["metrics"], node["agent"]))}
+    assert outside <= {
+        head["gcs"],
+        head["client"],
+        *(port for node in (head, *nodes) for port in (node["metrics"], node["agent"])),
+    }
 
 
 def test_a_job_that_cannot_be(cluster: LocalCluster) -> None:
