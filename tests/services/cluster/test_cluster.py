@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import mlflow
 import psutil
@@ -17,7 +18,9 @@ import pytest
 from crossreg.errors import UserError
 from services.cluster import LocalCluster
 from services.cluster.submission import Cluster
+from services.data import DataConfig, load_data
 from tests.services.cluster.running import ROOT, Run, assert_same
+from tests.services.serving.conftest import Service
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -83,6 +86,20 @@ def test_a_stopped_job_writes_a_checkpoint_and_goes_on_where_it_was(straight: Ru
     listed = {job["id"]: job["status"] for job in Cluster(cluster.dashboard).jobs()}
     assert listed[run.job] == "STOPPED"
     assert listed[resumed.job] == "SUCCEEDED"
+
+
+def test_its_model_is_promoted_and_served(straight: Run, cluster: LocalCluster, tmp_path: Path) -> None:
+    done = crossreg("promote", straight.run_id, "--name", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    test = load_data(DataConfig(name="digits")).test
+    service = Service(tmp_path, cluster.mlflow, json.loads(done.stdout)["uri"], "--replicas", "1")
+    try:
+        answers = service.predict(test.x[:100])
+    finally:
+        service.stop()
+    assert answers["version"] == "1"
+    right = [answer["label"] == str(label) for answer, label in zip(answers["predictions"], test.y, strict=False)]
+    assert sum(right) > 90
 
 
 def test_jobs_are_refused_without_the_token(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
