@@ -63,6 +63,9 @@ def fit(
     steps = num_steps(config, data, placement.workers)
     # a process that is stopped from outside is noticed by Ray Train's controller, one that hangs by itself
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(placement.hang_timeout)
+    if placement.min_workers is not None:
+        # how long workers that do not come are waited for before fewer start
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     trainer = TorchTrainer(
         train_worker,
         torch_config=TorchConfig(timeout_s=placement.hang_timeout),
