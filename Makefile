@@ -18,12 +18,12 @@ setup: $(STAMP) ## Build the environment in .venv from the lock file
 demo: $(STAMP) ## Compare one run that learns its regularization with a tuned population, on handwritten digits
 	@$(BIN)/python -m jobs.demo $(DEMO)
 
-# two files at a time, of one thread each: a file waits for processes to start while the other computes
+# three files at a time, of one thread each: a file waits for processes to start while another computes
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PYTEST)
 
-faults: $(STAMP) ## Break a running cluster in every way we know (an hour; needs PostgreSQL)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/services/cluster $(PYTEST)
+faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour; needs PostgreSQL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(PYTEST)
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

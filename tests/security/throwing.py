@@ -18,20 +18,20 @@ from jobs import cli
 Case = TypeVar("Case")
 
 EXAMPLES = {
-    "settings": 100,
-    "yaml": 50,
-    "flags": 90,
-    "text": 60,
-    "addresses": 60,
-    "arrays": 90,
-    "archives": 40,
-    "tables": 80,
-    "images": 50,
-    "checkpoints": 90,
-    "resumed": 6,
-    "exported": 110,
-    "spools": 40,
-    "requests": 120,
+    "settings": 70,
+    "yaml": 35,
+    "flags": 50,
+    "text": 40,
+    "addresses": 40,
+    "arrays": 50,
+    "archives": 25,
+    "tables": 45,
+    "images": 30,
+    "checkpoints": 50,
+    "resumed": 4,
+    "exported": 60,
+    "spools": 25,
+    "requests": 70,
 }
 """How many of each kind are thrown; `throw` fails where it were fewer."""
 

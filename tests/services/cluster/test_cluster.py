@@ -1,4 +1,4 @@
-"""The cluster as its users meet it: jobs from outside, two nodes, a node that dies, stops, and nobody let in."""
+"""The cluster as its users meet it: jobs from outside, two nodes, a node that dies, a model served, and nobody let in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services.data import DataConfig, load_data
 from tests.services.cluster.running import ROOT, Run, assert_same
 from tests.services.serving.conftest import Service
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 ARGUMENTS = ("--data", "digits", "--model", "mlp", "--steps", "1500", "--workers", "2", "--checkpoint-every", "250")
 

@@ -21,7 +21,7 @@ from services.cluster import LocalCluster
 from tests.services.cluster.faults import PASSING
 from tests.services.cluster.running import Run, assert_same
 
-pytestmark = [pytest.mark.ray, pytest.mark.faults]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 STEPS, EVERY = 1600, 200
 ARGUMENTS = ("--data", "digits", "--model", "mlp", "--workers", "2", "--checkpoint-every", str(EVERY))

@@ -348,6 +348,7 @@ def test_asynchronous_members_exploit_though_equally_fast(ray_cluster: Any, tmp_
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_worker_changes_nothing(undisturbed: Run, tmp_path: Path) -> None:
     killed: list[int] = []
 

@@ -65,6 +65,7 @@ def assert_same_metrics(a: tuple[Training, dict[str, Any]], b: tuple[Training, d
     assert [s for s, _ in sorted(one["sigma/00_norm1"])] == list(range(10, 2001, 10))
 
 
+@pytest.mark.faults
 def test_a_worker_killed_in_mid_epoch_recovers_from_the_last_checkpoint(
     straight: tuple[Training, dict[str, Any]], start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_killed_driver_is_resumed_exactly(straight: tuple[Training, dict[str, 
     assert_same_metrics(straight, (resumed, result))
 
 
+@pytest.mark.faults
 def test_the_tracking_server_may_go_away_and_come_back(
     straight: tuple[Training, dict[str, Any]], start: Start, tmp_path: Path
 ) -> None:

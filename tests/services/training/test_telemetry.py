@@ -136,6 +136,7 @@ def seen(head: tuple[dict[str, str], Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_prometheus_sees_what_mlflow_recorded(seen: Seen) -> None:
     recorded = seen.run.data.metrics
     assert seen.labels == {(seen.result["run_id"], "crossreg")}
@@ -160,6 +161,7 @@ def test_prometheus_sees_what_mlflow_recorded(seen: Seen) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.faults
 def test_every_line_of_the_log_carries_run_and_job(seen: Seen, head: tuple[dict[str, str], Path]) -> None:
     run_id = seen.result["run_id"]
     text = (seen.folder / "stderr").read_text()
