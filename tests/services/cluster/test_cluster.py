@@ -1,4 +1,4 @@
-"""The cluster as its users meet it: jobs from outside, two nodes, a node that dies, a model served, and nobody let in."""
+"""The cluster as its users meet it: jobs from outside, two nodes, one that dies, a model served, nobody let in."""
 
 from __future__ import annotations
 
