@@ -26,6 +26,7 @@ from services.cluster.secrets import Secrets, write_private
 __all__ = ["ClusterConfig", "LocalCluster"]
 
 _STATE = "cluster.json"
+_LOOPBACK = "127.0.0.1"
 _FIRST = ("postgres", "artifact-store", "ray-head")
 _NODE_PORTS = ("agent", "metrics")
 _PORTS = {
@@ -61,7 +62,7 @@ class LocalCluster:
     Attributes:
         folder: everything of it lies there: data, logs, secrets.
         config: what it consists of.
-        host: the address that its services listen on.
+        host: the address that its services listen on; the database, which MLflow alone asks, is always on loopback.
         ports: of every part, by the part's name.
         processes: by the part's name.
         addresses: of the nodes, by name.
@@ -69,7 +70,7 @@ class LocalCluster:
 
     folder: Path
     config: ClusterConfig
-    host: str = "127.0.0.1"
+    host: str = _LOOPBACK
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
@@ -187,6 +188,10 @@ class LocalCluster:
         """Kill a part and all that it started, without a warning."""
         self.processes[name].kill()
 
+    def connect(self, name: str, connected: bool) -> None:
+        """Plug the network cable of an isolated node in, or pull it out."""
+        self._namespaces.connect(_number(name), connected)
+
     def down(self) -> None:
         """Stop everything; data, logs and secrets stay in the folder."""
         for names in reversed(self._waves()):
@@ -200,7 +205,7 @@ class LocalCluster:
         port = self.ports[name]["sql"]
         binaries, user = database.binaries(), database.account()
         data = database.initialise(self.folder / "postgres", binaries, user, self.secrets)
-        return parts.postgres(binaries, data, self.host, port, user), lambda: database.accepts(self._sql("postgres"))
+        return parts.postgres(binaries, data, _LOOPBACK, port, user), lambda: database.accepts(self._sql("postgres"))
 
     def _artifact(self, name: str) -> tuple[Part, Callable[[], bool]]:
         binary = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
@@ -212,7 +217,7 @@ class LocalCluster:
 
     def _mlflow(self, name: str) -> tuple[Part, Callable[[], bool]]:
         port = self.ports[name]["http"]
-        uri = f"postgresql+psycopg2://crossreg@{self.host}:{self.ports['postgres']['sql']}"
+        uri = f"postgresql+psycopg2://crossreg@{_LOOPBACK}:{self.ports['postgres']['sql']}"
         part = parts.mlflow_server(self.folder, self.host, port, uri, "s3://mlflow", self.endpoint, self.secrets)
         if (self.folder / "logs" / "mlflow.log").exists():  # an older MLflow may have left its tables
             upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", f"{uri}/mlflow"]
@@ -227,11 +232,14 @@ class LocalCluster:
     def _node(self, name: str) -> tuple[Part, Callable[[], bool]]:
         host, namespace = self.host, None
         if self.config.isolated:
-            namespace, host = self._namespaces.add(int(name.rpartition("-")[2]))
+            namespace, host = self._namespaces.add(_number(name))
         self.addresses[name] = host
         ports = self.ports[name]
         head = f"{self.host}:{self.ports['ray-head']['gcs']}"
         environment = self._node_environment()
+        if namespace is not None:
+            # the machine's name, which Gloo would ask for an address, leads to loopback
+            environment["GLOO_SOCKET_IFNAME"] = self._namespaces.interface
         part = parts.ray_worker(name, head, host, self.config.cpus, ports, self.folder / name, environment)
         return Part(part.name, part.command, part.environment, namespace=namespace), lambda: answers(
             host, ports["agent"]
@@ -264,7 +272,7 @@ class LocalCluster:
 
     def _sql(self, name: str) -> str:
         port = self.ports["postgres"]["sql"]
-        return f"postgresql://crossreg:{self.secrets.postgres_password}@{self.host}:{port}/{name}"
+        return f"postgresql://crossreg:{self.secrets.postgres_password}@{_LOOPBACK}:{port}/{name}"
 
     # what is kept
 
@@ -294,3 +302,7 @@ class LocalCluster:
         path = self.folder / _STATE
         path.with_suffix(".new").write_text(json.dumps(kept, indent=1))
         path.with_suffix(".new").replace(path)
+
+
+def _number(node: str) -> int:
+    return int(node.rpartition("-")[2])

@@ -32,7 +32,8 @@ class Process:
     Attributes:
         name: of the part.
         pid: of its process.
-        created: when that process began, in seconds since the epoch: another process that got its number is not it.
+        created: when that process began, in seconds since the machine's start: another process that got its number is
+            not it. (Not a time of day: somebody may set the clock.)
         log: what it wrote.
     """
 
@@ -72,10 +73,14 @@ class Process:
     def _find(self) -> psutil.Process | None:
         try:
             found = psutil.Process(self.pid)
-            here = abs(found.create_time() - self.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
+            here = abs(_created(found) - self.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         return found if here else None
+
+
+def _created(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()
 
 
 def _signal(process: psutil.Process, number: int) -> None:
@@ -110,7 +115,7 @@ def start(part: Part, logs: Path, ready: Callable[[], bool]) -> Process:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for whoever started the cluster
         )
-    started = Process(part.name, process.pid, psutil.Process(process.pid).create_time(), str(log))
+    started = Process(part.name, process.pid, _created(psutil.Process(process.pid)), str(log))
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         if ready():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from services.cluster import LocalCluster
 from tests.services.cluster.running import Run
 
-__all__ = ["PASSING"]
+__all__ = ["PASSING", "note"]
 
 
 def worker_killed(cluster: LocalCluster, run: Run) -> None:
@@ -61,3 +64,10 @@ PASSING: dict[str, Callable[[LocalCluster, Run], None]] = {
     "artifact store killed and started": storage_away,
 }
 """Faults that a run outlives by itself."""
+
+
+def note(fault: str, **found: object) -> None:
+    """Keep a line of the table."""
+    if path := os.environ.get("CROSSREG_FAULTS"):
+        with Path(path).open("a") as out:
+            out.write(json.dumps({"fault": fault, **found}) + "\n")

@@ -16,6 +16,14 @@ from services.cluster.submission import ENDED, Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 
+STEPS, EVERY = 1600, 200
+"""Of the training that is disturbed, and from one checkpoint to the next."""
+ARGUMENTS = ("--data", "digits", "--model", "mlp", "--workers", "2", "--checkpoint-every", str(EVERY))
+PATIENT = ("--max-failures", "1000", "--hang-timeout", "20")
+
+History = dict[str, list[tuple[int, float]]]
+"""(step, value) of every point, by metric."""
+
 # of no consequence to what is learned, and of the machine rather than of the training
 _BESIDE = ("system/", "performance/", "compute/worker_seconds", "compute/peak_memory")
 
@@ -89,27 +97,29 @@ class Run:
     def workers(self, node: str | None = None) -> list[psutil.Process]:
         """The processes that train, on one node or on all."""
         names = [node] if node else [name for name in self.cluster.processes if name.startswith("node-")]
+        return [process for name in names for process in self._descendants(name, "RayTrainWorker")]
+
+    def _descendants(self, part: str, word: str) -> list[psutil.Process]:
+        """The processes that a part of the cluster has started, with a word in their command line."""
         found = []
-        for name in names:
-            for process in psutil.Process(self.cluster.processes[name].pid).children(recursive=True):
-                try:
-                    if "RayTrainWorker" in " ".join(process.cmdline()):
-                        found.append(process)
-                except psutil.Error:
-                    continue
+        for process in psutil.Process(self.cluster.processes[part].pid).children(recursive=True):
+            try:
+                if word in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
         return found
 
     def kill(self) -> None:
         """Kill the job's driver, without a warning."""
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("RAY_JOB_ID") is not None and "jobs.train" in process.cmdline():
-                    process.kill()
-            except psutil.Error:
-                continue
+        drivers = self._descendants("ray-head", "jobs.train")
+        assert drivers
+        for process in drivers:
+            process.kill()
+        psutil.wait_procs(drivers, timeout=30)
 
-    def history(self) -> dict[str, list[tuple[int, float]]]:
-        """What MLflow holds: (step, value) of every point, by metric."""
+    def history(self) -> History:
+        """What MLflow holds."""
         client = mlflow.MlflowClient()
         run = client.get_run(self.run_id)
         assert run.info.status == "FINISHED"
@@ -120,15 +130,28 @@ class Run:
         }
 
 
-def assert_complete(history: dict[str, list[tuple[int, float]]], reference: dict[str, list[tuple[int, float]]]) -> None:
+def assert_complete(history: History, reference: History) -> None:
     """Every point of the undisturbed run is there, once."""
     assert history.keys() == reference.keys()
     for key, points in reference.items():
         assert [step for step, _ in history[key]] == [step for step, _ in points], key
 
 
-def assert_same(history: dict[str, list[tuple[int, float]]], reference: dict[str, list[tuple[int, float]]]) -> None:
+def assert_same(history: History, reference: History) -> None:
     """Every point of the undisturbed run is there, once, and with the same value."""
     assert_complete(history, reference)
     for key, points in reference.items():
         assert history[key] == points, key
+
+
+def said(log: str, *words: str) -> str:
+    """Return the last line of a log that has one of the words."""
+    lines = [line for line in log.splitlines() if any(word in line for word in words)]
+    return lines[-1].strip() if lines else ""
+
+
+def done_again(run: Run, before: int) -> int:
+    """Return the steps that were trained twice after a fault at step `before`."""
+    tags = mlflow.MlflowClient().get_run(run.run_id).data.tags
+    starts = [int(text.rpartition(" ")[2]) for key, text in tags.items() if key.startswith("recovered.")]
+    return sum(max(0, before - start) for start in starts[:1])

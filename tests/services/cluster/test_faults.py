@@ -6,58 +6,24 @@ With `CROSSREG_FAULTS` a file gets a line for every fault: what was done again, 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from services.cluster import LocalCluster
-from tests.services.cluster.faults import PASSING
-from tests.services.cluster.running import Run, assert_same
+from tests.services.cluster.faults import PASSING, note
+from tests.services.cluster.running import ARGUMENTS, EVERY, PATIENT, STEPS, History, Run, assert_same, done_again, said
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-STEPS, EVERY = 1600, 200
-ARGUMENTS = ("--data", "digits", "--model", "mlp", "--workers", "2", "--checkpoint-every", str(EVERY))
-PATIENT = ("--max-failures", "1000", "--hang-timeout", "20")
-
-
-@pytest.fixture(scope="module")
-def straight(cluster: LocalCluster) -> dict[str, list[tuple[int, float]]]:
-    """What a run records that nothing disturbs."""
-    run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS))
-    run.finish()
-    return run.history()
-
-
-def note(fault: str, **found: object) -> None:
-    """Keep a line of the table."""
-    if path := os.environ.get("CROSSREG_FAULTS"):
-        with Path(path).open("a") as out:
-            out.write(json.dumps({"fault": fault, **found}) + "\n")
-
-
-def said(log: str, *words: str) -> str:
-    """Return the last line of a log that has one of the words."""
-    lines = [line for line in log.splitlines() if any(word in line for word in words)]
-    return lines[-1].strip() if lines else ""
-
-
-def done_again(run: Run, before: int) -> int:
-    """Return the steps that were trained twice after a fault at step `before`."""
-    tags = mlflow.MlflowClient().get_run(run.run_id).data.tags
-    starts = [int(text.rpartition(" ")[2]) for key, text in tags.items() if key.startswith("recovered.")]
-    return sum(max(0, before - start) for start in starts[:1])
-
 
 @pytest.mark.parametrize("fault", PASSING)
-def test_a_run_outlives(fault: str, cluster: LocalCluster, straight: dict[str, list[tuple[int, float]]]) -> None:
+def test_a_run_outlives(fault: str, cluster: LocalCluster, straight: History) -> None:
     run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), *PATIENT)
     run.wait_for(300)
     before, began = run.step(), time.monotonic()
@@ -77,7 +43,7 @@ def resumed(run: Run, *arguments: str) -> tuple[Run, float]:
     return again, time.monotonic() - began
 
 
-def test_the_head_is_killed(cluster: LocalCluster, straight: dict[str, list[tuple[int, float]]]) -> None:
+def test_the_head_is_killed(cluster: LocalCluster, straight: History) -> None:
     run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS))
     run.wait_for(300)
     run_id, before = run.run_id, run.step()
@@ -93,7 +59,7 @@ def test_the_head_is_killed(cluster: LocalCluster, straight: dict[str, list[tupl
     note("SIGKILL of the head and its job", again=before % EVERY, seconds=seconds, said=said(log, "run:"))
 
 
-def test_sigterm(cluster: LocalCluster, straight: dict[str, list[tuple[int, float]]]) -> None:
+def test_sigterm(cluster: LocalCluster, straight: History) -> None:
     run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS))
     run.wait_for(300)
     began = time.monotonic()
@@ -127,58 +93,122 @@ def test_fewer_workers_go_on_and_more_join(cluster: LocalCluster) -> None:
     )
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 2 MiB (root only)."""
-    if os.getuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+class Disk:
+    """A disk of 64 MiB: an ext4 file system of its own (root only).
+
+    Args:
+        folder: where it is mounted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._image = folder, folder.with_suffix(".img")
+        self._filler = folder / "filler"
+
+    def __enter__(self) -> Path:
+        if os.getuid() != 0 or not Path("/dev/loop-control").exists():
+            pytest.skip("mounting a file system needs root and loop devices")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._image.open("wb") as image:
+            image.truncate(64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(self._image)], check=True)
+        self._mount()
+        return self.folder
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+    def _mount(self) -> None:
+        options = "loop,errors=remount-ro"
+        subprocess.run(["mount", "-o", options, str(self._image), str(self.folder)], check=True)
+
+    def full(self) -> None:
+        """Leave no byte of room."""
+        with contextlib.suppress(OSError), self._filler.open("wb", buffering=0) as out:
+            while True:
+                out.write(b"0" * 4096)
+
+    def empty(self) -> None:
+        """Make room again."""
+        self._filler.unlink()
+
+    def read_only(self) -> None:
+        """Let the kernel find an error, after which it writes nothing more."""
+        source = subprocess.run(
+            ["findmnt", "--noheadings", "--output", "SOURCE", str(self.folder)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        device = Path(source.stdout.strip()).name
+        Path("/sys/fs/ext4", device, "trigger_fs_error").write_text("a test")
+
+    def repaired(self) -> None:
+        """Check it and mount it anew, as after a reboot."""
+        deadline = time.monotonic() + 60
+        while subprocess.run(["umount", str(self.folder)]).returncode != 0:
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        subprocess.run(["e2fsck", "-y", str(self._image)], stdout=subprocess.DEVNULL)
+        self._mount()
 
 
-@pytest.mark.parametrize("fault", ["storage full", "storage read-only"])
-def test_storage_that_takes_nothing_more(
-    fault: str, cluster: LocalCluster, straight: dict[str, list[tuple[int, float]]]
-) -> None:
-    with small_disk(cluster.folder / fault.replace(" ", "-")) as disk:
-        run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), "--storage-path", str(disk), "--max-failures", "1")
+STORAGE_FAULTS = {
+    "full": (Disk.full, Disk.empty, "No space left"),
+    "read-only": (Disk.read_only, Disk.repaired, "Read-only"),
+}
+
+
+@pytest.mark.parametrize("fault", STORAGE_FAULTS)
+def test_storage_that_takes_nothing_more(fault: str, cluster: LocalCluster, straight: History) -> None:
+    happens, ends, word = STORAGE_FAULTS[fault]
+    disk = Disk(cluster.folder / f"storage-{fault}")
+    with disk as folder:
+        arguments = ("--storage-path", str(folder), "--max-failures", "1", "--hang-timeout", "20")
+        run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), *arguments)
         # the driver's record of the run goes with its checkpoints, so it lies on that disk too
         deadline = time.monotonic() + 240
-        while not list(disk.glob("*/checkpoint_*/checkpoint.pt")) and time.monotonic() < deadline:
+        while not list(folder.glob("*/checkpoint_*/checkpoint.pt")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        filler = disk / "filler"
-        if fault == "storage full":
-            with contextlib.suppress(OSError), filler.open("wb") as out:
-                while True:
-                    out.write(b"0" * 4096)
-                    out.flush()
-        else:
-            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        happens(disk)
         log = run.finish("FAILED")
         run_id = run.run_id
-        message = said(log, "No space left", "Read-only", "cannot be written")
-        assert message
-        if fault == "storage full":
-            filler.unlink()
-        else:
-            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        message = said(log, "error:")
+        assert word in message, log[-4000:]
+        assert f"--resume {run_id}" in message
+        assert mlflow.MlflowClient().get_run(run_id).info.status == "FAILED"
+        too_soon = Run(cluster, "--workers", "2", run_id=run_id).finish("FAILED")
+        assert str(folder) in said(too_soon, "error:"), too_soon[-4000:]
+        ends(disk)
         began = time.monotonic()
         again = Run(cluster, "--workers", "2", run_id=run_id)
         again.finish()
         assert_same(again.history(), straight)
-        note(
-            f"{fault}, room made, --resume", again="up to a checkpoint", seconds=time.monotonic() - began, said=message
-        )
+        seconds = time.monotonic() - began
+        note(f"storage {fault}, mended, --resume", again="up to a checkpoint", seconds=seconds, said=message)
+
+
+def test_the_drivers_disk_is_full_for_a_while(cluster: LocalCluster, straight: History) -> None:
+    disk = Disk(cluster.folder / "state")
+    with disk:
+        run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS))
+        run.wait_for(300)
+        disk.full()
+        time.sleep(30)
+        stands = run.step()
+        assert stands < STEPS, "training did not wait for the disk"
+        disk.empty()
+        began = time.monotonic()
+        run.wait_for(stands)
+        seconds = time.monotonic() - began
+        log = run.finish()
+        assert_same(run.history(), straight)
+        message = said(log, "training waits for room")
+        assert "No space left" in message, log[-4000:]
+        note("the driver's disk full for 30 s", again=0, seconds=seconds, said=message)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "corrupted", "of an older version"])
-def test_a_damaged_checkpoint(
-    damage: str, cluster: LocalCluster, straight: dict[str, list[tuple[int, float]]], tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint(damage: str, cluster: LocalCluster, straight: History, tmp_path: Path) -> None:
     import torch
 
     storage = cluster.folder / "kept" / damage.split()[-1]
