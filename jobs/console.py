@@ -29,8 +29,9 @@ def run_app(app: typer.Typer) -> None:
     if not structured():  # else Ray sets logging up
         logging.basicConfig(
             level=logging.WARNING,
-            format="%(message)s",
-            handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)],
+            format="%(message)s" if _stderr.is_terminal else "%(levelname)s: %(message)s",
+            # in the log of a job a line is a line, however long
+            handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)] if _stderr.is_terminal else None,
         )
         # what this one warns of, the progress bar shows
         logging.getLogger("services.training.relay").setLevel(logging.ERROR)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from services.tracking.config import TrackingConfig
 from services.tracking.resume import SavedRun, saved_run
-from services.tracking.spool import History
+from services.tracking.spool import DiskError, History
 from services.tracking.sync import SyncReport, sync
 from services.tracking.tracker import Status, Tracker
 from services.tracking.ui import serve_ui
 from services.tracking.uri import check_uri, default_uri, redact, ui_command
 
 __all__ = [
+    "DiskError",
     "History",
     "SavedRun",
     "Status",

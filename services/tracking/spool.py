@@ -7,6 +7,7 @@ line a second time adds no row, and a crash at any moment costs at most a repeti
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from crossreg.errors import UserError
 
-__all__ = ["History", "Spool", "now_ms", "replace_file"]
+__all__ = ["DiskError", "History", "Spool", "now_ms", "replace_file"]
 
 History = dict[str, tuple[list[int], list[float]]]
 """Everything recorded of a run: key -> (steps ascending, values)."""
@@ -32,16 +34,30 @@ _FSYNC_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
+class DiskError(OSError):
+    """The disk that records pass through takes nothing more: it is full, read-only or gone."""
+
+
 def now_ms() -> int:
     """Return the wall-clock time in milliseconds, MLflow's unit."""
     return time.time_ns() // 1_000_000
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never half."""
+    """Write a file so that a reader, or a power cut, sees the old content or the new, never half or nothing.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.new")
-    draft.write_bytes(content)
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise DiskError(f"cannot record into {path.parent}: {error.strerror}") from error
 
 
 class Spool:
@@ -56,23 +72,22 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._lock_file = FileLock(directory / "lock", timeout=0, thread_local=False)
+        self._path = directory / "spool.jsonl"
+        self._offset_path = directory / "offset"
+        self._mutex = threading.Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot record into {directory}: {error.strerror}; choose a folder that can be written."
-            ) from None
-        self._lock_file = FileLock(directory / "lock", timeout=0, thread_local=False)
-        try:
             self._lock_file.acquire()
+            self._file = self._path.open("ab", buffering=0)
         except Timeout:
             raise UserError(
                 f"another process records into {directory}; wait until it ends, or choose another folder."
             ) from None
-        self._path = directory / "spool.jsonl"
-        self._offset_path = directory / "offset"
-        self._mutex = threading.Lock()
-        self._file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(
+                f"cannot record into {directory}: {error.strerror}; choose a folder that can be written."
+            ) from None
         self._size = self._drop_half_line()
         self._synced = time.monotonic()
         self._sent = min(self._read_offset(), self._size)
@@ -103,7 +118,7 @@ class Spool:
 
         Raises:
             ValueError: a name that MLflow refuses (one such point would hold up everything behind it).
-            OSError: the disk refuses the line; nothing of it is kept, so the points may be recorded again.
+            DiskError: the disk refuses the line; nothing of it is kept, so the points may be recorded again.
         """
         values = {key: float(value) for key, value in metrics.items()}
         with self._mutex:
@@ -126,7 +141,11 @@ class Spool:
                 self._mark(entry)
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Append a line of another kind (`tags`, `status`), sent after everything before it."""
+        """Append a line of another kind (`tags`, `status`), sent after everything before it.
+
+        Raises:
+            DiskError: the disk refuses the line.
+        """
         with self._mutex:
             self._write(entry)
 
@@ -135,24 +154,35 @@ class Spool:
         try:
             written = self._file.write(line)
             if written != len(line):
-                raise OSError(f"no space left for {self._path}")
-        except OSError:
-            self._file.truncate(self._size)
-            raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if time.monotonic() - self._synced >= _FSYNC_SECONDS:
+                self._fsync()
+        except OSError as error:
+            with suppress(OSError):  # what is read-only now takes that neither, and forgets the line by itself
+                self._file.truncate(self._size)
+            raise self._refused(error) from error
         # Asked, not added up: an interrupt between writing and counting is made good by the next line.
         self._size = self._file.tell()
-        if time.monotonic() - self._synced >= _FSYNC_SECONDS:
-            self._fsync()
 
     def _fsync(self) -> None:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
+    def _refused(self, error: OSError) -> DiskError:
+        return DiskError(f"cannot record into {self.directory}: {error.strerror}")
+
     def fsync(self) -> None:
-        """Make everything appended so far survive a power cut."""
+        """Make everything appended so far survive a power cut.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
         with self._mutex:
             if not self._file.closed:
-                self._fsync()
+                try:
+                    self._fsync()
+                except OSError as error:
+                    raise self._refused(error) from error
 
     def entries(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield the complete lines from byte `start` on, each with the byte offset behind it."""
@@ -201,13 +231,15 @@ class Spool:
         """Note that the store has acknowledged everything before `offset`."""
         with self._mutex:
             if not self._file.closed:
-                replace_file(self._offset_path, str(offset).encode())
                 self._sent = offset
+                with suppress(DiskError):  # what is sent again adds no row
+                    replace_file(self._offset_path, str(offset).encode())
 
     def close(self) -> None:
-        """Flush to disk and let another process open the folder."""
+        """Flush to disk, if it still takes that, and let another process open the folder."""
         with self._mutex:
             if not self._file.closed:
-                self._fsync()
+                with suppress(OSError):
+                    self._fsync()
                 self._file.close()
                 self._lock_file.release()

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from crossreg.errors import UserError
+from services.tracking.spool import DiskError
 from services.tracking.uri import ALLOWED, check_uri, redact, sqlite_path
 
 __all__ = ["StoreError", "artifact_root", "asking", "connect", "get_or_create_experiment", "quiet_mlflow"]
@@ -58,7 +59,7 @@ def asking(uri: str, what: str = "open the MLflow store") -> Iterator[None]:
     """Turn a failure of the store in the block into one `StoreError` that names the URI and the remedy."""
     try:
         yield
-    except UserError:
+    except (UserError, DiskError):
         raise
     except Exception as error:
         remedy = _remedy(uri, error)

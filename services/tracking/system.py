@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from services.tracking.spool import DiskError
 
 __all__ = ["PREFIX", "SystemSampler"]
 
@@ -46,8 +49,9 @@ class SystemSampler:
             # psutil's first CPU reading is 0: it measures since the call before.
             _sample(monitors)
             while not self._stopping.wait(self._interval):
-                self._record(_sample(monitors), self._step)
-                self._step += 1
+                with suppress(DiskError):  # the next sample may find room again
+                    self._record(_sample(monitors), self._step)
+                    self._step += 1
         except Exception as error:
             _log.warning("system metrics stopped: %s", error)
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from crossreg.errors import UserError
 from services.tracking import store
 from services.tracking.config import TrackingConfig
 from services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
 from services.tracking.outbox import Outbox
 from services.tracking.params import MAX_TAG, clip
-from services.tracking.spool import History, now_ms
+from services.tracking.spool import DiskError, History, now_ms
 from services.tracking.system import PREFIX, SystemSampler
 from services.tracking.uploader import Uploader
 from services.tracking.uri import WORKFLOW, check_uri, default_uri, redact, ui_command, without_credentials
@@ -82,8 +83,8 @@ class Tracker:
             verbose: let MLflow write its INFO lines.
 
         Raises:
-            UserError: the store cannot be used, the folder belongs to another run or process, or the run is
-                missing.
+            UserError: the store cannot be used, the folder belongs to another run or process or cannot be written,
+                or the run is missing.
         """
         uri = check_uri(config.uri or default_uri())
         all_tags = {**tags, **config.tags}
@@ -94,6 +95,9 @@ class Tracker:
                 run = create_run(client, uri, spool, config.experiment or experiment, run_name, params, all_tags)
             else:
                 run = reopen_run(client, uri, spool, resume_run_id, params, all_tags)
+        except DiskError as error:
+            spool.close()
+            raise UserError(f"{error}; make room there, or choose another folder.") from None
         except BaseException:
             spool.close()
             raise
@@ -122,6 +126,14 @@ class Tracker:
             timestamp_ms: when it happened; None is now.
         """
         self._spool.append_metrics(metrics, step, timestamp_ms)
+
+    def flush(self) -> None:
+        """Make everything recorded so far survive a power cut.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        self._spool.fsync()
 
     def history(self) -> History:
         """Return everything recorded so far, from the spool: key -> (steps, values)."""
@@ -207,8 +219,11 @@ class Tracker:
         if self._finished is None:
             if self._sampler is not None:
                 self._sampler.stop()
-            self._spool.append({"status": status, "time": now_ms()})
-            self._finished = self._uploader.drain(timeout)
+            try:
+                self._spool.append({"status": status, "time": now_ms()})
+                self._finished = self._uploader.drain(timeout)
+            except DiskError:
+                self._finished = all([self._uploader.drain(timeout), self._end(status)])
             _log.info("run ended", extra={"run_id": self.run_id, "status": status})
             self._spool.close()
             if not self._finished:
@@ -218,3 +233,12 @@ class Tracker:
                     self.run_id, redact(self._uri), reason, self._spool.directory,
                 )  # fmt: skip
         return self._finished
+
+    def _end(self, status: Status) -> bool:
+        """Tell the store directly how the run ended, for want of a disk to pass it through; say whether it heard."""
+        try:
+            self._client.set_terminated(self.run_id, status=status)
+        except Exception as error:
+            _log.debug("the run's end: %s", error)
+            return False
+        return True

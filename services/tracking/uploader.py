@@ -9,7 +9,7 @@ from typing import Any
 
 from services.tracking.outbox import Outbox
 from services.tracking.params import clip
-from services.tracking.spool import Spool
+from services.tracking.spool import DiskError, Spool
 from services.tracking.uri import redact
 
 __all__ = ["Uploader"]
@@ -67,6 +67,8 @@ class Uploader:
                 self._outbox.send(self._client, self._run_id)
             except Exception as error:
                 self._away(error)
+                if isinstance(error, DiskError) and self._closing.is_set():
+                    return
                 self._pause(delay)
                 delay = min(2 * delay, _LAST_RETRY_SECONDS)
                 continue
@@ -86,7 +88,9 @@ class Uploader:
     def _away(self, error: Exception) -> None:
         # requests puts a screenful of causes into one message; its beginning says which call failed.
         cause = clip(redact(" ".join(str(error).split())) or type(error).__name__, 160)
-        if self.error is None:
+        if self.error is None and isinstance(error, DiskError):
+            _log.warning("this run's records are not sent to MLflow, as they are not safe on disk (%s)", cause)
+        elif self.error is None:
             folder = self._spool.directory
             _log.warning("MLflow does not take this run's records; they wait in %s (%s)", folder, cause)
         self.error = cause

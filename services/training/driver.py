@@ -6,6 +6,7 @@ send to the progress bar and to MLflow, and closes the run with figures and the 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -19,12 +20,12 @@ from crossreg.checkpoint import CHECKPOINT_FILE
 from crossreg.errors import UserError
 from services.data import Dataset, load_data
 from services.logs import bind
-from services.tracking import Tracker, TrackingConfig, default_uri
+from services.tracking import DiskError, Tracker, TrackingConfig, default_uri
 from services.tracking.store import connect
 from services.training.assemble import num_steps, settled, starting_state
 from services.training.config import Placement, TrainConfig
 from services.training.describe import in_short, note, params, resolved, slug
-from services.training.errors import TrainingInterruptedError
+from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.fit import fit
 from services.training.progress import Display, Silent
 from services.training.publish import publish
@@ -35,6 +36,7 @@ from services.training.storage import RunFolder, check_storage, new_name
 __all__ = ["Report", "Resume", "quiet_stdout", "train"]
 
 _log = logging.getLogger(__name__)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass
@@ -211,8 +213,10 @@ def _closing(tracker: Tracker) -> Iterator[None]:
     except KeyboardInterrupt:
         tracker.finish("KILLED")
         raise TrainingInterruptedError(f"stopped; go on with --resume {tracker.run_id}") from None
-    except BaseException:
+    except BaseException as error:
         tracker.finish("FAILED")
+        if isinstance(error, DiskError) or getattr(error, "errno", None) in _NO_ROOM:
+            raise TrainingError(f"stopped: {error}; make room, and go on with --resume {tracker.run_id}") from error
         raise
     tracker.finish("FINISHED")
 

@@ -101,8 +101,9 @@ def fit(
     except SystemExit:  # how Ray Train ends after Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
+        reason = _reason(relay.full or error)
         raise TrainingError(
-            f"training failed: {_reason(error)}; see --verbose, and continue with --resume {tracker.run_id}"
+            f"training failed: {reason}; see --verbose, and continue with --resume {tracker.run_id}"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -114,8 +115,8 @@ def fit(
         raise TrainingInterruptedError(
             f"stopped after step {relay.stopped}, where a checkpoint was written; go on with --resume {tracker.run_id}"
         )
-    if relay.failure is not None:
-        raise TrainingError(f"training ended, but not all of it was recorded: {relay.failure}") from relay.failure
+    if lost := relay.full or relay.failure:
+        raise TrainingError(f"training ended, but not all of it was recorded: {lost}") from lost
     if relay.outcome is None or result.checkpoint is None:
         raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
     return relay.outcome, relay.diagnoses, result.checkpoint

@@ -7,7 +7,6 @@ had sent is not lost; and a message is forgotten only when the driver says that 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import ray
@@ -42,14 +41,11 @@ class Mailbox:
                 return []
         return list(self._messages)
 
-    async def settle(self, timeout: float) -> bool:
-        """Wait until the driver has dealt with all that has arrived so far; say whether it has."""
-        goal, deadline = self._done + len(self._messages), time.monotonic() + timeout
+    async def settle(self) -> None:
+        """Wait until the driver has dealt with all that has arrived so far."""
+        goal = self._done + len(self._messages)
         while self._done < goal:
-            if time.monotonic() > deadline:
-                return False
             await asyncio.sleep(0.005)
-        return True
 
     async def stop(self) -> None:
         """Let the workers know that they should end."""

@@ -9,13 +9,14 @@ from typing import Any
 
 from crossreg import metrics
 from crossreg.diagnostics import Diagnosis
-from services.tracking import Tracker
+from services.tracking import DiskError, Tracker
 from services.training.progress import Display
 from services.training.telemetry import Telemetry
 
 __all__ = ["Relay"]
 
 _log = logging.getLogger(__name__)
+_RETRY_SECONDS = 1.0
 
 
 class Relay(threading.Thread):
@@ -26,6 +27,7 @@ class Relay(threading.Thread):
         error: a user's mistake that only a worker could find.
         diagnoses: failure signatures, in words.
         failure: what first went wrong in recording or showing a message.
+        full: why the disk does not take what waits to be recorded, if something does.
         stopped: the step at which the workers ended because `ask_to_stop` was called.
     """
 
@@ -35,10 +37,11 @@ class Relay(threading.Thread):
         self.error: str | None = None
         self.diagnoses: list[str] = []
         self.failure: Exception | None = None
+        self.full: DiskError | None = None
         self.stopped: int | None = None
         self._stop_asked = threading.Event()
         self._signatures: set[str] = set()
-        self._done = 0
+        self._done = self._safe = 0  # messages dealt with, and of these the ones that are safe on disk
         self._mailbox, self._tracker, self._display = mailbox, tracker, display
         self._telemetry = telemetry
         self._stopping = threading.Event()
@@ -55,21 +58,40 @@ class Relay(threading.Thread):
                 if self._stop_asked.is_set():
                     ray.get(self._mailbox.stop.remote(), timeout=10)
                     self._stop_asked.clear()
-                messages = ray.get(self._mailbox.fetch.remote(self._done, 0 if last else 0.5), timeout=10)
+                messages = ray.get(self._mailbox.fetch.remote(self._safe, 0 if last else 0.5), timeout=10)
             except Exception as error:  # a slow machine, or the cluster is going down and fit() says why
                 _log.debug("mailbox: %s", error)
                 messages = []
                 time.sleep(0 if last else 0.5)
-            for message in messages:
-                self._deal_with(message)
+            self._keep(messages[self._done - self._safe :])
             self._telemetry.export(last)
             if last:
                 return
 
+    def _keep(self, messages: list[dict[str, Any]]) -> None:
+        """Deal with messages, up to the first that the disk does not take.
+
+        The mailbox has them until they would survive a power cut, and the workers report no checkpoint before that.
+        """
+        try:
+            for message in messages:
+                self._deal_with(message)
+            if self._done > self._safe:
+                self._tracker.flush()
+        except DiskError as error:
+            if self.full is None:
+                self._display.note(f"{error}; training waits for room at its next checkpoint")
+            self.full = error
+            self._stopping.wait(_RETRY_SECONDS)
+        else:
+            self._safe, self.full = self._done, None
+
     def _deal_with(self, message: dict[str, Any]) -> None:
         try:
             getattr(self, f"_on_{message['kind']}")(message)
-        except Exception as error:  # a full disk, say: training goes on, and its end tells of it
+        except DiskError:
+            raise
+        except Exception as error:  # training goes on, and its end tells of it
             self.failure = self.failure or error
         self._done += 1
 
@@ -83,15 +105,15 @@ class Relay(threading.Thread):
         self.join(timeout=30)
 
     def _on_start(self, message: dict[str, Any]) -> None:
-        self._starts += 1
-        if self._starts > 1:
+        if self._starts > 0:
             workers = f"{message['workers']} worker{'s' if message['workers'] > 1 else ''}"
             text = f"the workers changed; training goes on from step {message['step']} on {workers}"
+            self._tracker.set_tags({f"recovered.{self._starts}": f"from step {message['step']}"})
             self._display.note(text)
             _log.warning("%s", text, extra={"step": message["step"]})
-            self._tracker.set_tags({f"recovered.{self._starts - 1}": f"from step {message['step']}"})
         self._display.start(message["step"], message["num_steps"])
-        self._telemetry.start(message["step"], message["num_steps"], self._starts - 1)
+        self._telemetry.start(message["step"], message["num_steps"], self._starts)
+        self._starts += 1
         self._throughput = Throughput()
 
     def _on_metrics(self, message: dict[str, Any]) -> None:
@@ -112,20 +134,20 @@ class Relay(threading.Thread):
     def _on_diagnosis(self, message: dict[str, Any]) -> None:
         if message["diagnosis"]["signature"] in self._signatures:  # said before a worker was lost
             return
-        self._signatures.add(message["diagnosis"]["signature"])
         text = str(Diagnosis(**message["diagnosis"]))
+        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
+        self._signatures.add(message["diagnosis"]["signature"])
         self.diagnoses.append(text)
         self._display.note(text)
         _log.warning("%s", text)
-        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
 
     def _on_stopped(self, message: dict[str, Any]) -> None:
         self.stopped = message["step"]
 
     def _on_note(self, message: dict[str, Any]) -> None:
+        self._tracker.set_tags({f"note.{self._starts}": message["text"]})
         self._display.note(message["text"])
         _log.warning("%s", message["text"])
-        self._tracker.set_tags({f"note.{self._starts}": message["text"]})
 
     def _on_error(self, message: dict[str, Any]) -> None:
         self.error = message["message"]

@@ -36,8 +36,6 @@ __all__ = ["take_up", "train_worker"]
 _log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.3
-# longer than any disk takes; a driver that is gone for so long has taken the cluster with it
-_SETTLE_SECONDS = 30.0
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -210,11 +208,11 @@ class ReportMetrics(Callback):
             self.messages = []
 
     def settle(self, trainer: Trainer) -> None:
-        """Send what has gathered and wait until the driver has it on disk."""
+        """Send what has gathered and wait until the driver has it on disk, which may be full for a while."""
         messages, self.messages = self.messages, []
         self._send(messages)
         self._arrived(timeout=None)
-        ray.get(self.mailbox.settle.remote(_SETTLE_SECONDS))
+        ray.get(self.mailbox.settle.remote())
 
     def on_end(self, trainer: Trainer) -> None:
         """Send the rest and the outcome, and wait until they arrived."""
