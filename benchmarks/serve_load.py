@@ -2,7 +2,8 @@
 
 Trains a small network on digits, promotes it, starts the service as a user does, and lets clients of this process ask
 without pause, each over one connection: once undisturbed, once with a SIGKILL to a replica in the middle. Clients and
-service share the machine.
+service share the machine. Exits with 1 if a request fails, or if the service is beyond the bounds that docs/serve.md
+states for two cores with nothing else to do.
 
     python -m benchmarks.serve_load --seconds 20 --clients 16 --examples 1
 """
@@ -134,6 +135,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1, help="in a request")
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--least", type=float, default=50, help="requests a second that are to be answered")
+    parser.add_argument("--p99", type=float, default=750, help="milliseconds in which 99 of 100 are to be answered")
+    parser.add_argument("--longest", type=float, default=5000, help="milliseconds in which each is to be answered")
     options = parser.parse_args()
     x = load_data(DataConfig(name="digits")).test.x
     bodies = [
@@ -151,12 +155,24 @@ def main() -> None:
             load(service, bodies, options.clients, 3, False)  # the first requests find everything cold
             busy = os.getloadavg()[0]
             print(f"load of the machine before, others' work included: {busy:.1f}", flush=True)
-            for kill in (False, True):
-                result = load(service, bodies, options.clients, options.seconds, kill)
-                print("one replica killed" if kill else "undisturbed", json.dumps(result), flush=True)
+            results = [load(service, bodies, options.clients, options.seconds, kill) for kill in (False, True)]
+            for name, result in zip(("undisturbed", "one replica killed"), results, strict=True):
+                print(name, json.dumps(result), flush=True)
             print(f"sent again: {service.ready()['retried']}", flush=True)
         finally:
             service.stop()
+    beyond = [
+        result
+        for result in results
+        if result["failed"]
+        or result["per second"] < options.least
+        or result["p99 ms"] > options.p99
+        or result["max ms"] > options.longest
+    ]
+    bounds = f"{options.least:g} a second, p99 {options.p99:g} ms, longest {options.longest:g} ms, none failed"
+    print(f"bounds ({bounds}): {'NOT KEPT' if beyond else 'kept'}")
+    if beyond:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
