@@ -1,7 +1,11 @@
-"""How long until the first training step: `crossreg train` on Ray beside the same training under `torchrun`.
+"""How long until the first training step: `crossreg train`, plain Ray Train and `torchrun` side by side.
 
-Both build the same training of a small network on digits with two workers and print the moment of the first step; the
-clock starts when the command is typed. Rounds alternate, so that the ratio holds when the machine's speed drifts.
+All three build the same training of a small network on digits with two workers and note the moment of the first step;
+the clock starts when the command is typed. *Ray Train* is a script of a dozen lines: `ray.init`, `TorchTrainer`, the
+same assembly in the workers, no MLflow and no command line; what `crossreg train` takes beyond it is ours. Beside it
+stand the CPU seconds that the whole machine spent until then: where nothing else runs, those divided by the number of
+cores are the least that any order of doing the same things could take. Rounds alternate, so that ratios hold when the
+machine's speed drifts.
 
     python -m benchmarks.startup --rounds 3
 """
@@ -16,13 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 SETTINGS = {"model": "mlp", "model_options": {"hidden": 32}, "data": {"name": "digits"}, "steps": 20}
 
-# what torchrun starts: the same assembly without Ray and MLflow
-TORCHRUN = """
+# the same assembly without the driver: no MLflow, no command line
+WORKER = """
 import sys, time
+from pathlib import Path
 import torch
 from crossreg import Callback, process_group
 from crossreg.distributed import rank
@@ -31,52 +39,101 @@ from services.training.assemble import build_trainer
 from services.training.config import TrainConfig
 
 class First(Callback):
+    def __init__(self, path):
+        self.path = path
+
     def on_step(self, trainer):
         if trainer.step == 1 and rank() == 0:
-            print("FIRST", time.time(), flush=True)
+            Path(self.path).write_text(str(time.time()))
 
-config = TrainConfig.model_validate_json(sys.argv[1])
+def train(settings):
+    config = TrainConfig.model_validate_json(settings[0])
+    build_trainer(config, load_data(config.data), torch.device("cpu"), [First(settings[1])]).fit()
+"""
+TORCHRUN = (
+    WORKER
+    + """
 with process_group("gloo"):
-    build_trainer(config, load_data(config.data), torch.device("cpu"), [First()]).fit()
+    train(sys.argv[1:])
+"""
+)
+RAY_TRAIN = """
+import sys
+from services.training.config import Placement
+from services.training.runtime import start_ray
+
+start_ray(Placement(workers=2))
+import ray.train
+from ray.train.torch import TorchTrainer
+
+def train(settings):
+    from worker import train
+    train(settings["arguments"])
+
+scaling, run = ray.train.ScalingConfig(num_workers=2), ray.train.RunConfig(storage_path=sys.argv[3])
+TorchTrainer(train, train_loop_config={"arguments": sys.argv[1:3]}, scaling_config=scaling, run_config=run).fit()
 """
 
 
-def torchrun(folder: Path) -> float:
-    script = folder / "torchrun.py"
-    script.write_text(TORCHRUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+def timed(command: list[str], folder: Path, first: Callable[[], float]) -> tuple[float, float]:
+    """Return seconds and the machine's CPU seconds until the first step, of which `first` tells the time."""
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+    samples: list[tuple[float, float]] = []
     start = time.time()
-    result = subprocess.run(
-        [*command, json.dumps(SETTINGS)], env=environment, capture_output=True, text=True, check=True
-    )
-    return float(result.stdout.split("FIRST ")[1].split()[0]) - start
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        while process.poll() is None:
+            times = psutil.cpu_times()
+            samples.append((time.time(), times.user + times.nice + times.system))
+            time.sleep(0.05)
+    try:
+        when = first()  # how it ended is of no interest here
+    except (OSError, StopIteration, ValueError):
+        raise SystemExit((folder / "log").read_text()) from None
+    return when - start, next(cpu for at, cpu in samples if at >= when) - samples[0][1]
 
 
-def ray(folder: Path) -> float:
-    """Take the first step from the time stamps that the run records with its metrics (every step is logged)."""
-    run = folder / f"ray-{time.time_ns()}"
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps({**SETTINGS, "placement": {"workers": 2}}))
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    start = time.time()
-    command = [sys.executable, "-m", "jobs.train", "--config", "config.json", "--json"]
-    subprocess.run(command, cwd=run, env=environment, capture_output=True, text=True, check=True)
-    records = [json.loads(line) for line in next(run.glob("runs/*/tracking/spool.jsonl")).open()]
-    return min(r["time"] for r in records if "train/loss" in r.get("metrics", {})) / 1000 - start
+def torchrun(folder: Path) -> tuple[float, float]:
+    (folder / "script.py").write_text(TORCHRUN)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "script.py", json.dumps(SETTINGS), str(folder / "first")]
+    return timed(command, folder, lambda: float((folder / "first").read_text()))
+
+
+def ray_train(folder: Path) -> tuple[float, float]:
+    (folder / "worker.py").write_text(WORKER)
+    (folder / "script.py").write_text(RAY_TRAIN)
+    command = [sys.executable, "script.py", json.dumps(SETTINGS), str(folder / "first"), str(folder / "runs")]
+    return timed(command, folder, lambda: float((folder / "first").read_text()))
+
+
+def crossreg(folder: Path) -> tuple[float, float]:
+    """The first step is when the run says that it was, with its metrics (every step is logged)."""
+    (folder / "config.json").write_text(json.dumps({**SETTINGS, "placement": {"workers": 2}}))
+
+    def first() -> float:
+        records = [json.loads(line) for line in next(folder.glob("runs/*/tracking/spool.jsonl")).open()]
+        return min(r["time"] for r in records if "train/loss" in r.get("metrics", {})) / 1000
+
+    return timed([sys.executable, "-m", "jobs.train", "--config", "config.json", "--json"], folder, first)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    pairs = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(rounds):
-            pairs.append((torchrun(Path(folder)), ray(Path(folder))))
-            t, r = pairs[-1]
-            print(f"torchrun {t:.1f} s, crossreg train {r:.1f} s, ratio {r / t:.2f}", flush=True)
-    print(f"median ratio {statistics.median(r / t for t, r in pairs):.2f}")
+    arms = (torchrun, ray_train, crossreg)
+    found: dict[str, list[tuple[float, float]]] = {arm.__name__: [] for arm in arms}
+    print(f"load before: {os.getloadavg()[0]:.1f}, cores: {psutil.cpu_count()}")
+    for _ in range(rounds):
+        for arm in arms:
+            with tempfile.TemporaryDirectory() as folder:
+                found[arm.__name__].append(arm(Path(folder)))
+        print(", ".join(f"{name} {times[-1][0]:.1f} s ({times[-1][1]:.1f} CPU s)" for name, times in found.items()))
+    base = [seconds for seconds, _ in found["torchrun"]]
+    for name, times in found.items():
+        ratio = statistics.median(seconds / one for (seconds, _), one in zip(times, base, strict=True))
+        print(f"{name}: median {statistics.median(seconds for seconds, _ in times):.1f} s, {ratio:.2f} times torchrun")
 
 
 if __name__ == "__main__":

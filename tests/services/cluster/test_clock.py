@@ -18,15 +18,23 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")
-def clocks(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Ray's machines with clocks that can be set: a file for each holds by how many seconds its clock is wrong."""
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`clock.c`, built."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
-    folder = tmp_path_factory.mktemp("clocks")
-    library = folder / "clock.so"
+    library = tmp_path_factory.mktemp("clock") / "clock.so"
     source = Path(__file__).with_name("clock.c")
     subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(source), "-o", str(library), "-ldl"], check=True)
-    files = {name: folder / name for name in ("ray-head", "node-1", "node-2")}
+    return library
+
+
+@pytest.fixture
+def clocks(cluster: LocalCluster, straight: History, library: Path, tmp_path: Path) -> dict[str, Path]:
+    """Ray's machines with clocks that can be set: a file for each holds by how many seconds its clock is wrong.
+
+    They are started anew for each test: after its clock was set back, a Ray node starts nothing new for as long.
+    """
+    files = {name: tmp_path / name for name in ("ray-head", "node-1", "node-2")}
     for name in files:  # Ray refuses to start a head while a node of the last one runs
         cluster.kill(name)
     for name, file in files.items():
@@ -52,8 +60,6 @@ def test_a_clock_jumps_by_an_hour(
     clocks: dict[str, Path],
     straight: History,
 ) -> None:
-    for file in clocks.values():
-        set_clock(file, 0)
     run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), *PATIENT)
     run.wait_for(300)
     before, began = run.step(), time.monotonic()
