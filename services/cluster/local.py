@@ -237,9 +237,6 @@ class LocalCluster:
         ports = self.ports[name]
         head = f"{self.host}:{self.ports['ray-head']['gcs']}"
         environment = self._node_environment()
-        if namespace is not None:
-            # the machine's name, which Gloo would ask for an address, leads to loopback
-            environment["GLOO_SOCKET_IFNAME"] = self._namespaces.interface
         part = parts.ray_worker(name, head, host, self.config.cpus, ports, self.folder / name, environment)
         return Part(part.name, part.command, part.environment, namespace=namespace), lambda: answers(
             host, ports["agent"]

@@ -18,12 +18,7 @@ class Namespaces:
 
     Args:
         folder: of the cluster; the network's names and addresses follow from it.
-
-    Attributes:
-        interface: of a node in its namespace.
     """
-
-    interface = "eth0"
 
     def __init__(self, folder: Path) -> None:
         digest = hashlib.sha256(str(folder).encode()).digest()
@@ -49,10 +44,10 @@ class Namespaces:
         name, link, address = f"{self.name}-{number}", f"{self.name}v{number}", f"{self.network}.{10 + number}"
         if not Path(f"/run/netns/{name}").exists():
             _ip("netns", "add", name)
-            _ip("link", "add", link, "type", "veth", "peer", "name", self.interface, "netns", name)
+            _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
             _ip("link", "set", link, "master", self.name, "up")
-            _ip("-netns", name, "address", "add", f"{address}/24", "dev", self.interface)
-            for interface in (self.interface, "lo"):
+            _ip("-netns", name, "address", "add", f"{address}/24", "dev", "eth0")
+            for interface in ("eth0", "lo"):
                 _ip("-netns", name, "link", "set", interface, "up")
         return name, address
 

@@ -51,9 +51,10 @@ def fit(
     """
     import ray
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from services.training.gloo import GlooConfig
     from services.training.mailbox import Mailbox
     from services.training.worker import train_worker
 
@@ -68,7 +69,7 @@ def fit(
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     trainer = TorchTrainer(
         train_worker,
-        torch_config=TorchConfig(timeout_s=placement.hang_timeout),
+        torch_config=GlooConfig(timeout_s=placement.hang_timeout),
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "data": ray.put(data),
