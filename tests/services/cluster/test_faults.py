@@ -5,10 +5,8 @@ With `CROSSREG_FAULTS` a file gets a line for every fault: what was done again, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 from services.cluster import LocalCluster
 from tests.services.cluster.faults import PASSING, note
 from tests.services.cluster.running import ARGUMENTS, EVERY, PATIENT, STEPS, History, Run, assert_same, done_again, said
+from tests.services.disk import Disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
@@ -91,65 +90,6 @@ def test_fewer_workers_go_on_and_more_join(cluster: LocalCluster) -> None:
         seconds=seconds,
         said=said(log, "on 1 worker"),
     )
-
-
-class Disk:
-    """A disk of 64 MiB: an ext4 file system of its own (root only).
-
-    Args:
-        folder: where it is mounted.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._image = folder, folder.with_suffix(".img")
-        self._filler = folder / "filler"
-
-    def __enter__(self) -> Path:
-        if os.getuid() != 0 or not Path("/dev/loop-control").exists():
-            pytest.skip("mounting a file system needs root and loop devices")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._image.open("wb") as image:
-            image.truncate(64 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(self._image)], check=True)
-        self._mount()
-        return self.folder
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
-
-    def _mount(self) -> None:
-        options = "loop,errors=remount-ro"
-        subprocess.run(["mount", "-o", options, str(self._image), str(self.folder)], check=True)
-
-    def full(self) -> None:
-        """Leave no byte of room."""
-        with contextlib.suppress(OSError), self._filler.open("wb", buffering=0) as out:
-            while True:
-                out.write(b"0" * 4096)
-
-    def empty(self) -> None:
-        """Make room again."""
-        self._filler.unlink()
-
-    def read_only(self) -> None:
-        """Let the kernel find an error, after which it writes nothing more."""
-        source = subprocess.run(
-            ["findmnt", "--noheadings", "--output", "SOURCE", str(self.folder)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        device = Path(source.stdout.strip()).name
-        Path("/sys/fs/ext4", device, "trigger_fs_error").write_text("a test")
-
-    def repaired(self) -> None:
-        """Check it and mount it anew, as after a reboot."""
-        deadline = time.monotonic() + 60
-        while subprocess.run(["umount", str(self.folder)]).returncode != 0:
-            assert time.monotonic() < deadline
-            time.sleep(1)
-        subprocess.run(["e2fsck", "-y", str(self._image)], stdout=subprocess.DEVNULL)
-        self._mount()
 
 
 STORAGE_FAULTS = {

@@ -1,19 +1,25 @@
-"""What rank 0 sends arrives once and in order."""
+"""What rank 0 sends arrives once and in order, and is on disk before a checkpoint is reported."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
+from services.tracking import Tracker, TrackingConfig
 from services.training.config import Placement
 from services.training.mailbox import Mailbox
+from services.training.progress import Silent
+from services.training.relay import Relay
 from services.training.runtime import start_ray
+from services.training.telemetry import Telemetry
 from services.training.worker import ReportMetrics
+from tests.services.disk import Disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -57,3 +63,34 @@ def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: 
     assert messages[0]["kind"] == "start"
     calls = [m["step"] for m in messages if m["kind"] == "progress"]
     assert len(calls) < 60  # training did not wait for the slow ones
+
+
+def metrics(first: int, last: int) -> list[dict[str, Any]]:
+    steps = range(first, last + 1)
+    return [{"kind": "metrics", "step": step, "timestamp": 1000 * step, "values": {"loss": 1 / step}} for step in steps]
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_a_full_disk_does_not_take_waits_and_a_checkpoint_with_it(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "disk")
+    with disk as folder:
+        tracker = Tracker.start(
+            TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db"), experiment="e", run_name="r", params={}, tags={},
+            spool_dir=folder / "tracking", system_interval=None,
+        )  # fmt: skip
+        mailbox = Mailbox.remote()
+        relay = Relay(mailbox, tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
+        relay.start()
+        ray.get(mailbox.push.remote(metrics(1, 10)))
+        ray.get(mailbox.settle.remote(), timeout=30)
+        disk.full()
+        ray.get(mailbox.push.remote(metrics(11, 200)))  # more than the last block of the file has room for
+        settled = mailbox.settle.remote()
+        assert ray.wait([settled], timeout=3) == ([], [settled])
+        assert relay.full is not None
+        disk.empty()
+        ray.get(settled, timeout=30)
+        relay.stop()
+        assert relay.full is None
+        assert tracker.history()["loss"][0] == list(range(1, 201))
+        assert tracker.finish("FINISHED")
