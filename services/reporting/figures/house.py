@@ -16,9 +16,10 @@ __all__ = ["BLACK", "GREY", "LOSES", "REFERENCE_MARKER", "WINS", "Look", "looks"
 
 GREY = "0.35"
 BLACK = "0.0"
-# Okabe and Ito's colours, told apart with every common form of colour blindness; yellow is too faint on white.
+# Okabe and Ito's colours, told apart with every common form of colour blindness, but yellow, too faint on white;
+# then two of Paul Tol's muted ones.
 WINS, LOSES = "#0072B2", "#D55E00"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933")
 # The shape tells apart methods that share a colour, the line style the budgets of a method.
 REFERENCE_MARKER = "*"
 _MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p", "h", "d", "8", "H")
