@@ -222,7 +222,7 @@ class Tracker:
             try:
                 self._spool.append({"status": status, "time": now_ms()})
                 self._finished = self._uploader.drain(timeout)
-            except DiskError:
+            except DiskError:  # both, whatever becomes of the first
                 self._finished = all([self._uploader.drain(timeout), self._end(status)])
             _log.info("run ended", extra={"run_id": self.run_id, "status": status})
             self._spool.close()

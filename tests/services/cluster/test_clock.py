@@ -32,7 +32,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clocks(cluster: LocalCluster, straight: History, library: Path, tmp_path: Path) -> dict[str, Path]:
     """Ray's machines with clocks that can be set: a file for each holds by how many seconds its clock is wrong.
 
-    They are started anew for each test: after its clock was set back, a Ray node starts nothing new for as long.
+    They are started anew for each test: on a Ray node whose clock had been set back, the next training did not start.
     """
     files = {name: tmp_path / name for name in ("ray-head", "node-1", "node-2")}
     for name in files:  # Ray refuses to start a head while a node of the last one runs
