@@ -19,8 +19,8 @@ from baselines import (
     t1_t2,
     weight_decay_dropout,
 )
-from baselines.harness.method import Method
-from crossreg.errors import UserError, nearest
+from services.comparison.method import Method
+from crossreg.core.errors import UserError, nearest
 
 __all__ = ["METHODS", "method"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.harness.method import PopulationSearch, Study
+from services.comparison.method import PopulationSearch, Study
 from services.search.budget import Budget
 from services.search.spec import TrialSpec
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from baselines.harness.method import Method, Run, Study, Trials
+from services.comparison.method import Method, Run, Study, Trials
 from crossreg import calibration
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.search.budget import Budget
 from services.search.outcome import reliability_of, scaled_scores
 from services.search.trial import read_predictions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.harness.method import SingleRun, Study
+from services.comparison.method import SingleRun, Study
 
 __all__ = ["AllData", "FixedNoise"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.harness.method import SIGMA_RANGE, PopulationSearch, Study
+from services.comparison.method import SIGMA_RANGE, PopulationSearch, Study
 from services.search.spec import Knobs
 
 __all__ = ["Grid"]

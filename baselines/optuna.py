@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.harness.method import PopulationSearch, Study
-from crossreg.errors import UserError
+from services.comparison.method import PopulationSearch, Study
+from crossreg.core.errors import UserError
 from services.search.budget import Budget
 from services.search.spec import Knobs, TrialSpec, tune_name
 

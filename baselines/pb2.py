@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.harness.method import PopulationSearch, Study
+from services.comparison.method import PopulationSearch, Study
 from services.search.spec import Knobs, TrialSpec, tune_name
 
 __all__ = ["PB2"]

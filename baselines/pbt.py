@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.harness.method import PopulationSearch, Space, Study
+from services.comparison.method import PopulationSearch, Space, Study
 from services.search.spec import Knobs, TrialSpec, tune_name
 
 __all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT", "explore"]

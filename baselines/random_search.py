@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines.harness.method import PopulationSearch
+from services.comparison.method import PopulationSearch
 
 __all__ = ["RandomSearch"]
 

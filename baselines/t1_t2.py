@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.harness.method import SingleRun, Study
+from services.comparison.method import SingleRun, Study
 
 __all__ = ["T1T2"]
 

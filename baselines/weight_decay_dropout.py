@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from baselines.harness.method import Method, PopulationSearch, Run, Space, Study, Trials, sample, with_dropout
-from crossreg.knobs import DROPOUT, WEIGHT_DECAY
+from services.comparison.method import Method, PopulationSearch, Run, Space, Study, Trials, sample, with_dropout
+from crossreg.regularizers.knobs import DROPOUT, WEIGHT_DECAY
 from services.search.budget import Budget
 from services.search.spec import Knobs, TrialSpec, rank
 

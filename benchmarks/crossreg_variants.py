@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from baselines.harness.conduct import Job, conduct
-from baselines.harness.method import Method, Run, Study, Trials
-from baselines.harness.session import make_study
+from services.comparison.run_jobs import Job, run_jobs
+from services.comparison.method import Method, Run, Study, Trials
+from services.comparison.session import make_study
 from services.search.budget import Budget
 from services.search.outcome import Outcome
 from services.search.spec import rank
@@ -131,7 +131,7 @@ def main() -> None:
     study = make_study(TrainConfig.model_validate(config))
     jobs = [Job(Variant(name, VARIANTS[name]), "matched", seed) for seed in range(arguments.seeds) for name in chosen]
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = conduct(jobs, study, Path(folder))
+        outcomes = run_jobs(jobs, study, Path(folder))
     if arguments.out:
         arguments.out.write_text(json.dumps([json.loads(o.model_dump_json(exclude={"curve"})) for o in outcomes]))
     print(table(outcomes))

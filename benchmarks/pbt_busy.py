@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 
 from baselines import METHODS
-from baselines.harness.conduct import Job, conduct
-from baselines.harness.session import make_study
+from services.comparison.run_jobs import Job, run_jobs
+from services.comparison.session import make_study
 from services.search.spec import Record
 from services.training.config import Placement, TrainConfig
 from services.training.runtime import available_cpus, start_ray
@@ -57,7 +57,7 @@ def main() -> None:
     rows = []
     for name in arguments.schedulers.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            (outcome,) = conduct([Job(METHODS[name], "full", 0)], study, Path(folder))
+            (outcome,) = run_jobs([Job(METHODS[name], "full", 0)], study, Path(folder))
             attainable = attainable_share(Path(folder))
             exploits = sum(len({json.dumps(knobs) for _, knobs in member}) - 1 for member in outcome.members)
         row = {

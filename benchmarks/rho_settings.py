@@ -19,17 +19,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-import crossreg.noise
+import crossreg.regularizers.noise
 import crossreg.regularizer
-import crossreg.rho
+import crossreg.core.rho
 from crossreg import calibration
 from crossreg.batches import Batches, Preprocess
-from crossreg.evaluation import evaluate
+from crossreg.prediction.evaluation import evaluate
 from crossreg.losses import Classification
 from crossreg.models import build
-from crossreg.noise import inject_noise, sigmas
+from crossreg.regularizers.noise import inject_noise, sigmas
 from crossreg.regularizer import CrossRegularizer
-from crossreg.training import Trainer
+from crossreg.training.trainer import Trainer
 from services.data import DataConfig, load_data
 
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -64,11 +64,11 @@ def run(
     s = setting
     if s.get("map") == "softplus":
         forward, backward = F.softplus, lambda sigma: torch.as_tensor(sigma).expm1().log()
-        for module in (crossreg.rho, crossreg.noise):
+        for module in (crossreg.core.rho, crossreg.regularizers.noise):
             module.sigma_from_rho, module.rho_from_sigma = forward, backward  # type: ignore[attr-defined]
     if s.get("independent"):
         crossreg.regularizer.antithetic_draws = lambda samples, *key: [
-            crossreg.noise.Draw(crossreg.regularizer.derive_seed(*key, k)) for k in range(samples)
+            crossreg.regularizers.noise.Draw(crossreg.regularizer.derive_seed(*key, k)) for k in range(samples)
         ]
     if "betas" in s:
         crossreg.regularizer.rho_optimizer = lambda p, lr: torch.optim.Adam(p, lr=lr, betas=s["betas"])  # type: ignore

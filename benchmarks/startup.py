@@ -33,7 +33,7 @@ import sys, time
 from pathlib import Path
 import torch
 from crossreg import Callback, process_group
-from crossreg.distributed import rank
+from crossreg.core.distributed import rank
 from services.data import load_data
 from services.training.assemble import build_trainer
 from services.training.config import TrainConfig

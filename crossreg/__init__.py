@@ -10,24 +10,24 @@ for x, y in train_loader:
 
 from crossreg import calibration, metrics, models
 from crossreg.batches import Batches, Preprocess, augmentation
-from crossreg.checkpoint import SaveCheckpoint, load_checkpoint, save_checkpoint
-from crossreg.compute import Ledger
-from crossreg.diagnostics import Diagnosis, Diagnostics
-from crossreg.distributed import data_parallel, process_group
-from crossreg.errors import UserError
+from crossreg.training.checkpoint import SaveCheckpoint, load_checkpoint, save_checkpoint
+from crossreg.training.compute import Ledger
+from crossreg.training.diagnostics import Diagnosis, Diagnostics
+from crossreg.core.distributed import data_parallel, process_group
+from crossreg.core.errors import UserError
 from crossreg.estimators import T1T2, Estimator, Implicit, Unrolled, direct_gradient
-from crossreg.evaluation import Evaluation, evaluate
-from crossreg.learned_augmentation import Augmentation, learn_augmentation
-from crossreg.levels import learn_levels
+from crossreg.prediction.evaluation import Evaluation, evaluate
+from crossreg.regularizers.augmentation import Augmentation, learn_augmentation
+from crossreg.regularizers.levels import learn_levels
 from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss
-from crossreg.noise import Noise, inject_noise, remove_noise, sampling, sigmas
-from crossreg.norms import learn_norms
-from crossreg.penalties import L1, L2, Penalty, Smoothness, Term, penalize, training_loss
-from crossreg.prediction import Prediction, predict
+from crossreg.regularizers.noise import Noise, inject_noise, remove_noise, sampling, sigmas
+from crossreg.regularizers.norms import learn_norms
+from crossreg.regularizers.penalties import L1, L2, Penalty, Smoothness, Term, penalize, training_loss
+from crossreg.prediction.predict import Prediction, predict
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
-from crossreg.rho import learned, temperature
-from crossreg.targets import LabelSmoothing, LossTemperature
-from crossreg.training import Callback, Trainer
+from crossreg.core.rho import learned, temperature
+from crossreg.regularizers.targets import LabelSmoothing, LossTemperature
+from crossreg.training.trainer import Callback, Trainer
 
 __version__ = "0.1.0"
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossreg.distributed import rank, world_size
-from crossreg.errors import UserError
-from crossreg.random import derive_seed
+from crossreg.core.distributed import rank, world_size
+from crossreg.core.errors import UserError
+from crossreg.core.random import derive_seed
 
 __all__ = ["Batches", "Preprocess", "augmentation"]
 

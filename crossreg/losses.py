@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 __all__ = ["Classification", "GaussianRegression", "Likelihood", "Loss", "as_loss"]
 

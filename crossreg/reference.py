@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from crossreg.noise import Draw, noise_layers, replay, sampling
-from crossreg.random import forked_rng, seed_device
-from crossreg.rho import rho_parameters, temperature
+from crossreg.regularizers.noise import Draw, noise_layers, set_draw, sampling
+from crossreg.core.random import forked_rng, seed_device
+from crossreg.core.rho import rho_parameters, temperature
 
 __all__ = ["rho_gradient", "rho_loss", "rho_step", "theta_step"]
 
@@ -29,7 +29,7 @@ def rho_loss(model: nn.Module, x: Tensor, y: Tensor, draws: Sequence[Draw]) -> T
     probability = torch.zeros(())
     with forked_rng(x.device), sampling(model, learning=True):
         for draw in draws:
-            replay(model, draw, x.device)
+            set_draw(model, draw, x.device)
             p = torch.softmax(model(x) / temperature(model), dim=1)
             probability = probability + p[torch.arange(len(y)), y] / len(draws)
     return -probability.log().mean()

@@ -19,14 +19,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
-from crossreg.distributed import rank, world_size
-from crossreg.errors import UserError
-from crossreg.estimators import Estimator, Response, direct_gradient
-from crossreg.levels import levelled_weights
+from crossreg.core.distributed import rank, world_size
+from crossreg.core.errors import UserError
+from crossreg.estimators import Estimator, HypergradientEstimator, direct_gradient
+from crossreg.regularizers.levels import levelled_weights
 from crossreg.losses import Loss, as_loss
-from crossreg.noise import Draw
-from crossreg.random import derive_seed, seed_device
-from crossreg.rho import TEMPERATURE_NAME, RhoModule, rho_parameters, unwrap
+from crossreg.regularizers.noise import Draw
+from crossreg.core.random import derive_seed, seed_device
+from crossreg.core.rho import TEMPERATURE_NAME, RhoModule, rho_parameters, unwrap
 
 __all__ = ["CrossRegularizer", "RhoUpdate"]
 
@@ -245,7 +245,7 @@ def _check_learnable(model: nn.Module, estimator: Estimator) -> None:
     """Refuse a model without rho, and rho that the estimator would never move."""
     if not rho_parameters(model):
         raise UserError("the model has nothing to learn; call inject_noise(model), or penalize(model, ...), first")
-    if isinstance(estimator, Response):
+    if isinstance(estimator, HypergradientEstimator):
         return
     stuck = sorted({type(m).__name__ for m in model.modules() if isinstance(m, RhoModule) and not m.direct})
     if stuck:

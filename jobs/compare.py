@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import nest, section, validated
@@ -17,7 +17,7 @@ from services.tracking import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
-    from baselines.harness.compare import CompareConfig, Comparison
+    from services.comparison.compare import CompareConfig, Comparison
     from services.training.storage import RunFolder
 
 __all__ = ["app", "compare"]
@@ -147,7 +147,7 @@ def compare(
         what["evaluations"] = evaluations
     result = _run(what, where, tracked, asked, resume, show=not as_json)
     if as_json:
-        typer.echo(json.dumps(as_plain(result), allow_nan=False))
+        typer.echo(json.dumps(as_dict(result), allow_nan=False))
     else:
         show(result)
 
@@ -160,9 +160,9 @@ def _run(
     resume: str | None,
     show: bool,
 ) -> Comparison:
-    from baselines.harness.compare import CompareConfig
-    from baselines.harness.compare import compare as run_comparison
-    from baselines.harness.progress import CompareBar
+    from services.comparison.compare import CompareConfig
+    from services.comparison.compare import compare as run_comparison
+    from services.comparison.progress import CompareBar
 
     placement = validated(Placement, where)
     tracking = validated(TrackingConfig, tracked)
@@ -183,7 +183,7 @@ def _earlier(
     tracking: TrackingConfig, run_id: str, what: dict[str, Any], asked: dict[str, Any]
 ) -> tuple[RunFolder, CompareConfig]:
     """Return the folder of an earlier comparison and what it compared; only methods and budgets may be added."""
-    from baselines.harness.compare import CompareConfig
+    from services.comparison.compare import CompareConfig
     from services.tracking.resume import run_tags
     from services.training.storage import RunFolder
 
@@ -223,13 +223,13 @@ def _own(budget: str) -> str:
     return "one run" if budget == "matched" else f"{budget} runs"
 
 
-def as_plain(result: Comparison) -> dict[str, Any]:
+def as_dict(result: Comparison) -> dict[str, Any]:
     """Return the comparison as `--json` prints it."""
     return {
         "run_id": result.run_id,
         "report": str(result.report),
         "ui_command": result.ui_command,
-        **result.summary.as_plain(),
+        **result.summary.as_dict(),
     }
 
 

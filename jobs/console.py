@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.logs import structured
 from services.tracking.uri import redact
 
@@ -34,7 +34,7 @@ def run_app(app: typer.Typer) -> None:
             handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)] if _stderr.is_terminal else None,
         )
         # what this one warns of, the progress bar shows
-        logging.getLogger("services.training.relay").setLevel(logging.ERROR)
+        logging.getLogger("services.training.consumer").setLevel(logging.ERROR)
     app.pretty_exceptions_enable = False
     try:
         app()

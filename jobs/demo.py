@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from crossreg.errors import UserError
-from crossreg.paths import local_path
+from crossreg.core.errors import UserError
+from crossreg.core.paths import local_path
 from jobs.console import console, run_app
 from jobs.options import validated
 from services.tracking import TrackingConfig
@@ -35,8 +35,8 @@ def demo(
     The population gets the compute of the one run, and then as many times that as it has members. All trainings run
     on Ray and are recorded in MLflow; a report says what each reached and cost.
     """
-    from baselines.harness.compare import CompareConfig, compare
-    from baselines.harness.progress import CompareBar
+    from services.comparison.compare import CompareConfig, compare
+    from services.comparison.progress import CompareBar
     from jobs.compare import show
 
     folder = local_path(folder, "folder").resolve()

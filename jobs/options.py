@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import redact
 
 __all__ = ["merge", "nest", "read_yaml", "section", "validated"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import nest, validated
@@ -16,7 +16,7 @@ from services.tracking import TrackingConfig
 from services.training.config import Placement
 
 if TYPE_CHECKING:
-    from baselines.harness.replay import Source
+    from services.comparison.replay import Source
     from services.search.outcome import Outcome
 
 __all__ = ["app", "replay"]
@@ -64,10 +64,10 @@ def replay(
         raise UserError(f"seeds is {seeds}; it must be at least 1")
     tracking = validated(TrackingConfig, nest({"uri": tracking_uri, "experiment": experiment}))
     placement = validated(Placement, nest({"gpu": gpu, "storage_path": storage_path, "verbose": verbose}))
-    from baselines.harness.method import Method
-    from baselines.harness.progress import CompareBar
-    from baselines.harness.replay import Replay, find_source
-    from baselines.harness.session import run_methods
+    from services.comparison.method import Method
+    from services.comparison.progress import CompareBar
+    from services.comparison.replay import Replay, find_source
+    from services.comparison.session import run_methods
 
     source = find_source(tracking, run)
     if export is not None:
@@ -81,12 +81,12 @@ def replay(
     with CompareBar(console(quiet=as_json)) as bar:
         outcomes = run_methods(source.config, methods, seeds, placement, tracking, kind="replay", of=run, display=bar)
     if as_json:
-        typer.echo(json.dumps(as_plain(source, outcomes)))
+        typer.echo(json.dumps(as_dict(source, outcomes)))
     else:
         show(source, outcomes)
 
 
-def as_plain(source: Source, outcomes: list[Outcome]) -> dict[str, Any]:
+def as_dict(source: Source, outcomes: list[Outcome]) -> dict[str, Any]:
     """Return the replays as `--json` prints them."""
     return {
         "source": {"run_id": source.run_id, "method": source.method, "seed": source.config.seed, "test": source.test},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossreg.paths import local_path
+from crossreg.core.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import nest, validated
@@ -16,7 +16,7 @@ from services.data import DataConfig
 from services.tracking import TrackingConfig
 
 if TYPE_CHECKING:
-    from services.reproduce.run import Reproduced
+    from studies.run import Reproduced
 
 __all__ = ["app", "reproduce"]
 
@@ -59,8 +59,8 @@ def reproduce(
 
     - `crossreg reproduce ridge --seeds 5 --json`
     """
-    from services.reproduce.run import reproduce as run
-    from services.reproduce.run import study_named
+    from studies.run import reproduce as run
+    from studies.run import study_named
     from services.training.progress import ProgressLine
 
     kind = study_named(study)
@@ -73,7 +73,7 @@ def reproduce(
             chosen, seeds, tracking, local_path(folder, "folder").resolve(), workers=workers, advance=bar.count
         )
     if as_json:
-        typer.echo(json.dumps(result.as_plain()))
+        typer.echo(json.dumps(result.as_dict()))
     else:
         show(result)
 

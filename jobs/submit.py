@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from jobs import flags
 from jobs.console import console, run_app
 

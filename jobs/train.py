@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossreg.errors import UserError
-from crossreg.paths import local_path
+from crossreg.core.errors import UserError
+from crossreg.core.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import merge, validated
@@ -112,9 +112,9 @@ def train(
     what, where, tracked = flags.settings(context.params, config)
     report = _run(what, where, tracked, resume, show=not as_json)
     if as_json:
-        typer.echo(json.dumps(as_plain(report), allow_nan=False))
+        typer.echo(json.dumps(as_dict(report), allow_nan=False))
     elif structured():
-        _log.info("result", extra=as_plain(report))
+        _log.info("result", extra=as_dict(report))
     else:
         show(report)
 
@@ -165,7 +165,7 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
     return changed
 
 
-def as_plain(report: Report) -> dict[str, Any]:
+def as_dict(report: Report) -> dict[str, Any]:
     """Return the report as `--json` prints it."""
     plain = dataclasses.asdict(report)
     # JSON has no NaN; a run that diverged has scores of null

@@ -10,9 +10,9 @@
 
 from crossreg.estimators.direct import direct_gradient
 from crossreg.estimators.implicit import Implicit
-from crossreg.estimators.interface import Estimator, passes
-from crossreg.estimators.response import Response
+from crossreg.estimators.base import Estimator, passes
+from crossreg.estimators.hypergradient import HypergradientEstimator
 from crossreg.estimators.t1_t2 import T1T2
 from crossreg.estimators.unrolled import Unrolled
 
-__all__ = ["T1T2", "Estimator", "Implicit", "Response", "Unrolled", "direct_gradient", "passes"]
+__all__ = ["T1T2", "Estimator", "Implicit", "HypergradientEstimator", "Unrolled", "direct_gradient", "passes"]

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.losses import Loss
-from crossreg.noise import Draw, replay, sampling
-from crossreg.random import forked_rng
-from crossreg.rho import temperature
+from crossreg.regularizers.noise import Draw, set_draw, sampling
+from crossreg.core.random import forked_rng
+from crossreg.core.rho import temperature
 
 __all__ = ["direct_gradient"]
 
@@ -54,7 +54,7 @@ def direct_gradient(
     device = target.device
 
     def piece_of(draw: Draw) -> Tensor:
-        replay(model, draw, device)
+        set_draw(model, draw, device)
         return loss.per_draw(model(inputs), target, temperature(model).to(device))
 
     with forked_rng(device), sampling(model, learning=True), _only(rho, model):

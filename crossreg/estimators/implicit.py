@@ -24,20 +24,20 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.batches import Batches
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from crossreg.estimators.direct import direct_gradient
-from crossreg.estimators.response import (
-    Response,
-    following,
+from crossreg.estimators.hypergradient import (
+    HypergradientEstimator,
+    training_mode_with_rho_grad,
     theta_of,
     training_gradient,
-    transposed,
+    vector_jacobian_product,
     twice_differentiable,
 )
 from crossreg.losses import Loss
-from crossreg.noise import Draw
-from crossreg.penalties import Penalty, terms
-from crossreg.random import forked_rng
+from crossreg.regularizers.noise import Draw
+from crossreg.regularizers.penalties import Penalty, terms
+from crossreg.core.random import forked_rng
 
 __all__ = ["Implicit"]
 
@@ -45,7 +45,7 @@ Solver = Literal["neumann", "cg"]
 Vector = list[Tensor]
 
 
-class Implicit(Response):
+class Implicit(HypergradientEstimator):
     """Follows theta to its minimum; exact there, with an exact solver.
 
     Away from the minimum, or where H has negative curvature, it is an approximation: the Neumann series looks as many
@@ -129,11 +129,11 @@ class Implicit(Response):
         total, slope = slopes[: len(rho)], _masked(slopes[len(rho) :], free)
         x, y = self.batch(self._update - 1)
         device = target.device
-        with forked_rng(device), following(model, rho), twice_differentiable(device):
+        with forked_rng(device), training_mode_with_rho_grad(model, rho), twice_differentiable(device):
             gradient = training_gradient(model, loss, x, y, theta, draws[:2])
 
             def product(vector: Vector) -> Vector:
-                found = transposed(vector, gradient, weights, keep=True)
+                found = vector_jacobian_product(vector, gradient, weights, keep=True)
                 damped = [self.damping * v for v in vector]
                 return _masked([d if h is None else h + d for h, d in zip(found, damped, strict=True)], free)
 
@@ -141,7 +141,7 @@ class Implicit(Response):
                 solution = conjugate_gradients(product, slope, self.terms, self.tolerance)
             else:
                 solution = neumann(product, slope, self.step_sizes(weights, schedule=False), self.terms)
-            through = transposed(solution, gradient, rho)
+            through = vector_jacobian_product(solution, gradient, rho)
         for accumulated, by_theta in zip(total, through, strict=True):
             if by_theta is not None:
                 accumulated -= by_theta

@@ -21,24 +21,24 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from crossreg.batches import Batches
-from crossreg.errors import UserError
-from crossreg.estimators.response import (
-    Response,
-    following,
+from crossreg.core.errors import UserError
+from crossreg.estimators.hypergradient import (
+    HypergradientEstimator,
+    training_mode_with_rho_grad,
     theta_of,
     training_gradient,
-    transposed,
+    vector_jacobian_product,
     twice_differentiable,
 )
 from crossreg.losses import Loss
-from crossreg.noise import Draw
-from crossreg.random import forked_rng
-from crossreg.rho import temperature
+from crossreg.regularizers.noise import Draw
+from crossreg.core.random import forked_rng
+from crossreg.core.rho import temperature
 
 __all__ = ["T1T2"]
 
 
-class T1T2(Response):
+class T1T2(HypergradientEstimator):
     """The gradient estimator of T1-T2, for `CrossRegularizer(..., estimator=T1T2(train))`.
 
     The gradient is that of the equation divided by eta: Adam-like optimizers of theta have no one eta, so the authors'
@@ -97,7 +97,7 @@ class T1T2(Response):
         """
         x, y = self._same_size(len(target))
         device = target.device
-        with forked_rng(device), following(model, rho), twice_differentiable(device):
+        with forked_rng(device), training_mode_with_rho_grad(model, rho), twice_differentiable(device):
             theta = theta_of(model)
             step = training_gradient(model, loss, x, y, theta, draws[:1])
             ahead = {
@@ -108,7 +108,7 @@ class T1T2(Response):
             held_out = _held_out_loss(model, loss, inputs, target, ahead)
             slopes = torch.autograd.grad(held_out, [*ahead.values(), *rho], allow_unused=True)
             slope, direct = slopes[: len(ahead)], slopes[len(ahead) :]
-            through = transposed(slope, step, rho)
+            through = vector_jacobian_product(slope, step, rho)
         total = [torch.zeros_like(parameter) for parameter in rho]
         for accumulated, by_itself, by_theta in zip(total, direct, through, strict=True):
             if by_itself is not None:

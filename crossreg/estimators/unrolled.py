@@ -20,23 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.batches import Batches
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from crossreg.estimators.direct import direct_gradient
-from crossreg.estimators.response import (
-    Response,
-    following,
+from crossreg.estimators.hypergradient import (
+    HypergradientEstimator,
+    training_mode_with_rho_grad,
     theta_of,
     training_gradient,
     twice_differentiable,
 )
 from crossreg.losses import Loss
-from crossreg.noise import Draw
-from crossreg.random import forked_rng
+from crossreg.regularizers.noise import Draw
+from crossreg.core.random import forked_rng
 
 __all__ = ["Unrolled"]
 
 
-class Unrolled(Response):
+class Unrolled(HypergradientEstimator):
     """Differentiates s steps of theta; holds their graphs, s times the activations of a training step.
 
     Args:
@@ -92,7 +92,7 @@ class Unrolled(Response):
         device, theta = target.device, theta_of(model)
         sizes = self.step_sizes(list(theta.values()))
         ahead: dict[str, Tensor] = {name: weight.detach().requires_grad_() for name, weight in theta.items()}
-        with forked_rng(device), following(model, rho), twice_differentiable(device):
+        with forked_rng(device), training_mode_with_rho_grad(model, rho), twice_differentiable(device):
             for step in range(self.steps):
                 x, y = self.batch((self._update - 1) * self.steps + step)
                 gradient = training_gradient(model, loss, x, y, ahead, [draws[step % len(draws)]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 __all__ = ["image", "positive", "probability"]
 

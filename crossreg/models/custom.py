@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from crossreg.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest
 
 __all__ = ["build"]
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from crossreg.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest
 from crossreg.models.checks import positive, probability
 from crossreg.models.init import kaiming_
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from crossreg.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest
 from crossreg.models import custom, zoo
 from crossreg.models.checks import positive
 from crossreg.models.cnn import cnn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from crossreg.models.checks import image, positive
 from crossreg.models.init import kaiming_
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossreg.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest
 from crossreg.models.checks import image
 
 __all__ = ["PREFIX", "build", "module", "names"]

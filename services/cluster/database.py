@@ -9,7 +9,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster.secrets import Secrets
 
 __all__ = ["accepts", "account", "binaries", "create", "initialise"]

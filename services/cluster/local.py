@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster import database, parts, prepare
 from services.cluster.namespaces import Namespaces
 from services.cluster.parts import Part

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 __all__ = ["Namespaces"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster import database, parts
 from services.cluster.secrets import Secrets
 

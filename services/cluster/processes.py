@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster.parts import Part
 from services.tracking import redact
 

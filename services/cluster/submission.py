@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crossreg.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest
 from services.tracking.environment import COMMIT_VARIABLES, environment_tags
 
 __all__ = ["ENDED", "JOBS", "Cluster"]

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data.memory import require_memory
 from services.data.raw import Raw, encode
 

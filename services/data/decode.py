@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data.memory import require_memory
 
 if TYPE_CHECKING:

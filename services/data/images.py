@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data.cache import read_cached, write_cached
 from services.data.decode import REFUSED, Progress, decode
 from services.data.raw import Raw

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crossreg.errors import UserError, nearest
-from crossreg.paths import local_path
+from crossreg.core.errors import UserError, nearest
+from crossreg.core.paths import local_path
 from services.data.bundled import BUNDLED, load_bundled
 from services.data.config import DataConfig
 from services.data.dataset import Dataset, Split, Task, fingerprint

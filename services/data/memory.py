@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 __all__ = ["require_memory"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 __all__ = ["Raw", "encode", "require_finite", "validate"]
 

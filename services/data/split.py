@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data.config import DataConfig
 
 __all__ = ["Indices", "default_reg_size", "make_indices"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossreg.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest
 from services.data.memory import require_memory
 from services.data.raw import Raw, encode
 

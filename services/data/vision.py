@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from crossreg.errors import UserError
-from crossreg.paths import local_path
+from crossreg.core.errors import UserError
+from crossreg.core.paths import local_path
 from services.data.raw import Raw
 
 __all__ = ["VISION", "load_vision"]

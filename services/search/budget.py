@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from crossreg.compute import measure_flops
-from crossreg.errors import UserError
+from crossreg.training.compute import measure_flops
+from crossreg.core.errors import UserError
 from crossreg.estimators import Estimator
 from crossreg.estimators import passes as rho_passes
 from crossreg.losses import as_loss

@@ -16,7 +16,7 @@ from services.search.trial import Predictions
 from services.training.assemble import interim_rows
 from services.training.config import TrainConfig
 
-__all__ = ["Outcome", "Point", "best_of", "busy_share", "outcome_of", "scaled_scores"]
+__all__ = ["Outcome", "Point", "best_of", "utilization_of", "outcome_of", "scaled_scores"]
 
 
 class Point(BaseModel):
@@ -124,7 +124,7 @@ def outcome_of(
         "failed": sum(trial.error is not None for trial in trials),
         "config": owner.spec.config,
         "seconds": max(r.ended for t in trials for r in t.records) - min(r.began for t in trials for r in t.records),
-        "busy": busy_share(trials),
+        "busy": utilization_of(trials),
     }
     return Outcome.model_validate(fields | changes)
 
@@ -200,7 +200,7 @@ def reliability_of(predictions: Predictions) -> dict[str, Any]:
     return calibration.reliability(test["mean"], test["targets"]).as_dict() if _are_probabilities(test) else {}
 
 
-def busy_share(trials: list[TrialResult]) -> float:
+def utilization_of(trials: list[TrialResult]) -> float:
     """Return the share of worker time spent training between the first interval's end and the last's.
 
     What comes before is the start of the workers.

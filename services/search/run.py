@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.search.budget import Meter
 from services.search.spec import Cost, Knobs, Record, TrialSpec, tune_name
 from services.search.trial import States
@@ -159,7 +159,7 @@ def run_search(
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig
 
-    from services.search.gather import Gatherer
+    from services.search.collector import ResultCollector
     from services.search.worker import EXHAUSTED, TrialWorker
 
     if not verbose:
@@ -174,7 +174,7 @@ def run_search(
         meter = Meter(*search.limit, slots=slots, flag=folder / EXHAUSTED)
     states = States(folder / "states")
     proposals = Proposals(folder / "proposals.jsonl")
-    listener = Gatherer(search, data, states, meter, watch, proposals)
+    listener = ResultCollector(search, data, states, meter, watch, proposals)
     resources = {"cpu": cpus_per_trial, **({"gpu": 1} if gpu else {})}
     trainable = tune.with_parameters(
         TrialWorker,

@@ -22,7 +22,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.search.spec import Knobs
 
 __all__ = ["Explore", "PopulationScheduler"]
@@ -183,7 +183,7 @@ class PopulationScheduler(FIFOScheduler):
         self._put(trial, member)
         actor = trial.temporary_state.ray_actor
         if actor is not None:
-            actor.become.remote(member.state, knobs)  # messages of one caller arrive in order: before the next step
+            actor.continue_from.remote(member.state, knobs)  # messages of one caller arrive in order: before the next step
 
     def _put(self, trial: TuneTrial, member: Member) -> None:
         """Say in the trial's configuration where it stands, for whichever worker runs it next."""

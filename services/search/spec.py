@@ -15,7 +15,7 @@ from services.training.config import TrainConfig
 __all__ = ["Cost", "Knobs", "Record", "Schedule", "TrialSpec", "digest", "knob_name", "rank", "tune_name"]
 
 Knobs = dict[str, float]
-"""Regularization settings by name; see `crossreg.knobs`."""
+"""Regularization settings by name; see `crossreg.regularizers.knobs`."""
 
 Schedule = list[tuple[int, Knobs]]
 """Knobs by the theta step after which they come into force; step 0 is before the first."""

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from crossreg.checkpoint import load_checkpoint, save_checkpoint
-from crossreg.errors import UserError
-from crossreg.knobs import get_knobs, set_knobs
-from crossreg.noise import sigmas
-from crossreg.random import rng_state, set_rng_state
-from crossreg.training import Callback, Trainer
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.core.errors import UserError
+from crossreg.regularizers.knobs import get_knobs, set_knobs
+from crossreg.regularizers.noise import sigmas
+from crossreg.core.random import rng_state, set_rng_state
+from crossreg.training.trainer import Callback, Trainer
 from services.data import Dataset
 from services.search.spec import Cost, Knobs, Record, Schedule, TrialSpec, digest
 from services.training.assemble import build_trainer
@@ -125,7 +125,7 @@ class Trial:
         self._live: tuple[str, Trainer, dict[str, Any]] | None = None
         self._seen = _Seen()
 
-    def become(self, state: str | None, knobs: Knobs) -> None:
+    def continue_from(self, state: str | None, knobs: Knobs) -> None:
         """Go on from a state, a trial's own or another's, with these knobs in force."""
         self.state, self.knobs = state, dict(knobs)
 
@@ -200,7 +200,7 @@ class Trial:
             if record is None or record.spec not in self.specs:
                 raise
         again = Trial(self.specs[record.spec], self.specs, self.data, self.states, None, self.device)
-        again.become(record.parent, record.given)
+        again.continue_from(record.parent, record.given)
         again._train(state, record.until)
         return load_checkpoint(self.states.checkpoint(state))
 

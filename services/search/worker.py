@@ -53,10 +53,10 @@ class TrialWorker(tune.Trainable):
         self._take(new_config)
         return True
 
-    def become(self, state: str | None, knobs: Knobs) -> None:
+    def continue_from(self, state: str | None, knobs: Knobs) -> None:
         """Go on from another state with other knobs, at the next step."""
         assert self.trial is not None
-        self.trial.become(state, knobs)
+        self.trial.continue_from(state, knobs)
 
     def step(self) -> dict[str, Any]:
         """Train one interval."""
@@ -84,14 +84,14 @@ class TrialWorker(tune.Trainable):
         """Go on from a named state; the knobs stay those of the configuration, which a search may have changed."""
         assert self.trial is not None
         if checkpoint is not None:
-            self.trial.become(checkpoint["state"], self.trial.knobs)
+            self.trial.continue_from(checkpoint["state"], self.trial.knobs)
 
     def _take(self, config: dict[str, Any]) -> None:
         spec = self.specs[config["trial"]]
         if self.trial is None or self.trial.spec.digest != spec.digest:
             specs = {other.digest: other for other in self.specs}
             self.trial = Trial(spec, specs, self.data, States(self.folder / "states"), self.keep, self.device)
-        self.trial.become(config.get("state"), knobs_of(config))
+        self.trial.continue_from(config.get("state"), knobs_of(config))
         self.scores = []
 
     def _interval(self, record: Record) -> int:

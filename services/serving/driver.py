@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.serving.config import ServeConfig
 from services.serving.loading import load
 from services.serving.registry import Registry, Version

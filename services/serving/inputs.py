@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from crossreg.errors import nearest
-from crossreg.export import Exported
+from crossreg.core.errors import nearest
+from crossreg.prediction.export import Exported
 
 __all__ = ["IMAGE_TYPES", "RefusedError", "from_image", "from_json"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crossreg.errors import UserError
-from crossreg.export import DESCRIPTION_FILE, Exported, load_exported
+from crossreg.core.errors import UserError
+from crossreg.prediction.export import DESCRIPTION_FILE, Exported, load_exported
 
 __all__ = ["LoadedModel", "load"]
 

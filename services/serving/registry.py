@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import TrackingConfig, check_uri, default_uri, redact, store
 from services.tracking.resume import existing_run
 

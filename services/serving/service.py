@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from crossreg.errors import UserError
-from crossreg.export import Exported
+from crossreg.core.errors import UserError
+from crossreg.prediction.export import Exported
 from services.serving.config import ServeConfig
 from services.serving.loading import load
 from services.serving.registry import Registry, Version

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from crossreg.calibration import Reliability
-from crossreg.metrics import TEMPERATURE
+from crossreg.prediction.calibration import Reliability
+from crossreg.core.metrics import TEMPERATURE
 from services.tracking.spool import History
 
 if TYPE_CHECKING:

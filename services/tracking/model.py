@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ def save_model(directory: Path, input_example: np.ndarray, path: Path, model: An
     Models from code: the folder holds `pyfunc_model.py`, the weights as safetensors and a JSON description.
 
     Args:
-        directory: what `crossreg.export.export_model` wrote.
+        directory: what `crossreg.prediction.export.export_model` wrote.
         input_example: a batch `[N >= 2, ...]` as `predict` will get it; it becomes the signature.
         path: the folder to write; must not exist.
         model: an `mlflow.models.Model` to fill.
@@ -39,7 +39,7 @@ def save_model(directory: Path, input_example: np.ndarray, path: Path, model: An
     from mlflow import pyfunc
     from mlflow.models import Model, infer_signature
 
-    from crossreg.export import load_exported
+    from crossreg.prediction.export import load_exported
 
     missing = [name for name in _FILES if not (directory / name).is_file()]
     if missing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import store
 from services.tracking.environment import environment_tags
 from services.tracking.params import MAX_TAG, clip, flatten, split_changed

@@ -15,7 +15,7 @@ class NoisyPredictor(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the weights that lie beside the model's description."""
-        from crossreg.export import load_exported
+        from crossreg.prediction.export import load_exported
 
         self._predictor = load_exported(Path(context.artifacts["weights"]).parent)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import store
 from services.tracking.config import TrackingConfig
 from services.tracking.params import clip

@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 
 __all__ = ["DiskError", "History", "Spool", "now_ms", "replace_file"]
 

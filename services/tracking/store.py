@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking.spool import DiskError
 from services.tracking.uri import ALLOWED, check_uri, redact, sqlite_path
 

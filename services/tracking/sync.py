@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossreg.errors import UserError
-from crossreg.paths import local_path
+from crossreg.core.errors import UserError
+from crossreg.core.paths import local_path
 from services.tracking import store
 from services.tracking.outbox import Outbox
 from services.tracking.resume import connect_to, existing_run, last_steps, saved_run

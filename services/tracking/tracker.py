@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import store
 from services.tracking.config import TrackingConfig
 from services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
@@ -120,7 +120,7 @@ class Tracker:
         """Record values at a step; never waits for the network. Thread-safe.
 
         Args:
-            metrics: by name (see `crossreg.metrics`). NaN and infinities are kept.
+            metrics: by name (see `crossreg.core.metrics`). NaN and infinities are kept.
             step: global optimizer step. Points up to their key's last recorded step are ignored: after a
                 resume from an earlier checkpoint, training runs those steps again.
             timestamp_ms: when it happened; None is now.
@@ -183,7 +183,7 @@ class Tracker:
         """Log an exported model and return its `models:/` URI; unlike the other calls it waits for the store.
 
         Args:
-            directory: what `crossreg.export.export_model` wrote.
+            directory: what `crossreg.prediction.export.export_model` wrote.
             input_example: a batch `[N >= 2, ...]` of inputs as the predictor takes them.
             name: the model's name in the run.
             timeout: seconds to try again while the store is away.

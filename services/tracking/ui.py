@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import store
 from services.tracking.uri import WORKFLOW, check_uri, default_uri, redact
 

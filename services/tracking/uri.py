@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from crossreg.errors import UserError, nearest
-from crossreg.paths import local_path
+from crossreg.core.errors import UserError, nearest
+from crossreg.core.paths import local_path
 
 __all__ = [
     "ALLOWED",

@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from crossreg.batches import Batches, Preprocess, augmentation
-from crossreg.catalogue import AUGMENTATIONS, regularize
-from crossreg.distributed import world_size
-from crossreg.errors import UserError
-from crossreg.estimators import T1T2, Estimator, Implicit, Response, Unrolled, direct_gradient
-from crossreg.knobs import set_knobs
+from crossreg.regularizers.registry import AUGMENTATIONS, regularize
+from crossreg.core.distributed import world_size
+from crossreg.core.errors import UserError
+from crossreg.estimators import T1T2, Estimator, Implicit, HypergradientEstimator, Unrolled, direct_gradient
+from crossreg.regularizers.knobs import set_knobs
 from crossreg.losses import as_loss
 from crossreg.models import build
-from crossreg.noise import dropout_layers, inject_noise
-from crossreg.penalties import training_loss
-from crossreg.random import derive_seed, seed_everything
+from crossreg.regularizers.noise import dropout_layers, inject_noise
+from crossreg.regularizers.penalties import training_loss
+from crossreg.core.random import derive_seed, seed_everything
 from crossreg.regularizer import CrossRegularizer
-from crossreg.training import Callback, Trainer
+from crossreg.training.trainer import Callback, Trainer
 from services.data import Dataset, Split
 from services.training.config import TrainConfig
 from services.training.optimizers import build_optimizer
@@ -294,7 +294,7 @@ def build_trainer(
         )
     theta = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(config.optimizer, regularizer.theta if regularizer else theta, steps)
-    if regularizer is not None and isinstance(regularizer.estimator, Response):
+    if regularizer is not None and isinstance(regularizer.estimator, HypergradientEstimator):
         regularizer.estimator.optimizer = optimizer
     set_knobs(model, optimizer, config.knobs)
     return Trainer(

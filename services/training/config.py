@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from crossreg.catalogue import STARTS, check_names
-from crossreg.noise import DEFAULT_FORM, INITIAL_SIGMA
+from crossreg.regularizers.registry import STARTS, check_names
+from crossreg.regularizers.noise import DEFAULT_FORM, INITIAL_SIGMA
 from services.data import DataConfig
 
 __all__ = ["NoiseConfig", "OptimizerConfig", "Placement", "RhoConfig", "TrainConfig"]
@@ -76,7 +76,7 @@ class OptimizerConfig(_Config):
 
     Attributes:
         name: PyTorch's "adamw" or "sgd" (momentum 0.9); "sam", "gsam" (sharpness-aware, see
-            `services.training.sharpness`, two gradients a step) or "cpr" (bounded norms, see `crossreg.cpr`), which
+            `services.training.optimizers.sharpness`, two gradients a step) or "cpr" (bounded norms, see `services.training.optimizers.cpr`), which
             are made of AdamW.
         lr: learning rate, at the start of its schedule.
         weight_decay: decoupled from the gradient (of SGD: added to it). "cpr" takes its place and has none unless
@@ -116,9 +116,9 @@ class TrainConfig(_Config):
         model_options: keyword arguments of the model.
         data: what to load and how to split it.
         method: "crossreg" learns the noise; "fixed" leaves it as `knobs` say; "none" trains without any.
-        knobs: regularization settings by name, see `crossreg.knobs`; e.g. `{"sigma/00_norm1": 0.5}`.
+        knobs: regularization settings by name, see `crossreg.regularizers.knobs`; e.g. `{"sigma/00_norm1": 0.5}`.
         noise: where noise goes.
-        learn: what is learned beside noise, by its name in `crossreg.catalogue.STARTS`, and the value it starts at; a
+        learn: what is learned beside noise, by its name in `crossreg.regularizers.registry.STARTS`, and the value it starts at; a
             list of names, or None for a value, takes the values there. They act on training alone, so the gradient is
             not "direct" but, if it is not chosen, "unrolled". With method "fixed" they stay where they start.
         rho: how it is learned.

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossreg.checkpoint import CHECKPOINT_FILE
-from crossreg.errors import UserError
+from crossreg.training.checkpoint import CHECKPOINT_FILE
+from crossreg.core.errors import UserError
 from services.data import Dataset, load_data
 from services.logs import bind
 from services.tracking import DiskError, Tracker, TrackingConfig, default_uri

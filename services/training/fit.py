@@ -7,14 +7,14 @@ import signal
 import threading
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data import Dataset
 from services.tracking import Tracker
 from services.training.assemble import num_steps
 from services.training.config import Placement, TrainConfig
 from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.progress import Display
-from services.training.relay import Relay
+from services.training.consumer import MessageConsumer
 from services.training.runtime import resources_per_worker
 from services.training.stopping import on_sigterm
 from services.training.storage import RunFolder
@@ -93,34 +93,34 @@ def fit(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    relay = Relay(mailbox, tracker, display, Telemetry(tracker.run_id, config.method))
-    relay.start()
+    consumer = MessageConsumer(mailbox, tracker, display, Telemetry(tracker.run_id, config.method))
+    consumer.start()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with on_sigterm(relay.ask_to_stop):
+        with on_sigterm(consumer.ask_to_stop):
             result = trainer.fit()
     except SystemExit:  # how Ray Train ends after Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
-        reason = _reason(relay.full or error)
+        reason = _reason(consumer.full or error)
         raise TrainingError(
             f"training failed: {reason}; see --verbose, and continue with --resume {tracker.run_id}"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt)  # Ray Train leaves its own behind
-        relay.stop()
-    if relay.error is not None:
-        raise UserError(relay.error)
-    if relay.stopped is not None:
+        consumer.stop()
+    if consumer.error is not None:
+        raise UserError(consumer.error)
+    if consumer.stopped is not None:
         raise TrainingInterruptedError(
-            f"stopped after step {relay.stopped}, where a checkpoint was written; go on with --resume {tracker.run_id}"
+            f"stopped after step {consumer.stopped}, where a checkpoint was written; go on with --resume {tracker.run_id}"
         )
-    if lost := relay.full or relay.failure:
+    if lost := consumer.full or consumer.failure:
         raise TrainingError(f"training ended, but not all of it was recorded: {lost}") from lost
-    if relay.outcome is None or result.checkpoint is None:
+    if consumer.outcome is None or result.checkpoint is None:
         raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
-    return relay.outcome, relay.diagnoses, result.checkpoint
+    return consumer.outcome, consumer.diagnoses, result.checkpoint
 
 
 def _reason(error: BaseException) -> str:

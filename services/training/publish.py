@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from crossreg.batches import Preprocess
-from crossreg.calibration import Reliability
-from crossreg.catalogue import strip
-from crossreg.checkpoint import load_checkpoint
-from crossreg.errors import UserError
-from crossreg.export import export_model
+from crossreg.prediction.calibration import Reliability
+from crossreg.regularizers.registry import strip
+from crossreg.training.checkpoint import load_checkpoint
+from crossreg.core.errors import UserError
+from crossreg.prediction.export import export_model
 from services.data import Dataset
 from services.tracking import Tracker
 from services.training.assemble import build_model

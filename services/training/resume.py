@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import TrackingConfig
 from services.tracking.resume import last_steps, looking_up
 from services.training.driver import Resume

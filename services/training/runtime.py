@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.training.config import Placement
 
 __all__ = ["available_cpus", "check_placement", "resources_per_worker", "start_ray"]

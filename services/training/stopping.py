@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from crossreg.distributed import rank, world_size
-from crossreg.training import Callback, Trainer
+from crossreg.core.distributed import rank, world_size
+from crossreg.training.trainer import Callback, Trainer
 
 __all__ = ["StopOnRequest", "Stopped", "on_sigterm"]
 

@@ -63,7 +63,7 @@ class Telemetry:
         self._window.clear()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Take note of a step's metrics, under the keys of `crossreg.metrics`."""
+        """Take note of a step's metrics, under the keys of `crossreg.core.metrics`."""
         self._values["step"] = step
         for name in ("train", "reg"):
             if f"{name}/loss" in values:

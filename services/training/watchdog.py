@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import time
 
-from crossreg.training import Callback, Trainer
+from crossreg.training.trainer import Callback, Trainer
 
 __all__ = ["Watchdog"]
 

@@ -16,13 +16,13 @@ import torch
 import torch.distributed as dist
 
 from crossreg import calibration
-from crossreg.checkpoint import load_checkpoint, save_checkpoint
-from crossreg.diagnostics import Diagnosis, Diagnostics
-from crossreg.distributed import rank, world_size
-from crossreg.errors import UserError
-from crossreg.noise import sigmas
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.training.diagnostics import Diagnosis, Diagnostics
+from crossreg.core.distributed import rank, world_size
+from crossreg.core.errors import UserError
+from crossreg.regularizers.noise import sigmas
 from crossreg.regularizer import RhoUpdate
-from crossreg.training import Callback, Trainer
+from crossreg.training.trainer import Callback, Trainer
 from services.data import Dataset
 from services.logs import bind
 from services.training.assemble import about, build_trainer

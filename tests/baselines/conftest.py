@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from baselines import METHODS
-from baselines.harness.conduct import Job, Listener, conduct
-from baselines.harness.method import Study
+from services.comparison.run_jobs import Job, Listener, run_jobs
+from services.comparison.method import Study
 from services.data import DataConfig, load_data
 from services.search.budget import Budget
 from services.search.outcome import Outcome
@@ -71,7 +71,7 @@ def ran(ray_cluster: None, study: Study, tmp_path_factory: pytest.TempPathFactor
     """Every method, run side by side once."""
     heard = Heard()
     jobs = [Job(method, method.budgets(["full"])[0], 0) for method in METHODS.values()]
-    outcomes = conduct(jobs, study, tmp_path_factory.mktemp("methods"), heard)
+    outcomes = run_jobs(jobs, study, tmp_path_factory.mktemp("methods"), heard)
     return {job.method.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)}, heard
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from baselines import METHODS, method
-from baselines.harness.conduct import Job, conduct
+from services.comparison.run_jobs import Job, run_jobs
 from crossreg import UserError
 from services.search.outcome import Outcome
 from services.search.run import SearchError
@@ -209,11 +209,11 @@ def test_a_model_without_dropout_is_refused() -> None:
 def test_a_run_that_fails_in_the_middle_is_no_result(ray_cluster: None, folder: Path) -> None:
     study = make_study(model="tests.baselines.failing:network", model_options={})
     with pytest.raises(SearchError, match=r"none-matched-s0 ended at step \d+ of \d+: .*the disk is full"):
-        conduct([Job(METHODS["none"], "matched", 0)], study, folder, max_failures=0)
+        run_jobs([Job(METHODS["none"], "matched", 0)], study, folder, max_failures=0)
 
 
 @pytest.mark.ray
 def test_a_member_that_fails_in_the_middle_loses_and_is_counted(ray_cluster: None, folder: Path) -> None:
     study = make_study(model="tests.baselines.failing:network", model_options={})
-    (outcome,) = conduct([Job(METHODS["random-search"], "full", 0)], study, folder, max_failures=0)
+    (outcome,) = run_jobs([Job(METHODS["random-search"], "full", 0)], study, folder, max_failures=0)
     assert outcome.trials == outcome.failed == POPULATION

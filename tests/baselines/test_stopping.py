@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from baselines.harness.session import Stopping
+from services.comparison.session import Stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,9 +19,9 @@ from crossreg import (
     sigmas,
 )
 from crossreg.estimators import direct_gradient
-from crossreg.noise import Draw, noise_layers
+from crossreg.regularizers.noise import Draw, noise_layers
 from crossreg.regularizer import antithetic_draws, rho_optimizer
-from crossreg.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho, temperature
+from crossreg.core.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho, temperature
 from tests.crossreg.conftest import small_model
 
 DRAWS = [Draw(11), Draw(11, -1.0), Draw(12), Draw(12, -1.0), Draw(13)]

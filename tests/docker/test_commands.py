@@ -15,7 +15,7 @@ import click
 import pytest
 import typer
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster import ClusterConfig, LocalCluster, Secrets, database, parts, prepare
 from tests.docker.files import DOCKER, ONE_SHOTS, SECRET, SERVICES, pods, resources
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from jobs.train import as_plain, show
+from jobs.train import as_dict, show
 from services.training.driver import Report
 
 
@@ -24,7 +24,7 @@ def report(nll: float) -> Report:
 
 
 def test_json_has_no_nan_and_keeps_the_agreed_keys() -> None:
-    text = json.dumps(as_plain(report(math.nan)), allow_nan=False)
+    text = json.dumps(as_dict(report(math.nan)), allow_nan=False)
     plain = json.loads(text)
     assert {"run_id", "test", "sigma", "compute", "checkpoint", "model_uri"} <= set(plain)
     assert plain["test"]["nll"] is None

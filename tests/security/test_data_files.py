@@ -20,7 +20,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
 from tests.security.throwing import Shell, everything, refused, throw
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import Tracker, TrackingConfig
 from services.tracking.outbox import Outbox
 from services.training.config import TrainConfig

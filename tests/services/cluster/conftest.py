@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster import ClusterConfig, LocalCluster, database
 from tests.services.cluster.running import ARGUMENTS, STEPS, History, Run
 

@@ -15,7 +15,7 @@ import mlflow
 import psutil
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.cluster import LocalCluster
 from services.cluster.submission import Cluster
 from services.data import DataConfig, load_data

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
 from services.data import images as images_module
 from services.data.decode import decode

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.datasets import load_diabetes, load_digits
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data import DataConfig, known, load_data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data import DataConfig, default_reg_size, load_data
 from services.data.split import make_indices
 

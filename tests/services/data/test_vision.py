@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 import torchvision
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossreg.compute import measure_flops
+from crossreg.training.compute import measure_flops
 from crossreg.losses import as_loss
 from crossreg.models import build
 from services.data import DataConfig, Dataset, load_data

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from services.search.evaluate import final_evaluation
-from services.search.outcome import best_of, busy_share, curve_of, outcome_of, rank, scaled_scores, schedule_of
+from services.search.outcome import best_of, utilization_of, curve_of, outcome_of, rank, scaled_scores, schedule_of
 from services.search.run import Proposals, Search, SearchError, TrialResult, run_search
 from services.search.spec import Cost, Record, TrialSpec
 from services.search.trial import States, Trial
@@ -66,7 +66,7 @@ def test_a_trial_that_gets_no_better_ends_early(plain: list[TrialResult]) -> Non
 @pytest.mark.ray
 def test_a_search_trains_what_a_trial_in_this_process_does(plain: list[TrialResult], tmp_path: Path) -> None:
     trial = Trial(trials()[1], {}, {digits().fingerprint: digits()}, States(tmp_path))
-    trial.become(None, knobs()[1])
+    trial.continue_from(None, knobs()[1])
     records = [trial.advance() for _ in range(3)]
     assert [record.scores for record in plain[1].records] == [record.scores for record in records]
     assert [record.state for record in plain[1].records] == [record.state for record in records]
@@ -77,7 +77,7 @@ def test_the_chosen_one_is_evaluated_as_a_whole_run_would_be(plain: list[TrialRe
     """Members of a search see a part of the test split and few draws; the chosen one all and `final_samples`."""
     whole = spec(seed=0, optimizer={"lr": 1e-3}, **{**LENGTH, "final_test": True})
     trial = Trial(whole, {}, {digits().fingerprint: digits()}, States(tmp_path))
-    trial.become(None, knobs()[0])
+    trial.continue_from(None, knobs()[0])
     expected = [trial.advance() for _ in range(3)][-1]
     member = plain[0]
     scores, predictions = final_evaluation(member, member.final)
@@ -203,11 +203,11 @@ def made(spans: list[tuple[float, float]], nll: float = 0.5) -> TrialResult:
 
 def test_busy_share_by_hand() -> None:
     # from 2 to 6, on two slots: the first trains 2, the second 1 + 1, and nobody in between
-    assert busy_share([made([(0, 2), (2, 4)]), made([(1, 3), (5, 6)])]) == pytest.approx(4 / 8)
-    assert busy_share([made([(0, 2), (2, 4), (4, 6)])]) == pytest.approx(1.0)
-    assert busy_share([made([(0, 2), (2, 6)]), made([(0, 2), (2, 6)])]) == pytest.approx(1.0)
-    assert busy_share([made([(0, 2), (4, 6)])]) == pytest.approx(0.5)
-    assert math.isnan(busy_share([made([(0, 2)])]))
+    assert utilization_of([made([(0, 2), (2, 4)]), made([(1, 3), (5, 6)])]) == pytest.approx(4 / 8)
+    assert utilization_of([made([(0, 2), (2, 4), (4, 6)])]) == pytest.approx(1.0)
+    assert utilization_of([made([(0, 2), (2, 6)]), made([(0, 2), (2, 6)])]) == pytest.approx(1.0)
+    assert utilization_of([made([(0, 2), (4, 6)])]) == pytest.approx(0.5)
+    assert math.isnan(utilization_of([made([(0, 2)])]))
 
 
 def test_temperature_scaling_is_fitted_on_the_regularization_split() -> None:

@@ -263,7 +263,7 @@ def test_stock_members_are_paused_and_restored_at_boundaries(ray_cluster: Any, t
     """The difference to Ray Tune's own scheduler, on the same trials."""
     import ray
 
-    from baselines.harness.method import Study
+    from services.comparison.method import Study
     from baselines.pbt import StockPBT
     from services.search.run import Search, run_search
 

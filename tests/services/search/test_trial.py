@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from crossreg import Callback, UserError, load_checkpoint
-from crossreg.checkpoint import CHECKPOINT_FILE
-from crossreg.knobs import get_knobs
-from crossreg.training import Trainer
+from crossreg.training.checkpoint import CHECKPOINT_FILE
+from crossreg.regularizers.knobs import get_knobs
+from crossreg.training.trainer import Trainer
 from services.search.spec import Cost, Knobs, Record, TrialSpec
 from services.search.trial import States, Trial, read_predictions
 from services.training.assemble import build_trainer
-from tests.crossreg.test_training import assert_equal
+from tests.crossreg.training.test_trainer import assert_equal
 from tests.services.search.conftest import MakeTrial
 from tests.services.search.population import SIGMA, digits, sigma, spec
 
@@ -77,7 +77,7 @@ def test_intervals_are_one_training(method: str, restored: bool, states: States,
         torch.manual_seed(99)  # what else draws in this process
         if restored:
             trial = trial_of(whole_spec)
-            trial.become(records[-1].state, {})
+            trial.continue_from(records[-1].state, {})
     assert [record.until for record in records] == [10, 20, 30, whole_spec.steps]
     assert_equal(saved(states, records[-1]), expected)
     assert records[-1].scores == {split: result.scores for split, result in whole.evaluated.items()}
@@ -93,10 +93,10 @@ def test_intervals_are_one_training(method: str, restored: bool, states: States,
 def test_a_done_interval_is_not_trained_again(states: States, trial_of: MakeTrial) -> None:
     whole = spec()
     first = trial_of(whole, kind=Counted)
-    first.become(None, sigma(0.5))
+    first.continue_from(None, sigma(0.5))
     records = run(first, 3)
     again = trial_of(whole, kind=Counted)
-    again.become(None, sigma(0.5))
+    again.continue_from(None, sigma(0.5))
     assert run(again, 3) == records
     assert (first.trained, again.trained) == (3, 0)  # type: ignore[attr-defined]
     assert begun(states) == [1, 1, 1]
@@ -104,7 +104,7 @@ def test_a_done_interval_is_not_trained_again(states: States, trial_of: MakeTria
     assert again.trained == 1  # type: ignore[attr-defined]
     assert (last.parent, last.until) == (records[-1].state, 40)
     other = trial_of(whole, kind=Counted)
-    other.become(None, sigma(0.51))
+    other.continue_from(None, sigma(0.51))
     assert other.advance().state not in {record.state for record in records}
     assert other.trained == 1  # type: ignore[attr-defined]
 
@@ -126,13 +126,13 @@ def test_the_given_knob_wins_over_the_checkpoint(live: bool, states: States, tri
     old: Knobs = {**sigma(0.3, 0.4), "weight_decay": 0.02, "dropout": 0.1}
     new: Knobs = {**sigma(1.5, 2.5), "weight_decay": 0.5, "dropout": 0.7}
     trial = trial_of(spec(**options))
-    trial.become(None, old)
+    trial.continue_from(None, old)
     donor = trial.advance()
     content = load_checkpoint(states.checkpoint(donor.state))["trainer"]
     assert content["optimizer"]["param_groups"][0]["weight_decay"] == 0.02  # there is something to win over
     if not live:
         trial = trial_of(spec(**options))
-    trial.become(donor.state, new)
+    trial.continue_from(donor.state, new)
     record = trial.advance()
     assert record.given == new
     assert {name: record.knobs[name] for name in new} == pytest.approx(new)
@@ -141,7 +141,7 @@ def test_the_given_knob_wins_over_the_checkpoint(live: bool, states: States, tri
     assert {group["weight_decay"] for group in content["optimizer"]["param_groups"]} == {0.5}
     # and it was in force while it trained, not only written down: with the old ones the weights are others
     kept = trial_of(spec(**options))
-    kept.become(donor.state, old)
+    kept.continue_from(donor.state, old)
     same = saved(states, kept.advance())["model"]
     assert not torch.equal(same["linear2.weight"], content["model"]["linear2.weight"])
 
@@ -149,10 +149,10 @@ def test_the_given_knob_wins_over_the_checkpoint(live: bool, states: States, tri
 def test_optimizer_and_schedule_follow_the_weights(states: States, trial_of: MakeTrial) -> None:
     """Adam's moments, the learning rate and the random streams come from the donor too."""
     donor, exploiting = trial_of(spec(seed=0)), trial_of(spec(seed=1))
-    donor.become(None, sigma(0.3))
-    exploiting.become(None, sigma(3.0))
+    donor.continue_from(None, sigma(0.3))
+    exploiting.continue_from(None, sigma(3.0))
     given, own = run(donor, 2)[-1], exploiting.advance()
-    exploiting.become(given.state, sigma(0.36))
+    exploiting.continue_from(given.state, sigma(0.36))
     trainer = exploiting.trainer_at(given.state)
     theirs, mine = saved(states, given), saved(states, own)
     state = trainer.state_dict()
@@ -173,7 +173,7 @@ def test_a_lost_checkpoint_is_trained_again_from_its_parent(damage: str, states:
     donor, exploiting = trial_of(spec(seed=0)), trial_of(spec(seed=1))
     records: list[Record] = []
     for value in (0.3, 0.4, 0.5):
-        donor.become(records[-1].state if records else None, sigma(value))
+        donor.continue_from(records[-1].state if records else None, sigma(value))
         records.append(donor.advance())
     expected = saved(states, records[-1])
     for record in records[1:]:  # its parent's is lost as well; the first is there
@@ -185,7 +185,7 @@ def test_a_lost_checkpoint_is_trained_again_from_its_parent(damage: str, states:
         else:
             states.forget(record.state)
             assert not states.checkpoint(record.state).exists()
-    exploiting.become(records[-1].state, sigma(0.9))
+    exploiting.continue_from(records[-1].state, sigma(0.9))
     trainer = exploiting.trainer_at(records[-1].state)
     found = trainer.state_dict()
     for part in ("model", "optimizer", "scheduler", "step", "ranks"):
@@ -224,7 +224,7 @@ class Dying(Trial):
         return trainer
 
 trial = Dying(spec(), {}, {spec().data: digits()}, States(Path(sys.argv[1])))
-trial.become(None, sigma(0.5))
+trial.continue_from(None, sigma(0.5))
 trial.advance()
 trial.advance()
 """
@@ -236,12 +236,12 @@ def test_a_killed_interval_is_trained_and_charged_again(states: States, trial_of
     assert begun(states) == [1, 1]
     assert len(list(states.folder.glob("*.json"))) == 1
     trial = trial_of(spec(), kind=Counted)
-    trial.become(None, sigma(0.5))
+    trial.continue_from(None, sigma(0.5))
     first, second = run(trial, 2)
     assert trial.trained == 1  # type: ignore[attr-defined]
     assert begun(states) == [1, 2]
     undisturbed = Trial(spec(), {}, {spec().data: digits()}, States(tmp_path / "other"))
-    undisturbed.become(None, sigma(0.5))
+    undisturbed.continue_from(None, sigma(0.5))
     one, two = run(undisturbed, 2)
     assert (timeless(first), timeless(second)) == (timeless(one), timeless(two))
     assert first.cost.examples == one.cost.examples
@@ -252,9 +252,9 @@ def test_a_killed_interval_is_trained_and_charged_again(states: States, trial_of
 
 def test_pruning_leaves_the_newest_two_and_the_best(states: States, trial_of: MakeTrial) -> None:
     trial = trial_of(spec(steps=60, evaluations=6), keep=2)
-    trial.become(None, sigma(0.1))
+    trial.continue_from(None, sigma(0.1))
     best = run(trial, 3)[-1]
-    trial.become(best.state, sigma(100.0))  # from here on it gets worse
+    trial.continue_from(best.state, sigma(100.0))  # from here on it gets worse
     worse = run(trial)
     scores = [record.score("reg", "nll") for record in worse]
     assert best.score("reg", "nll") < min(scores)
@@ -270,10 +270,10 @@ def test_pruning_leaves_the_newest_two_and_the_best(states: States, trial_of: Ma
 
 def test_a_lineage_follows_the_exploits(states: States, trial_of: MakeTrial) -> None:
     donor, exploiting = trial_of(spec(seed=0)), trial_of(spec(seed=1))
-    donor.become(None, sigma(0.3))
-    exploiting.become(None, sigma(3.0))
+    donor.continue_from(None, sigma(0.3))
+    exploiting.continue_from(None, sigma(3.0))
     theirs, own = run(donor, 2), run(exploiting, 2)
-    exploiting.become(theirs[-1].state, sigma(0.24))
+    exploiting.continue_from(theirs[-1].state, sigma(0.24))
     after = exploiting.advance()
     assert states.lineage(after.state) == [*theirs, after]
     assert after.parent != own[-1].state
@@ -322,7 +322,7 @@ def test_a_schedule_sets_knobs_exactly_at_its_steps(restored: bool, states: Stat
         state = trial.advance().state
         if restored:
             trial = trial_of(whole, kind=Seen)
-            trial.become(state, {})
+            trial.continue_from(state, {})
     assert sorted(see.seen) == list(range(40))
     for step, knobs in enumerate(expected):
         assert {name: see.seen[step][name] for name in knobs} == pytest.approx(knobs), step
@@ -338,7 +338,7 @@ def saved_model(states: States, state: str) -> dict[str, torch.Tensor]:
 
 def test_a_diverged_trial_leaves_records_that_lose(states: States, trial_of: MakeTrial) -> None:
     trial = trial_of(spec(optimizer={"lr": 1e30}))
-    trial.become(None, sigma(0.5))
+    trial.continue_from(None, sigma(0.5))
     records = run(trial)
     assert len(records) == 4
     assert math.isnan(records[-1].scores["reg"]["nll"])

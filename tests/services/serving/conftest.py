@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from crossreg import Preprocess
-from crossreg.export import Exported, export_model, load_exported
+from crossreg.prediction.export import Exported, export_model, load_exported
 from services.data import load_data
 from services.serving.promotion import Promotion, promote
 from services.tracking import TrackingConfig, store

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossreg.errors import UserError
-from crossreg.export import Exported, load_exported
+from crossreg.core.errors import UserError
+from crossreg.prediction.export import Exported, load_exported
 from services.serving.inputs import RefusedError, from_image, from_json
 from services.serving.loading import load
 from services.serving.promotion import promote
@@ -142,7 +142,7 @@ def test_a_network_that_mixes_examples_is_run_one_by_one(
     import torch
 
     from crossreg import Preprocess, inject_noise
-    from crossreg.export import export_model
+    from crossreg.prediction.export import export_model
     from crossreg.models import build
 
     (tmp_path / "mixing.py").write_text(

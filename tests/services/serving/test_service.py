@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossreg.export import Exported
+from crossreg.prediction.export import Exported
 from tests.services.serving.conftest import Service, Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -261,7 +261,7 @@ def test_a_new_version_is_taken_up_under_load_and_a_broken_one_is_not(
     assert "is not served" in service.stderr.read_text()
     # each answer is that of the version it names
     alone = {"1": probabilities(service.predict(images[:40]))}
-    from crossreg.export import load_exported
+    from crossreg.prediction.export import load_exported
 
     alone["2"] = load_exported(folder).predict(images[:40], samples=16, seed=0)[0]
     for row, version, seen in load.seen:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from crossreg.metrics import TEMPERATURE, sigma
+from crossreg.core.metrics import TEMPERATURE, sigma
 from services.tracking.figures import losses, reliability, sigma_trajectories
 
 STEPS = list(range(0, 3000, 30))
@@ -113,7 +113,7 @@ def test_reliability_shows_accuracy_confidence_and_counts():
 def test_reliability_draws_what_the_library_computes_and_an_empty_diagram():
     import torch
 
-    from crossreg.calibration import reliability as measure
+    from crossreg.prediction.calibration import reliability as measure
 
     probabilities = torch.softmax(torch.randn(500, 10, generator=torch.Generator().manual_seed(0)), dim=1)
     targets = torch.arange(500) % 10

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking.store import StoreError
 
 LOAD = """
@@ -32,9 +32,9 @@ def exported(tmp_path):
     import torch
 
     from crossreg.batches import Preprocess
-    from crossreg.export import export_model
+    from crossreg.prediction.export import export_model
     from crossreg.models import build
-    from crossreg.noise import inject_noise
+    from crossreg.regularizers.noise import inject_noise
 
     torch.manual_seed(0)
     model = build("mlp", input_shape=(6,), num_outputs=3)
@@ -55,7 +55,7 @@ def exported(tmp_path):
 
 @pytest.mark.slow
 def test_a_logged_model_predicts_in_a_fresh_process_without_pickle(begin, client, store_uri, exported, tmp_path):
-    from crossreg.export import load_exported
+    from crossreg.prediction.export import load_exported
 
     x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     tracker = begin(params={"model": "mlp"})

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking.spool import Spool
 
 

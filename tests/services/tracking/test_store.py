@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import store
 from services.tracking.ui import free_port
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import Tracker, TrackingConfig, saved_run, store, sync
 from services.tracking.figures import losses
 

@@ -2,7 +2,7 @@ import urllib.request
 
 import pytest
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import serve_ui, store
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from crossreg.errors import UserError
+from crossreg.core.errors import UserError
 from services.tracking import TrackingConfig, check_uri, default_uri, redact, ui_command
 from services.tracking.uri import without_credentials
 

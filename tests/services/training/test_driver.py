@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crossreg import UserError
-from crossreg.checkpoint import save_checkpoint
+from crossreg.training.checkpoint import save_checkpoint
 from services.data import load_data
 from services.tracking import TrackingConfig
 from services.training import driver

@@ -15,7 +15,7 @@ from services.tracking import Tracker, TrackingConfig
 from services.training.config import Placement
 from services.training.mailbox import Mailbox
 from services.training.progress import Silent
-from services.training.relay import Relay
+from services.training.consumer import MessageConsumer
 from services.training.runtime import start_ray
 from services.training.telemetry import Telemetry
 from services.training.worker import ReportMetrics
@@ -79,18 +79,18 @@ def test_what_a_full_disk_does_not_take_waits_and_a_checkpoint_with_it(tmp_path:
             spool_dir=folder / "tracking", system_interval=None,
         )  # fmt: skip
         mailbox = Mailbox.remote()
-        relay = Relay(mailbox, tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
-        relay.start()
+        consumer = MessageConsumer(mailbox, tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
+        consumer.start()
         ray.get(mailbox.push.remote(metrics(1, 10)))
         ray.get(mailbox.settle.remote(), timeout=30)
         disk.full()
         ray.get(mailbox.push.remote(metrics(11, 200)))  # more than the last block of the file has room for
         settled = mailbox.settle.remote()
         assert ray.wait([settled], timeout=3) == ([], [settled])
-        assert relay.full is not None
+        assert consumer.full is not None
         disk.empty()
         ray.get(settled, timeout=30)
-        relay.stop()
-        assert relay.full is None
+        consumer.stop()
+        assert consumer.full is None
         assert tracker.history()["loss"][0] == list(range(1, 201))
         assert tracker.finish("FINISHED")

@@ -12,8 +12,8 @@ import torch
 from ray.train import Checkpoint
 
 from crossreg import UserError
-from crossreg.checkpoint import save_checkpoint
-from crossreg.training import Trainer
+from crossreg.training.checkpoint import save_checkpoint
+from crossreg.training.trainer import Trainer
 from services.data import load_data
 from services.training.assemble import about, build_trainer
 from services.training.config import TrainConfig

@@ -1,0 +1,86 @@
+"""Evaluating a model on a whole split, over all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crossreg import calibration
+from crossreg.core.distributed import broadcast_buffers, gather_rows, rank
+from crossreg.losses import Classification, Loss
+from crossreg.regularizers.noise import sampling
+from crossreg.prediction.predict import num_draws, predict
+from crossreg.core.random import derive_seed, forked_rng, seed_device
+from crossreg.core.rho import temperature, unwrap
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+class Evaluation(NamedTuple):
+    """Scores of a split and what they were computed from.
+
+    Attributes:
+        scores: for classification accuracy, nll, brier and ece; for other losses `nll`, the loss of the averaged
+            prediction, and `rmse` where target and prediction are numbers of equal shape.
+        mean: averaged predictions `[N, ...]`, on the CPU, equal on all ranks.
+        targets: `[N, ...]`.
+        passes: forward passes of an example that this took, over all ranks.
+    """
+
+    scores: dict[str, float]
+    mean: Tensor
+    targets: Tensor
+    passes: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, loss: Loss, batches: Iterable[Any], samples: int, seed: int = 0, *, dropout: bool = False
+) -> Evaluation:
+    """Return scores of noise-averaged predictions on all batches of all ranks.
+
+    Args:
+        model: the model, wrapped or not; keeps its mode, statistics and random state.
+        loss: see `crossreg.losses`.
+        batches: this rank's batches `(x, y)`, on the model's device.
+        samples: noise draws averaged; a model that draws nothing is run once.
+        seed: fixes the draws.
+        dropout: dropout layers draw too; see `predict`.
+
+    Raises:
+        UserError: `samples` below 1, or `dropout` for a model without a dropout layer.
+    """
+    broadcast_buffers(model)
+    model = unwrap(model)
+    draws = num_draws(model, samples, dropout)
+    classification = isinstance(loss, Classification)
+    means, targets, values = [], [], []
+    for index, (x, y) in enumerate(batches):
+        key = derive_seed(seed, "evaluate", index, rank())
+        means.append(predict(model, x, samples, loss=loss, seed=key, dropout=dropout).mean.cpu())
+        targets.append(y.cpu())
+        if not classification and len(y):  # a rank may have no rows of a last batch
+            values.append(_loss_of_average(model, loss, x, y, draws, key, dropout).cpu() * len(y))
+    device = next(model.parameters()).device
+    mean, target = (gather_rows(torch.cat(parts).to(device)).cpu() for parts in (means, targets))
+    if classification:
+        # a model that diverged has no scores, but its training is told so and not broken off
+        nan = calibration.Scores(math.nan, math.nan, math.nan, math.nan)
+        scores = (calibration.score(mean, target) if mean.isfinite().all() else nan).as_dict()
+        return Evaluation(scores, mean, target, draws * len(target))
+    total = gather_rows(torch.stack([torch.zeros(()), *values]).to(device)).sum().item() / len(target)
+    scores = {"nll": total}
+    if target.is_floating_point() and target.numel() == mean.numel():
+        scores["rmse"] = float((mean - target.reshape(mean.shape)).square().mean().sqrt())
+    return Evaluation(scores, mean, target, 2 * draws * len(target))
+
+
+def _loss_of_average(model: nn.Module, loss: Loss, x: Any, y: Tensor, draws: int, seed: int, dropout: bool) -> Tensor:
+    scale = temperature(model).to(y.device)
+    with forked_rng(y.device), sampling(model, dropout=dropout):
+        seed_device(y.device, seed)
+        return loss.of_draws(torch.stack([loss.per_draw(model(x), y, scale) for _ in range(draws)]), y)

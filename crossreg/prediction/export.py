@@ -1,0 +1,269 @@
+"""A trained model as two files without code: `weights.safetensors` and `model.json`, and a predictor made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from crossreg.batches import Preprocess
+from crossreg.core.errors import UserError
+from crossreg.models import build
+from crossreg.regularizers.noise import inject_noise
+from crossreg.core.paths import local_path
+from crossreg.prediction.predict import Prediction, predict
+from crossreg.core.rho import temperature, unwrap
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "Exported", "export_model", "load_exported"]
+
+WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
+_BATCH = 256
+_FORMAT = 1
+
+
+def export_model(
+    model: nn.Module,
+    preprocess: Preprocess,
+    directory: str | os.PathLike[str],
+    *,
+    name: str,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    options: dict[str, Any] | None = None,
+    noise: dict[str, Any] | None = None,
+    task: str = "classification",
+    classes: tuple[str, ...] = (),
+    target: tuple[list[float], list[float]] | None = None,
+) -> Path:
+    """Write a model for prediction elsewhere; needs the `safetensors` package.
+
+    Args:
+        model: trained, with or without noise.
+        preprocess: what its inputs go through.
+        directory: created if missing.
+        name: as `crossreg.models.build` takes it; a function of your own must be importable where it is loaded.
+        input_shape: of one example.
+        num_outputs: classes, or outputs of a regression.
+        options: other arguments of the model.
+        noise: arguments of `inject_noise`; None for a model without noise.
+        task: "classification" or "regression".
+        classes: names of the classes.
+        target: mean and standard deviation of the outputs, where the model was trained on standardized ones.
+
+    Returns:
+        The directory.
+    """
+    from safetensors.torch import save_file
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{k}": v for k, v in unwrap(model).state_dict().items()}
+    tensors |= {f"preprocess.{k}": v for k, v in preprocess.state_dict().items()}
+    # weights that are shared or not contiguous are written once each, in plain layout
+    save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, directory / WEIGHTS_FILE)
+    description = {
+        "format": _FORMAT,
+        "model": name,
+        "options": options or {},
+        "input_shape": list(input_shape),
+        "num_outputs": num_outputs,
+        "noise": noise,
+        "task": task,
+        "classes": list(classes),
+        "target": target,
+    }
+    (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+    return directory
+
+
+class Exported:
+    """An exported model that predicts, on the CPU; made by `load_exported`.
+
+    Attributes:
+        input_shape: of one example.
+        num_outputs: classes, or outputs of a regression.
+        task: "classification" or "regression".
+        classes: their names; empty where they have none.
+        images: whether inputs are images `[C, H, W]` of bytes.
+        observation_std: `[outputs]`, float32: learned standard deviation of an observation around the mean; None for
+            classification and for a model without noise, which learns none.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess, about: dict[str, Any]) -> None:
+        import numpy as np
+
+        self.input_shape: tuple[int, ...] = tuple(about["input_shape"])
+        self.num_outputs: int = about["num_outputs"]
+        self.task: str = about["task"]
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        # an image dataset is stored as bytes and normalized per channel; MLflow may hand those over as floats
+        self.images = preprocess.mean.ndim == 1 and len(self.input_shape) == 3
+        self._model, self._preprocess = model, preprocess
+        centre, scale = about["target"] or ([0.0], [1.0])
+        self._centre, self._scale = np.asarray(centre, np.float32), np.asarray(scale, np.float32)
+        self.observation_std: np.ndarray | None = None
+        if self.task == "regression" and about["noise"] is not None:
+            self.observation_std = np.ones(self.num_outputs, np.float32) * self._scale * float(temperature(model))
+
+    def __call__(self, x: np.ndarray, samples: int = 16, seed: int = 0) -> np.ndarray:
+        """Return probabilities `[N, classes]` or means `[N, outputs]`, float32, averaged over noise draws.
+
+        Args:
+            x: raw inputs `[N, ...]` as stored in the dataset (images as uint8 or as float in 0..255).
+            samples: noise draws.
+            seed: makes them repeatable.
+
+        Raises:
+            UserError: inputs of another shape.
+        """
+        rows = self._rows(x).split(_BATCH)
+        return self._joined([self._predict(part, samples, seed + index) for index, part in enumerate(rows)])[0]
+
+    def predict(
+        self, x: np.ndarray, samples: int = 16, seed: int = 0, *, batch: int = _BATCH
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `__call__` does and its standard deviation over the draws, each row as if it came alone.
+
+        Args:
+            x: as in `__call__`.
+            samples: noise draws.
+            seed: makes them repeatable.
+            batch: rows in a forward pass. All share the draws, so it makes no difference beyond rounding.
+
+        Raises:
+            UserError: inputs of another shape.
+        """
+        parts = self._rows(x).split(batch)
+        return self._joined([self._predict(part, samples, seed, common=True) for part in parts])
+
+    def _rows(self, x: np.ndarray) -> Tensor:
+        import numpy as np
+
+        x = np.asarray(x)
+        if x.shape[1:] != self.input_shape:
+            raise UserError(
+                f"inputs have shape {x.shape}; this model takes (N, {', '.join(map(str, self.input_shape))})"
+            )
+        if self.images and x.dtype != np.uint8:
+            x = np.clip(np.rint(x), 0, 255).astype(np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(x))
+
+    def _predict(self, x: Tensor, samples: int, seed: int, common: bool = False) -> Prediction:
+        return predict(self._model, self._preprocess(x), samples, loss=self.task, seed=seed, common=common)
+
+    def _joined(self, parts: list[Prediction]) -> tuple[np.ndarray, np.ndarray]:
+        import numpy as np
+
+        if not parts or not len(parts[0].mean):
+            return np.zeros((0, self.num_outputs), np.float32), np.zeros((0, self.num_outputs), np.float32)
+        mean, spread = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        if self.task == "classification":
+            return mean, spread
+        return mean * self._scale + self._centre, spread * self._scale
+
+
+def load_exported(directory: str | os.PathLike[str]) -> Exported:
+    """Return an exported model, ready to predict.
+
+    Args:
+        directory: holds the two files of `export_model`.
+
+    Raises:
+        UserError: files missing or damaged, or a description that does not fit the weights.
+    """
+    directory = local_path(directory, "exported model")
+    if not (directory / WEIGHTS_FILE).is_file() or not (directory / DESCRIPTION_FILE).is_file():
+        raise UserError(f"{directory} holds no exported model; it needs {WEIGHTS_FILE} and {DESCRIPTION_FILE}")
+    try:
+        return _load(directory)
+    # the files may come from anywhere, and torch, safetensors and the model each raise their own
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, KeyError):
+            reason = f"{reason} is missing"
+        raise UserError(f"{directory} holds no exported model that can be used: {reason}") from error
+
+
+def _load(directory: Path) -> Exported:
+    from safetensors.torch import load_file
+
+    about = json.loads((directory / DESCRIPTION_FILE).read_text())
+    _check_description(about)
+    tensors = load_file(directory / WEIGHTS_FILE)
+    weights = _under(tensors, "model.")
+    arguments = {"input_shape": tuple(about["input_shape"]), "num_outputs": about["num_outputs"], **about["options"]}
+    own = ":" in about["model"].removeprefix("torchvision:")
+    if not own:  # a function of the user's own may not run without memory
+        _check_sizes(about["model"], arguments, weights)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{name} holds NaN or infinity")
+        if name.startswith("preprocess.") and not tensor.is_floating_point():
+            raise UserError(f"{name} has dtype {tensor.dtype}; a mean or a deviation is a floating-point number")
+    with torch.random.fork_rng(devices=[]):
+        model = build(about["model"], **arguments)
+    if about["noise"] is not None:
+        inject_noise(model, **about["noise"])
+    model.load_state_dict(weights)
+    model.eval()
+    exported = Exported(model, Preprocess(tensors["preprocess.mean"], tensors["preprocess.std"]), about)
+    output = exported(torch.zeros(2, *exported.input_shape).numpy(), samples=1)
+    if output.shape != (2, exported.num_outputs):
+        raise UserError(f"the model returns {output.shape} for 2 inputs, not (2, {exported.num_outputs})")
+    return exported
+
+
+def _check_description(about: Any) -> None:
+    """Refuse a description whose values are not of their kinds; what they mean shows when the model is built.
+
+    Raises:
+        UserError: names the value.
+    """
+    if not isinstance(about, dict):
+        raise UserError(f"{DESCRIPTION_FILE} holds no object")
+    version = about["format"]
+    if version != _FORMAT:
+        raise UserError(f"it has format {version!r}; this version of crossreg reads format {_FORMAT}")
+    kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "task": str, "classes": list}
+    for key, kind in kinds.items():
+        if not isinstance(about[key], kind):
+            raise UserError(f"{key} is of type {type(about[key]).__name__}, not {kind.__name__}")
+    if about["classes"] and len(about["classes"]) != about["num_outputs"]:
+        raise UserError(f"{len(about['classes'])} classes are named for {about['num_outputs']} outputs")
+    if not all(isinstance(name, str) for name in about["classes"]):
+        raise UserError("a class has a name that is no text")
+    if about["target"] is not None:
+        centre, scale = about["target"]
+        if len(centre) != about["num_outputs"] or len(scale) != about["num_outputs"]:
+            raise UserError(f"target has other lengths than the {about['num_outputs']} outputs")
+
+
+def _check_sizes(name: str, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Compare the model with the weights before it takes memory: what is in the file bounds what it may ask for.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    elements = sum(tensor.numel() for tensor in weights.values())
+    for key, value in arguments.items():
+        for size in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(size, int) and size > elements:
+                raise UserError(f"{key} is {value}, and all weights together have {elements} elements")
+    with torch.device("meta"):
+        expected = build(name, **arguments).state_dict()
+    for key, tensor in expected.items():
+        found = weights.get(key)
+        if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
+            given = "missing" if found is None else f"{found.dtype} {tuple(found.shape)}"
+            raise UserError(f"weight {key} is {given}; {name} needs {tensor.dtype} {tuple(tensor.shape)}")
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,393 @@
+"""Learnable noise after normalization layers.
+
+A forward hook on each normalization layer adds what a small child module `noise` draws:
+
+    additive        h = norm(u) + sigma * eps
+    multiplicative  h = norm(u) * (1 + sigma * eps),      eps ~ N(0, I)
+
+so it also works where the layer's class is somebody else's, and the names of the model's own weights stay as they
+are. Source: cross-regularization (arXiv 2506.19755), noise directly after normalization, before the activation.
+
+Multiplicative noise in place of dropout is Gaussian dropout, sigma^2 = p / (1 - p), whose rate is learned (Srivastava
+et al. 2014, section 10; Kingma, Salimans, Welling 2015, arXiv:1506.02557).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from crossreg.core.errors import UserError
+from crossreg.core.random import seed_device
+from crossreg.core.rho import TEMPERATURE_NAME, RhoModule, rho_from_sigma, sigma_from_rho, unwrap
+
+__all__ = [
+    "Draw",
+    "Noise",
+    "Stochastic",
+    "remove_hook",
+    "dropout_layers",
+    "rho_device_and_dtype",
+    "inject_noise",
+    "noise_layers",
+    "remove_noise",
+    "set_draw",
+    "sampling",
+    "selects",
+    "sigmas",
+    "stochastic",
+]
+
+Granularity = Literal["layer", "unit"]
+Form = Literal["additive", "multiplicative"]
+After = Literal["normalization", "dropout"]
+Where = str | Iterable[str] | Callable[[str, Any], bool]
+
+INITIAL_SIGMA = 0.1
+DEFAULT_FORM: dict[After, Form] = {"normalization": "additive", "dropout": "multiplicative"}
+
+# normalization layers that live outside torch (torchvision, timm, transformers) go by the name of a class they extend
+_NORM_NAME = re.compile(r"(Batch|Layer|Group|Instance|RMS)Norm([123]d)?$")
+_NORM_TYPES = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+class Draw(NamedTuple):
+    """One draw of all the noise of a model, to be had again: a seed, and the sign of every eps."""
+
+    seed: int
+    sign: float = 1.0
+
+
+class Stochastic(RhoModule):
+    """A module that draws at random: in training mode, and in predictions that average over draws.
+
+    Attributes:
+        rho: what it learns.
+        predicts: draws in such predictions too, and in the held-out loss of a rho step.
+        forced: draws in evaluation mode now; see `sampling`.
+        learning: gradients reach rho now; off in the theta step, where rho is a constant.
+        common: one draw for all examples of a batch now; see `sampling`.
+        sign: of the draw; see `Draw`.
+    """
+
+    rho: nn.Parameter
+    predicts = True
+    forced = False
+    learning = False
+    common = False
+    sign = 1.0
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # weights saved before the model was given this load strictly: a missing rho keeps its present value
+        state_dict.setdefault(prefix + "rho", self.rho.detach())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Noise(Stochastic):
+    """The noise of one layer: holds `rho` and adds a fresh draw to what it is given.
+
+    It draws in training mode and passes its input through in evaluation mode; `sampling` forces it on.
+
+    Args:
+        shape: shape of sigma; `()` for one scale for the whole layer.
+        channel_dim: dimension of the input that a sigma of shape `(C,)` runs along; None aligns sigma with the
+            last dimensions.
+        form: "additive" or "multiplicative".
+        initial_sigma: positive start value, in standard deviations of the normalized activation.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channel_dim: int | None, form: Form, initial_sigma: float) -> None:
+        super().__init__()
+        self.channel_dim = channel_dim
+        self.form = form
+        self.rate = 0.0  # of the dropout whose place it takes
+        # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
+        self.rho = nn.Parameter(rho_from_sigma(initial_sigma).expand(shape).clone(), requires_grad=False)
+
+    @property
+    def sigma(self) -> Tensor:
+        """The noise scale in use, positive, of the shape given."""
+        return sigma_from_rho(self.rho)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` with noise, of the same shape, dtype and memory layout."""
+        if not (self.training or self.forced):
+            return x
+        sigma = (self.sigma if self.learning else self.sigma.detach()).to(x.dtype)
+        if self.channel_dim is not None and sigma.ndim:
+            dim = self.channel_dim % x.ndim
+            sigma = sigma.reshape(-1, *[1] * (x.ndim - dim - 1))
+        eps = standard_normal_like(x[:1] if self.common else x)
+        if self.sign != 1:
+            eps = self.sign * eps
+        if self.form == "additive":
+            return torch.addcmul(x, sigma, eps)
+        return x * (1 + sigma * eps)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in `print(model)`."""
+        return f"{self.form}, shape={tuple(self.rho.shape)}, sigma={self.sigma.detach().mean():.4g}"
+
+
+def standard_normal_like(x: Tensor) -> Tensor:
+    """Return standard normal noise of x's shape, dtype, device and layout.
+
+    `torch.randn_like` of a channels-last tensor on the CPU fills it element by element, several times slower than
+    filling contiguous memory; so a channels-last draw is a contiguous one seen through a permutation.
+    """
+    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        n, c, h, w = x.shape
+        return torch.randn(n, h, w, c, dtype=x.dtype, device=x.device).permute(0, 3, 1, 2)
+    return torch.randn_like(x)
+
+
+def inject_noise(
+    model: nn.Module,
+    granularity: Granularity = "layer",
+    form: Form | None = None,
+    initial_sigma: float = INITIAL_SIGMA,
+    where: Where | None = None,
+    after: After = "normalization",
+) -> nn.Module:
+    """Put learnable noise after every normalization layer of a model, or in place of its dropout, in place.
+
+    State-dict keys of the model's own weights stay as they are, and weights saved before still load with
+    `strict=True`; each chosen layer gains one key `<layer>.noise.rho`, the model one `rho_temperature` (a scalar,
+    logarithm of the output temperature, see `CrossRegularizer`). Convert to `SyncBatchNorm` *before* injecting,
+    wrap in `DistributedDataParallel` or `torch.compile` *after*.
+
+    Args:
+        model: any module with BatchNorm, SyncBatchNorm, GroupNorm, LayerNorm, InstanceNorm or RMSNorm layers,
+            their subclasses, or classes of such a name (torchvision's `FrozenBatchNorm2d`, `LayerNorm2d`).
+        granularity: "layer" learns one sigma a layer, "unit" one for every channel or feature.
+        form: "additive" (sigma in units of the normalized activation) or "multiplicative"; None takes the first after
+            normalization, the second after dropout.
+        initial_sigma: positive start value of every sigma; of dropout of a rate p > 0, sqrt(p / (1 - p)) instead.
+        where: which layers: a shell-style pattern of their names ("layer4.*"), several patterns, or a predicate
+            `(name, module) -> bool`; None takes all.
+        after: "normalization", or "dropout": the noise takes the place of `nn.Dropout` and its kin, whose own rate
+            becomes 0 until `remove_noise`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: no such layer, none chosen, noise already there, or an argument out of range.
+    """
+    if after not in _LAYERS:
+        raise UserError(f"after is {after!r}; allowed are 'normalization' and 'dropout'")
+    form = form or DEFAULT_FORM[after]
+    if granularity not in ("layer", "unit"):
+        raise UserError(f"granularity is {granularity!r}; allowed are 'layer' and 'unit'")
+    if form not in ("additive", "multiplicative"):
+        raise UserError(f"form is {form!r}; allowed are 'additive' and 'multiplicative'")
+    if not (isinstance(initial_sigma, int | float) and 0 < initial_sigma < math.inf):
+        raise UserError(f"initial_sigma is {initial_sigma!r}; it must be a positive finite number")
+    if model is not unwrap(model):
+        raise UserError("inject_noise was given a wrapped model; inject first, then wrap with DDP or torch.compile")
+    if (present := next(iter(noise_layers(model)), None)) is not None:
+        raise UserError(f"layer {present!r} has noise already; call remove_noise(model) before injecting again")
+
+    belongs, missing = _LAYERS[after]
+    layers = {name: module for name, module in model.named_modules() if belongs(module)}
+    if not layers:
+        raise UserError(f"{type(model).__name__} has no {after} layer to put noise after; {missing}")
+    chosen = {name: module for name, module in layers.items() if selects(where, name, module)}
+    if not chosen:
+        raise UserError(f"where={where!r} selects none of the {after} layers: {', '.join(layers)}")
+    for name, module in chosen.items():
+        if hasattr(module, "noise"):
+            raise UserError(f"layer {name!r} has an attribute 'noise' of its own; leave it out with `where`")
+        shape, channel_dim = ((), None) if granularity == "layer" else _unit_shape(name, module)
+        noise = Noise(shape, channel_dim, form, initial_sigma).train(module.training)
+        noise.to(*rho_device_and_dtype(module, model))
+        if isinstance(module, _DropoutNd):
+            if 0 < module.p < 1:
+                noise.rho.data.fill_(0.5 * math.log(module.p / (1 - module.p)))
+            noise.rate, module.p = module.p, 0.0
+        module.add_module("noise", noise)
+        module.register_forward_hook(_add_noise)
+    device, dtype = rho_device_and_dtype(model, model)
+    rho = nn.Parameter(rho_from_sigma(1.0).to(device, dtype), requires_grad=False)
+    model.register_parameter(TEMPERATURE_NAME, rho)
+    model.register_load_state_dict_pre_hook(_keep_temperature)
+    return model
+
+
+def remove_noise(model: nn.Module) -> nn.Module:
+    """Take the noise and the output temperature out again, in place; the model's own weights stay as trained.
+
+    Raises:
+        UserError: the model has no noise.
+    """
+    model = unwrap(model)
+    layers = noise_layers(model)
+    if not layers:
+        raise UserError(f"{type(model).__name__} has no noise to remove; inject_noise(model) puts it in")
+    modules = dict(model.named_modules())
+    for name in layers:
+        layer = modules[name]
+        if isinstance(layer, _DropoutNd):
+            layer.p = layers[name].rate
+        del layer.noise
+        remove_hook(layer._forward_hooks, _add_noise)
+    delattr(model, TEMPERATURE_NAME)
+    remove_hook(model._load_state_dict_pre_hooks, _keep_temperature)
+    return model
+
+
+def noise_layers(model: nn.Module) -> dict[str, Noise]:
+    """Return `{layer name: its Noise}` in the order the model defines its layers.
+
+    Raises:
+        UserError: a layer was rebuilt after injection (as `convert_sync_batchnorm` does) and no longer adds its
+            noise.
+    """
+    found = {}
+    for name, module in unwrap(model).named_modules():
+        noise = module._modules.get("noise")
+        if isinstance(noise, Noise):
+            if _add_noise not in module._forward_hooks.values():
+                raise UserError(f"layer {name!r} was rebuilt after inject_noise and lost its noise; inject last")
+            found[name] = noise
+    return found
+
+
+def stochastic(model: nn.Module) -> list[Stochastic]:
+    """Return every module that draws: noise, and what else a model was given.
+
+    Raises:
+        UserError: see `noise_layers`.
+    """
+    layers = list(noise_layers(model).values())
+    others = (m for m in unwrap(model).modules() if isinstance(m, Stochastic) and not isinstance(m, Noise))
+    return [*layers, *others]
+
+
+def sigmas(model: nn.Module) -> dict[str, Tensor]:
+    """Return a detached copy of every layer's sigma: a scalar, or one value a unit."""
+    return {name: noise.sigma.detach().clone() for name, noise in noise_layers(model).items()}
+
+
+def dropout_layers(model: nn.Module) -> list[_DropoutNd]:
+    """Return the layers that drop values: `nn.Dropout` and its kin, whatever their probability."""
+    return [module for module in model.modules() if isinstance(module, _DropoutNd)]
+
+
+@contextmanager
+def sampling(
+    model: nn.Module, *, learning: bool = False, dropout: bool = False, common: bool = False
+) -> Iterator[None]:
+    """Run the model in evaluation mode with noise on.
+
+    Running statistics stay untouched; afterwards every module has the mode it had.
+
+    Args:
+        model: a model, with or without noise.
+        learning: let gradients reach rho.
+        dropout: dropout layers draw too; otherwise they pass their input through.
+        common: every example of a batch gets the noise it would get alone, the same for all (common random numbers);
+            for layers whose first dimension is the batch.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    drawing = stochastic(model)
+    model.eval()
+    for module in drawing:
+        module.forced, module.learning, module.common = module.predicts, learning, common
+    for layer in dropout_layers(model) if dropout else ():
+        layer.training = True
+    try:
+        yield
+    finally:
+        for module in drawing:
+            module.forced, module.learning, module.common, module.sign = False, False, False, 1.0
+        for member, training in modes:
+            member.training = training
+
+
+def set_draw(model: nn.Module, draw: Draw, device: torch.device) -> None:
+    """Make the model's next forward pass use this draw; within `forked_rng` and `sampling`."""
+    seed_device(device, draw.seed)
+    for module in stochastic(model):
+        module.sign = draw.sign
+
+
+def is_normalization(module: nn.Module) -> bool:
+    """Say whether noise belongs after this module, by its class or the name of a class it extends."""
+    return isinstance(module, _NORM_TYPES) or any(_NORM_NAME.search(base.__name__) for base in type(module).__mro__)
+
+
+_LAYERS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
+    "normalization": (is_normalization, "add BatchNorm, LayerNorm, GroupNorm, InstanceNorm or RMSNorm layers"),
+    "dropout": (lambda module: isinstance(module, _DropoutNd), "add nn.Dropout layers"),
+}
+
+
+def _add_noise(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return module.noise(output)  # type: ignore[operator]
+
+
+def _keep_temperature(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    state_dict.setdefault(prefix + TEMPERATURE_NAME, getattr(module, TEMPERATURE_NAME).detach())
+
+
+def remove_hook(hooks: dict[int, Any], function: Callable[..., Any]) -> None:
+    """Take a function out of a module's hooks of one kind."""
+    for key, hook in list(hooks.items()):
+        if getattr(hook, "hook", hook) is function:
+            del hooks[key]
+
+
+def selects(where: Where | None, name: str, module: Any) -> bool:
+    """Say whether a choice of names takes this one: a shell-style pattern, several, a predicate, or None for all."""
+    if where is None:
+        return True
+    if callable(where):
+        return bool(where(name, module))
+    patterns = [where] if isinstance(where, str) else list(where)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def rho_device_and_dtype(module: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Return where and in which precision rho lives: beside the weights, in float64 with them, else in float32."""
+    tensors = (*module.parameters(), *module.buffers(), *model.parameters())
+    tensor = next((t for t in tensors if t.is_floating_point()), torch.empty(()))
+    return tensor.device, torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _unit_shape(name: str, module: nn.Module) -> tuple[tuple[int, ...], int | None]:
+    """Return the shape of sigma and the input dimension it runs along, for one sigma a unit."""
+    size: Any = None
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        # torchvision's LayerNorm2d normalizes channels of an NCHW input
+        if type(module).__name__.endswith("2d"):
+            return (module.normalized_shape[0],), 1
+        return tuple(module.normalized_shape), None
+    if isinstance(module, _InstanceNorm):
+        # inputs without a batch dimension are allowed, so count from the end
+        kinds = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+        spatial = next(index for index, kind in enumerate(kinds, 1) if isinstance(module, kind))
+        return (module.num_features,), -(spatial + 1)
+    size = getattr(module, "num_features", getattr(module, "num_channels", None))
+    weight = getattr(module, "weight", None)
+    if not size and isinstance(weight, Tensor) and not nn.parameter.is_lazy(weight):
+        last = re.search(r"(Layer|RMS)Norm$", type(module).__name__)
+        if last:
+            return tuple(weight.shape), None
+        size = weight.numel()
+    if not size:
+        raise UserError(
+            f"cannot tell the number of units of layer {name!r} ({type(module).__name__}) before its "
+            "first forward; use granularity='layer' or initialize the lazy layer first"
+        )
+    return (int(size),), 1

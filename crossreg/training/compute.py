@@ -1,0 +1,151 @@
+"""The compute ledger of a run: what was processed, by phase, in examples, FLOPs and worker-seconds."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from crossreg import metrics
+from crossreg.estimators import Estimator, HypergradientEstimator, direct_gradient, passes
+from crossreg.losses import Loss
+from crossreg.regularizers.noise import Draw
+from crossreg.regularizers.penalties import training_loss
+from crossreg.core.rho import rho_parameters, unwrap
+
+__all__ = ["REPORT", "Ledger", "measure_flops"]
+
+
+REPORT = "report"
+"""The phase of evaluations that nothing depends on: counted, and left out of what a run is said to have cost."""
+
+_COUNTED_AS = {"selection": "forward", REPORT: "forward"}
+
+
+@dataclass
+class Ledger:
+    """Counts what a run processed; every forward pass of an example counts as one example.
+
+    Phases are "theta" (training steps), "rho" (updates of rho), "selection" (evaluations that a choice depends on)
+    and "report" (evaluations for the reader alone, which are in no total).
+
+    Attributes:
+        flops_per_example: floating point operations for one forward pass of an example: "theta" (with its backward
+            pass), "rho" (with its share of the backward passes) and "forward" (evaluation).
+        examples: forward passes by phase, over all ranks.
+        backward: backward passes by phase, over all ranks.
+        worker_seconds: wall-clock seconds times workers, without the time of reports.
+        peak_memory_bytes: largest memory of this process so far (rank 0's), or of its GPU.
+    """
+
+    flops_per_example: dict[str, float]
+    examples: dict[str, int] = field(default_factory=dict)
+    backward: dict[str, int] = field(default_factory=dict)
+    worker_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def add(self, phase: str, examples: int, backward: int = 0) -> None:
+        """Count forward and backward passes of a phase."""
+        self.examples[phase] = self.examples.get(phase, 0) + examples
+        if backward:
+            self.backward[phase] = self.backward.get(phase, 0) + backward
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations so far (2 a multiply-add), over all ranks."""
+        return float(sum(self.flops_per_example.get(_COUNTED_AS.get(p, p), math.nan) * n for p, n in self._costs()))
+
+    def as_metrics(self) -> dict[str, float]:
+        """Return the totals under their metric keys."""
+        return {
+            metrics.COMPUTE_EXAMPLES: float(sum(n for _, n in self._costs())),
+            metrics.COMPUTE_BACKWARD_EXAMPLES: float(sum(self.backward.values())),
+            metrics.COMPUTE_FLOPS: self.flops,
+            metrics.COMPUTE_WORKER_SECONDS: self.worker_seconds,
+            metrics.COMPUTE_PEAK_MEMORY: float(self.peak_memory_bytes),
+        }
+
+    def measure_memory(self, device: torch.device) -> None:
+        """Note the peak memory so far."""
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
+        else:
+            import resource
+
+            # kilobytes on Linux, bytes on macOS
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
+
+    def _costs(self) -> list[tuple[str, int]]:
+        return [(phase, n) for phase, n in self.examples.items() if phase != REPORT]
+
+
+def measure_flops(
+    model: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, estimator: Estimator = direct_gradient
+) -> dict[str, float]:
+    """Return FLOPs per example of each phase, from torch's counter on one small batch.
+
+    The counter runs on a copy without data (the meta device), so this costs milliseconds, not a training step. It
+    counts matrix products, convolutions and attention; a phase it cannot trace is NaN.
+
+    Args:
+        model: the model, wrapped or not.
+        loss: see `crossreg.losses`.
+        x: a batch of inputs; two of its rows are used.
+        y: its targets.
+        samples: noise draws of a rho step.
+        estimator: of the rho step, whose passes are counted together and shared out among the forward ones.
+    """
+    inner = unwrap(model)
+    try:
+        flops = _phases(copy.deepcopy(inner).to("meta"), loss, x[:2].to("meta"), y[:2].to("meta"), samples, estimator)
+        if isinstance(estimator, HypergradientEstimator) and math.isnan(
+            flops.get("rho", 0.0)
+        ):  # not every second derivative is traced
+            twin = copy.deepcopy(inner).cpu()
+            flops["rho"] = _phases(twin, loss, x[:2].cpu(), y[:2].cpu(), samples, estimator)["rho"]
+    except (RuntimeError, NotImplementedError):  # weights computed from others cannot be copied
+        return dict.fromkeys(("theta", "forward", "rho"), math.nan)
+    return flops
+
+
+def _phases(twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, estimator: Estimator) -> dict[str, float]:
+    """Run each phase under the counter, on a model that may be spoiled."""
+
+    def theta() -> None:
+        twin.train()
+        training_loss(twin, loss, twin(x), y).backward()
+
+    def forward() -> None:
+        twin.eval()
+        with torch.no_grad():
+            twin(x)
+
+    def rho() -> None:
+        gradient = estimator.on(x, y) if isinstance(estimator, HypergradientEstimator) else estimator
+        gradient(twin, loss, x, y, list(rho_parameters(twin).values()), [Draw(0)] * samples, 1.0)
+
+    phases: dict[str, Callable[[], None]] = {"theta": theta, "forward": forward}
+    if rho_parameters(twin):
+        phases["rho"] = rho
+    flops = {name: _count(run) / len(y) for name, run in phases.items()}
+    if "rho" in flops:
+        flops["rho"] /= passes(estimator, samples)[0]
+    return flops
+
+
+def _count(run: Callable[[], Any]) -> float:
+    counter = FlopCounterMode(display=False)
+    try:
+        with counter:
+            run()
+    except (NotImplementedError, RuntimeError):  # an operation without a meta kernel
+        return math.nan
+    return float(counter.get_total_flops())

@@ -1,0 +1,367 @@
+"""The training loop: plain PyTorch, the same in one process, under torchrun and in a Ray Train worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from crossreg import metrics
+from crossreg.batches import Batches
+from crossreg.training.closure import step_with_closure
+from crossreg.training.compute import REPORT, Ledger, measure_flops
+from crossreg.core.distributed import broadcast_buffers, data_parallel, rank, world_size
+from crossreg.core.errors import UserError
+from crossreg.estimators import Estimator, direct_gradient, passes
+from crossreg.prediction.evaluation import Evaluation, evaluate
+from crossreg.losses import Loss, as_loss
+from crossreg.regularizers.noise import noise_layers, sigmas
+from crossreg.regularizers.penalties import training_loss
+from crossreg.core.random import derive_seed, rng_state, seed_device, set_rng_state
+from crossreg.regularizer import CrossRegularizer, RhoUpdate
+from crossreg.core.rho import learned, temperature, unwrap
+
+__all__ = ["Callback", "Trainer"]
+
+
+class Callback:
+    """Hooks into the loop, called on every rank; override what you need."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Called before the first step of a fresh or resumed run."""
+
+    def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
+        """Called with metrics of step `trainer.step`, under the keys of `crossreg.core.metrics`."""
+
+    def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
+        """Called after every rho step."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Called after every theta step and the rho step that may follow it; the place for checkpoints."""
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Called after the last step and its evaluation."""
+
+
+class Trainer:
+    """Trains theta on one split and rho on another, evaluates, and can be stopped and continued exactly.
+
+    Args:
+        model: on its device; wrapped for data parallelism here.
+        loss: see `crossreg.losses`.
+        optimizer: of theta, e.g. `AdamW(model.parameters(), ...)`.
+        closure: the optimizer evaluates the gradient again within its step, as SAM and L-BFGS do: its step is given a
+            closure for that, called after a first pass; see `crossreg.training.closure`.
+        train: batches of the training split.
+        regularizer: None trains without learned regularization.
+        scheduler: learning-rate schedule, stepped after every theta step.
+        epochs: passes over the training split; or give `steps`.
+        steps: theta steps in all.
+        evaluations: batches by split name, e.g. `{"reg": ..., "test": ...}`.
+        interim: batches that take a split's place in evaluations during training, where the whole would take long.
+        final_whole: evaluate whole splits with `final_samples` draws at the last step; off, that is an evaluation like
+            those before, and `finish` of a run restored there does it.
+        selection: names of splits whose evaluations a choice depends on (a search, early stopping), so that they
+            count as compute; the others are for the reader.
+        evaluate_every: theta steps between evaluations; None evaluates at the end only.
+        evaluate_samples: noise draws of an evaluation.
+        final_samples: noise draws of the last one.
+        sample_dropout: evaluate with dropout on (MC dropout), over the same number of draws; see `crossreg.predict`.
+        log_every: theta steps between `train/loss` metrics, each the mean since the last.
+        callbacks: see `Callback`.
+        autocast: dtype of mixed precision (bfloat16 or float16), or None.
+        seed: fixes noise and dropout (of this rank), evaluation draws; the batches carry their own.
+
+    Raises:
+        UserError: neither or both of epochs and steps, or fewer than one; a closure with float16.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss | nn.Module | str,
+        optimizer: torch.optim.Optimizer,
+        train: Batches,
+        *,
+        regularizer: CrossRegularizer | None = None,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        closure: bool = False,
+        epochs: int | None = None,
+        steps: int | None = None,
+        evaluations: Mapping[str, Batches] | None = None,
+        interim: Mapping[str, Batches] | None = None,
+        final_whole: bool = True,
+        selection: Collection[str] = (),
+        evaluate_every: int | None = None,
+        evaluate_samples: int = 3,
+        final_samples: int = 16,
+        sample_dropout: bool = False,
+        log_every: int = 10,
+        callbacks: Sequence[Callback] = (),
+        autocast: torch.dtype | None = None,
+        seed: int = 0,
+    ) -> None:
+        if (epochs is None) == (steps is None):
+            raise UserError(f"epochs is {epochs} and steps is {steps}; give one of them")
+        self.num_steps = steps if steps is not None else (epochs or 0) * len(train)
+        if self.num_steps < 1:
+            raise UserError(f"training would take {self.num_steps} steps; it must take at least 1")
+        if closure and autocast == torch.float16:
+            raise UserError(
+                "autocast is float16, whose gradients are scaled, and the optimizer evaluates the gradient more than "
+                "once, which scaling does not allow; use bfloat16 or float32"
+            )
+        self.model, self.loss, self.optimizer, self.train = model, as_loss(loss), optimizer, train
+        self.regularizer, self.scheduler, self.closure = regularizer, scheduler, closure
+        self.evaluations, self.selection = dict(evaluations or {}), frozenset(selection)
+        self.interim, self.final_whole = dict(interim or {}), final_whole
+        self.evaluate_every, self.evaluate_samples, self.log_every = (
+            evaluate_every,
+            evaluate_samples,
+            log_every,
+        )
+        self.final_samples, self.sample_dropout = final_samples, sample_dropout
+        self.callbacks, self.autocast, self.seed = list(callbacks), autocast, seed
+        self.device = next(model.parameters()).device
+        self.step = 0
+        self.latest: dict[str, float] = {}
+        self.evaluated: dict[str, Evaluation] = {}
+        self.ledger: Ledger | None = None
+        self._window = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, examples
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
+        self._resumed: dict[str, Any] | None = None
+        self._updated: RhoUpdate | None = None
+        self._clock = 0.0
+        self._wrapped: nn.Module | None = None
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training split so far."""
+        return self.step / len(self.train)
+
+    def fit(self) -> dict[str, float]:
+        """Train to the last step and return the latest value of every metric."""
+        self.start()
+        self.advance(self.num_steps)
+        return self.finish()
+
+    def start(self) -> None:
+        """Get ready for the first step of a fresh or restored run; `fit` does this itself."""
+        self._wrapped = data_parallel(self.model)
+        self._prepare()
+        for callback in self.callbacks:
+            callback.on_start(self)
+
+    def advance(self, until: int) -> None:
+        """Train up to a step, after `start`."""
+        assert self._wrapped is not None
+        until = min(until, self.num_steps)
+        self._clock = time.perf_counter()
+        while self.step < until:
+            epoch, batch = divmod(self.step, len(self.train))
+            self.train.set_epoch(epoch)
+            for x, y in self.train.starting_at(batch):
+                self._theta_step(self._wrapped, x, y)
+                self._rho_step()
+                self.step += 1
+                self._after_step()
+                if self.step == until:
+                    break
+        self._count_time()
+
+    def finish(self) -> dict[str, float]:
+        """End the run after its last step and return the latest value of every metric."""
+        if not self.evaluated:  # resumed after the last step
+            self.final_whole = True
+            self.latest |= self._evaluate()
+        for callback in self.callbacks:
+            callback.on_end(self)
+        return self.latest
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that continues the run exactly, as tensors and plain values; call it on every rank.
+
+        Holds the random states of all ranks, so a run continues exactly on the same number of workers; on another
+        number each rank starts a stream of its own.
+        """
+        own = {"rng": rng_state(), "window": self._window.cpu()}
+        ranks: list[Any] = [own]
+        if world_size() > 1:
+            ranks = [None] * world_size()
+            dist.all_gather_object(ranks, own)
+            broadcast_buffers(self.model)
+        assert self.ledger is not None
+        self._count_time()
+        return {
+            "step": self.step,
+            "model": unwrap(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "regularizer": self.regularizer.state_dict() if self.regularizer else None,
+            "scaler": self._scaler.state_dict(),
+            "latest": dict(self.latest),
+            "examples": dict(self.ledger.examples),
+            "backward": dict(self.ledger.backward),
+            "worker_seconds": self.ledger.worker_seconds,
+            "ranks": ranks,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, before `fit`."""
+        unwrap(self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if self.regularizer:
+            self.regularizer.load_state_dict(state["regularizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if state["step"] > self.num_steps:
+            raise UserError(
+                f"the checkpoint is of step {state['step']}, beyond the {self.num_steps} steps of this run; give more"
+            )
+        self.step, self.latest = state["step"], dict(state["latest"])
+        self._resumed = dict(state)
+
+    def _prepare(self) -> None:
+        """Start ledger and random streams; last before the first step, since set-up itself may draw."""
+        x, y = next(self.train.starting_at(0))
+        samples = self.regularizer.samples if self.regularizer else 1
+        estimator: Estimator = self.regularizer.estimator if self.regularizer else direct_gradient
+        flops = measure_flops(self.model, self.loss, x, y, samples, estimator)
+        self.ledger = Ledger(flops)
+        seed_device(self.device, derive_seed(self.seed, "theta", self.step, rank()))
+        if self._resumed is None:
+            return
+        self.ledger.examples = dict(self._resumed["examples"])
+        self.ledger.backward = dict(self._resumed["backward"])
+        self.ledger.worker_seconds = self._resumed["worker_seconds"]
+        ranks = self._resumed["ranks"]
+        if len(ranks) == world_size():
+            set_rng_state(ranks[rank()]["rng"])
+            self._window.copy_(ranks[rank()]["window"])
+        elif rank() == 0:
+            self._window.copy_(torch.stack([state["window"] for state in ranks]).sum(0))
+        self._resumed = None
+
+    def _theta_step(self, wrapped: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Minimize the training loss of one noise draw; sigma is a constant here."""
+        wrapped.train()
+
+        def gradient() -> tuple[Tensor, Tensor]:
+            with self._autocast():
+                output = wrapped(x)
+                loss = training_loss(self.model, self.loss, output, y)
+            self._scaler.scale(loss).backward()
+            return output, loss
+
+        if self.closure:
+            (output, loss), passes = step_with_closure(self.optimizer, self.model, self.device, gradient)
+        else:
+            (output, loss), passes = gradient(), 1
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scheduler:
+            self.scheduler.step()
+        with torch.no_grad():
+            classes = y.ndim == 1 and not y.is_floating_point() and output.ndim == 2
+            correct = (output.argmax(1) == y).sum() if classes else torch.zeros((), device=self.device)
+            self._window += torch.stack([loss.detach() * len(y), correct, torch.tensor(len(y), device=self.device)])
+        assert self.ledger is not None
+        rows = passes * min(self.train.batch_size, self.train.num_examples)
+        self.ledger.add("theta", rows, backward=rows)
+
+    def _rho_step(self) -> None:
+        if self.regularizer is None:
+            return
+        with self._autocast():
+            update = self.regularizer.step()
+        if update is None:
+            return
+        assert self.ledger is not None
+        assert self.regularizer is not None
+        forward, backward = passes(self.regularizer.estimator, self.regularizer.samples)
+        self.ledger.add("rho", forward * update.examples, backward=backward * update.examples)
+        self._updated = update
+
+    def _after_step(self) -> None:
+        """Say what happened: everything here carries the number of the step just done."""
+        values: dict[str, float] = {}
+        update, self._updated = self._updated, None
+        if update is not None:
+            values |= {"reg/loss": update.loss, metrics.TEMPERATURE: float(temperature(self.model))}
+            values |= sigma_metrics(self.model)
+            values |= {metrics.learned(name): value for name, value in learned(self.model).items()}
+        last = self.step == self.num_steps
+        if self.step % self.log_every == 0 or last:
+            values |= self._window_metrics()
+        if last or (self.evaluate_every and self.step % self.evaluate_every == 0):
+            values |= self._evaluate()
+            assert self.ledger is not None
+            self._count_time()
+            values |= self.ledger.as_metrics()
+        if values:
+            self.latest |= values
+            for callback in self.callbacks:
+                callback.on_metrics(self, values)
+        if update is not None:
+            for callback in self.callbacks:
+                callback.on_rho_update(self, update)
+        for callback in self.callbacks:
+            callback.on_step(self)
+
+    def _window_metrics(self) -> dict[str, float]:
+        window = self._window.clone()
+        if world_size() > 1:
+            dist.all_reduce(window)
+        self._window.zero_()
+        loss, correct, examples = window.tolist()
+        values = {
+            "train/loss": loss / max(examples, 1),
+            metrics.EPOCH: self.epoch,
+            metrics.LEARNING_RATE: self.optimizer.param_groups[0]["lr"],
+        }
+        return values if self.train.y.is_floating_point() else {**values, "train/accuracy": correct / max(examples, 1)}
+
+    def _evaluate(self) -> dict[str, float]:
+        values: dict[str, float] = {}
+        last = self.step == self.num_steps
+        samples = self.final_samples if last and self.final_whole else self.evaluate_samples
+        assert self.ledger is not None
+        for split, whole in self.evaluations.items():
+            batches = whole if last and self.final_whole else self.interim.get(split, whole)
+            counts = split in self.selection
+            self._count_time()
+            with self._autocast():
+                result = evaluate(self.model, self.loss, batches, samples, self.seed, dropout=self.sample_dropout)
+            self.evaluated[split] = result
+            self.ledger.add("selection" if counts else REPORT, result.passes)
+            self._count_time(counts)
+            values |= metrics.scores(split, result.scores)
+        return values
+
+    def _count_time(self, counts: bool = True) -> None:
+        """Add the time since the last call to the ledger, or pass over it."""
+        now = time.perf_counter()
+        assert self.ledger is not None
+        if counts:
+            self.ledger.worker_seconds += (now - self._clock) * world_size()
+            self.ledger.measure_memory(self.device)
+        self._clock = now
+
+    def _autocast(self) -> Any:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+
+def sigma_metrics(model: nn.Module) -> dict[str, float]:
+    """Return the mean sigma of every layer under its metric key; layers are numbered in the order of the model."""
+    means = [value.mean() for value in sigmas(model).values()]
+    if not means:
+        return {}
+    values = torch.stack(means).tolist()  # one transfer from the device, not one a layer
+    return {metrics.sigma(i, name): v for i, (name, v) in enumerate(zip(noise_layers(model), values, strict=True))}

@@ -1,0 +1,168 @@
+"""A comparison in MLflow: one parent, a child for every method, budget and seed, a grandchild for every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from services.comparison.run_jobs import Job, Listener
+from services.comparison.method import Method, Study
+from crossreg import metrics
+from services.search.budget import Budget
+from services.search.outcome import Outcome
+from services.search.spec import Record, TrialSpec
+from services.tracking import Status, Tracker, TrackingConfig, saved_run
+
+__all__ = ["Recorder"]
+
+
+class Recorder(Listener):
+    """Writes what happens in a comparison into MLflow runs, nested so that the UI can fold them.
+
+    A method that trains one trial is itself the child; one that trains several has a grandchild for each. A
+    comparison that is run again in the same folder goes on with the same runs. Runs are written by a thread of their
+    own: opening one takes a while, in which trials would wait for their next step.
+
+    Args:
+        tracking: which MLflow.
+        study: what is compared.
+        folder: of the comparison; spools of the runs lie in it.
+        experiment: MLflow experiment.
+        name: of the parent run.
+        params: of the parent run.
+        tags: of the parent run.
+        verbose: let MLflow write its INFO lines.
+    """
+
+    def __init__(
+        self,
+        tracking: TrackingConfig,
+        study: Study,
+        folder: Path,
+        *,
+        experiment: str,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        verbose: bool = False,
+    ) -> None:
+        self.tracking, self.study, self.folder, self.experiment = tracking, study, folder, experiment
+        self.verbose = verbose
+        self.open: dict[tuple[Job, int | None], Tracker] = {}
+        self.steps: dict[Job, int] = {}
+        self.parent = self._start("compare", name, params, tags, None)
+        self._writer = ThreadPoolExecutor(1, "crossreg-recorder")
+        self._tasks: list[Future[Any]] = []
+
+    def started(self, job: Job, budget: Budget) -> None:
+        """Open the child run."""
+        self._tasks.append(self._writer.submit(self._child, job))
+
+    def interval(self, job: Job, trial: int, spec: TrialSpec, record: Record) -> None:
+        """Record an interval in its trial's run, and end the run after the last."""
+        self._tasks.append(self._writer.submit(self._interval, job, trial, spec, record))
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Record the outcome and end the job's runs."""
+        self._tasks.append(self._writer.submit(self._ended, job, outcome))
+
+    def settle(self) -> None:
+        """Wait until all is recorded.
+
+        Raises:
+            Exception: what first went wrong in recording.
+        """
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.result()
+
+    def close(self, status: Status) -> None:
+        """End every run that is still open, the parent last."""
+        self._writer.shutdown(wait=True, cancel_futures=status != "FINISHED")
+        for tracker in self.open.values():
+            tracker.finish(status, timeout=10.0)
+        self.open.clear()
+        self.parent.finish(status)
+
+    def _interval(self, job: Job, trial: int, spec: TrialSpec, record: Record) -> None:
+        nested = job.method.nested
+        tracker = self._trial(job, trial, spec) if nested else self._child(job)
+        for step, when, values in record.metrics:
+            tracker.record(values, step, when)
+        tracker.record(_knobs(record), record.until, round(1000 * record.ended))
+        self.steps[job] = max(self.steps.get(job, 0), record.until)
+        if nested and record.until >= spec.steps:
+            self.open.pop((job, trial)).finish("FINISHED")
+
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        tracker = self._child(job)
+        outcome.run_id = tracker.run_id
+        if job.method.nested:
+            for point in outcome.curve:
+                values = metrics.scores("reg", point.reg) | metrics.scores("test", point.test) | _cost(point.cost)
+                tracker.record(values, point.step)
+        last = max(self.steps.get(job, 0), outcome.curve[-1].step if outcome.curve else 0) + 1
+        final = metrics.scores("test", outcome.test) | metrics.scores("test_scaled", outcome.test_scaled)
+        sigma = {metrics.sigma(index, name): value for index, (name, value) in enumerate(outcome.sigma.items())}
+        tracker.record(final | sigma | _cost(outcome.cost), last)
+        tracker.artifact("outcome.json", outcome.model_dump_json(indent=1).encode())
+        for key in [key for key in self.open if key[0] == job]:
+            self.open.pop(key).finish("FINISHED")
+
+    def _child(self, job: Job) -> Tracker:
+        if (job, None) not in self.open:
+            config = self.study.reference(job.seed)
+            params = {**config.model_dump(mode="json"), "method": job.method.name, "budget": job.budget}
+            self.open[job, None] = self._start(
+                job.name, job.name, params, {**_tags(job.method, job), "kind": "method"}, self.parent.run_id
+            )
+        return self.open[job, None]
+
+    def _trial(self, job: Job, trial: int, spec: TrialSpec) -> Tracker:
+        if (job, trial) not in self.open:
+            parent = self._child(job).run_id
+            tags = {**_tags(job.method, job), "kind": "trial", "trial_id": f"{trial:02d}"}
+            name = f"{job.name}-{trial:02d}"
+            params = spec.config.model_dump(mode="json")
+            self.open[job, trial] = self._start(name, name, params, tags, parent)
+        return self.open[job, trial]
+
+    def _start(
+        self, folder: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str], parent: str | None
+    ) -> Tracker:
+        spool = self.folder / "tracking" / folder
+        saved = saved_run(spool)
+        return Tracker.start(
+            self.tracking,
+            experiment=self.experiment,
+            run_name=name,
+            params=params,
+            tags={**tags, **({"mlflow.parentRunId": parent, "comparison": self.parent.run_id} if parent else {})},
+            spool_dir=spool,
+            resume_run_id=saved.run_id if saved else None,
+            system_interval=None,
+            verbose=self.verbose,
+        )
+
+
+def _tags(method: Method, job: Job) -> dict[str, str]:
+    group = f"{method.name} ({job.budget})" if method.searches else method.name
+    return {"method": method.name, "budget": job.budget, "seed": str(job.seed), "group": group}
+
+
+def _knobs(record: Record) -> dict[str, float]:
+    """Return the knobs that were set, under the key of the metric that a learned value has."""
+    return {
+        name if name.startswith(("sigma/", "rho/")) else f"hparam/{name}": value for name, value in record.given.items()
+    }
+
+
+def _cost(cost: Any) -> dict[str, float]:
+    return {
+        metrics.COMPUTE_EXAMPLES: cost.examples,
+        metrics.COMPUTE_BACKWARD_EXAMPLES: cost.backward_examples,
+        metrics.COMPUTE_FLOPS: cost.flops,
+        metrics.COMPUTE_WORKER_SECONDS: cost.worker_seconds,
+    }

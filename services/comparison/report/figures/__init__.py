@@ -1,0 +1,57 @@
+"""The figures of a report. Importing this package does not load matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from services.comparison.report.figures.compute import compute
+from services.comparison.report.figures.differences import differences
+from services.comparison.report.figures.reliability import reliability
+from services.comparison.report.figures.schedules import schedules
+from services.comparison.report.groups import Group
+from services.comparison.report.summary import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CAPTIONS", "compute", "differences", "draw", "reliability", "schedules"]
+
+CAPTIONS = {
+    "compute": (
+        "Scores on the test split against compute ({unit}) of all trials together, logarithmic. Lines: the trial that "
+        "led on the regularization split then, mean over seeds; bands: smallest to largest over seeds. Markers: the "
+        "chosen model at the end, averaged over more noise draws than the points of the line before it, and on all of "
+        "the test split, of which those may have a part. Early parts of a line may lie outside the panel."
+    ),
+    "differences": (
+        "Method minus {reference} on the same seed. Dots: mean; lines: 95 % interval; small ticks: single seeds. Where "
+        "the interval excludes zero the colour says for whom. Squares: after temperature scaling of both. An arrowhead "
+        "marks an interval that goes on beyond the panel; without a line there is no interval."
+    ),
+    "schedules": (
+        "Noise scales by layer, first layer on top. Left: what {reference} learned. Right: the schedules that led to "
+        "each member of a population at its end, thin, and to the chosen one, thick. One seed."
+    ),
+    "reliability": (
+        "Accuracy against confidence on the test split, seeds pooled, with the share of all predictions below. "
+        "Hatched: confidence above accuracy (or below it). ECE is the mean over seeds, as in the table."
+    ),
+}
+"""What stands under a figure, by name, in the order of the report."""
+
+
+def draw(groups: Sequence[Group], summary: Summary) -> dict[str, Figure]:
+    """Return the figures that have something to show, by name.
+
+    Args:
+        groups: the outcomes.
+        summary: their numbers.
+    """
+    drawn = {
+        "compute": compute(groups, summary),
+        "differences": differences(summary),
+        "schedules": schedules(groups, summary),
+        "reliability": reliability(groups, summary),
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -1,0 +1,115 @@
+"""Reliability diagrams of all methods as small multiples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from services.style import GREY, new_figure, plain, shorten
+from services.comparison.report.groups import Group
+from services.comparison.report.summary import Summary
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Bins", "pooled", "reliability"]
+
+_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A reliability diagram: mean confidence and accuracy, NaN in an empty bin; predictions; edges."""
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+    edges: np.ndarray
+
+
+def pooled(group: Group) -> Bins | None:
+    """Return the bins of all seeds together: counts add up, means are weighted by them; None without any."""
+    import numpy as np
+
+    said = [outcome.reliability for outcome in group.outcomes.values() if outcome.reliability.get("count")]
+    # only equal bins add up
+    said = [bins for bins in said if bins["edges"] == said[0]["edges"]]
+    counts = np.asarray([bins["count"] for bins in said], float)
+    if not counts.sum() > 0:
+        return None
+    total = counts.sum(0)
+
+    def mean(name: str) -> np.ndarray:
+        values = np.asarray([[math.nan if v is None else v for v in bins[name]] for bins in said], float)
+        sums = np.where(counts > 0, counts * np.nan_to_num(values), 0.0).sum(0)
+        return np.where(total > 0, sums / np.maximum(total, 1.0), math.nan)
+
+    return Bins(mean("confidence"), mean("accuracy"), total, np.asarray(said[0]["edges"], float))
+
+
+def reliability(groups: Sequence[Group], summary: Summary) -> Figure | None:
+    """Draw one small diagram a method and budget, seeds pooled; None where there are no bins."""
+    found = [(group, row, bins) for group, row in zip(groups, summary.rows, strict=True) if (bins := pooled(group))]
+    if not found:
+        return None
+    columns = min(_COLUMNS, len(found))
+    lines = math.ceil(len(found) / columns)
+    wide = columns > 1
+    figure = new_figure(2.55 * columns + (0.4 if wide else 1.2), 3.15 * lines + (0.7 if wide else 1.1))
+    grid = figure.add_gridspec(2 * lines, columns, height_ratios=[4, 1] * lines)
+    largest = max(float(bins.count.max() / bins.count.sum()) for _, _, bins in found)
+    handles: dict[str, Any] = {}
+    for index, (group, row, bins) in enumerate(found):
+        line, column = divmod(index, columns)
+        axes = figure.add_subplot(grid[2 * line, column])
+        counts = figure.add_subplot(grid[2 * line + 1, column], sharex=axes)
+        handles |= _diagram(axes, bins)
+        _counts(counts, bins, largest)
+        ece = row.scores["ece"].mean if "ece" in row.scores else math.nan
+        axes.set_title(f"{shorten(group.label, 26)}\nECE {ece:.3f}", fontsize="medium")
+        if column == 0:
+            axes.set_ylabel("accuracy")
+            counts.set_ylabel("share")
+        else:
+            axes.tick_params(labelleft=False)
+            counts.tick_params(labelleft=False)
+    figure.supxlabel("confidence (mean probability of the predicted class)", fontsize="medium")
+    entries = list(handles.values())
+    figure.legend(handles=entries, loc="outside upper center", ncols=3 if wide else 1, frameon=False, fontsize="small")
+    return figure
+
+
+def _diagram(axes: Axes, bins: Bins) -> dict[str, Any]:
+    import numpy as np
+
+    filled = bins.count > 0
+    left, width = bins.edges[:-1][filled], np.diff(bins.edges)[filled]
+    accuracy, missing = bins.accuracy[filled], bins.confidence[filled] - bins.accuracy[filled]
+    bar: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.6}
+    solid = axes.bar(left, accuracy, width, color="#56B4E9", label="accuracy", **bar)
+    gap = axes.bar(
+        left, missing, width, bottom=accuracy, color="#D55E00", alpha=0.35, hatch="////",
+        label="confidence − accuracy", **bar,
+    )  # fmt: skip
+    (diagonal,) = axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:.2g}")
+    axes.tick_params(labelbottom=False)
+    plain(axes)
+    return {"accuracy": solid, "gap": gap, "diagonal": diagonal}
+
+
+def _counts(axes: Axes, bins: Bins, largest: float) -> None:
+    import numpy as np
+    from matplotlib.ticker import PercentFormatter
+
+    share = bins.count / max(bins.count.sum(), 1.0)
+    axes.bar(bins.edges[:-1], share, np.diff(bins.edges), align="edge", color="0.6", edgecolor="white", linewidth=0.6)
+    axes.set(ylim=(0, 1.1 * largest), yticks=[0, largest])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    plain(axes)

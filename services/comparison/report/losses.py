@@ -1,0 +1,112 @@
+"""Where the reference loses, and what else a reader must know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from services.comparison.report.context import Context
+from services.comparison.report.estimates import Difference
+from services.comparison.report.numbers import amount, factor, interval, score_name
+from services.comparison.report.rows import Row
+from services.comparison.report.findings import SCALED, at_compute, diverged, join
+
+__all__ = ["how_to_read", "losses", "notes"]
+
+CHEAPER = 0.95
+"""A method that uses less than this share of the reference's compute counts as cheaper."""
+
+
+def losses(rows: Sequence[Row], reference: Row | None) -> list[str]:
+    """Return in what the reference is worse, one line each; the first says so if that is nothing.
+
+    Args:
+        rows: all methods' numbers.
+        reference: the reference's; None where it was not run.
+    """
+    if reference is None:
+        return []
+    others = [row for row in rows if not row.is_reference]
+    if not others:
+        return ["There is nothing to compare with."]
+    gone = diverged(reference)
+    decided = [f"Divergence: {gone}"] if gone else []
+    undecided = []
+    for row in others:
+        lost, behind = [], []
+        for score, after, paired in _differences(row):
+            mean, low, high = paired.advantage(score)
+            what, size = f"{score_name(score)}{after}", amount(score, mean, paired)
+            if paired.verdict == "loses":
+                lost.append(f"{what} by {size} (95 % interval {interval(score, -high, -low, paired)})")
+            elif mean < 0:
+                behind.append(f"{what} ({size})")
+        if lost:
+            decided.append(f"Against {row.label} ({at_compute(row, reference.method)}): {join(lost)}.")
+        if behind:
+            undecided.append(f"{row.label} in {join(behind)}")
+        decided += _cheaper(row)
+    lines = decided or ["In nothing measured here."]
+    if undecided:
+        lines = decided or ["In nothing that can be told from zero."]
+        behind_in = "; against ".join(undecided)
+        lines.append(f"Behind on average, without an interval that excludes zero: against {behind_in}.")
+    return lines
+
+
+def _differences(row: Row) -> list[tuple[str, str, Difference]]:
+    """Return the differences that have values: score, what to add to its name, difference."""
+    raw = [(score, "", paired) for score, paired in row.differences.items()]
+    kept = [score for score in SCALED if score in row.scaled_differences]
+    scaled = [(score, " after temperature scaling", row.scaled_differences[score]) for score in kept]
+    return [(score, after, paired) for score, after, paired in raw + scaled if paired.values]
+
+
+def _cheaper(row: Row) -> list[str]:
+    """Say that a method needs less compute and is not worse in anything that can be told."""
+    found = [paired for _, _, paired in _differences(row)]
+    if not row.compute_ratio < CHEAPER or not found:
+        return []
+    if any(paired.verdict in ("wins", "one seed") for paired in found):
+        return []
+    return [f"Compute: {row.label} used {factor(row.compute_ratio)} times as much, and nothing tells it to be worse."]
+
+
+def notes(rows: Sequence[Row], reference: Row | None, context: Context) -> list[str]:
+    """Return what limits the numbers, such as a missing reference, one seed, divergence, trials that failed."""
+    found = []
+    if reference is None:
+        found.append(f"{context.reference} was not run, so there are no paired differences to it.")
+    if all(len(row.seeds) == 1 for row in rows):
+        found.append("One seed: no intervals, and nothing here tells a difference from chance.")
+    elif any(len(row.seeds) == 2 for row in rows):
+        found.append("Intervals from two seeds are wide (Student's t with one degree of freedom).")
+    found += [text for row in rows if (text := diverged(row))]
+    found += [f"Of the trials of {row.label}, {row.failed} ended by an error, and lost." for row in rows if row.failed]
+    if reference is not None:
+        for row in rows:
+            shared = [seed for seed in row.seeds if seed in reference.seeds]
+            if len(shared) < len(row.seeds):
+                found.append(f"{row.label} is compared on the {len(shared)} of its seeds that {reference.label} has.")
+    if any(math.isnan(row.compute.mean) for row in rows):
+        found.append(f"For some methods the compute in {context.unit} is not known.")
+    return found
+
+
+def how_to_read(context: Context) -> str:
+    """Return the paragraph on what was held equal and what the words of the tables mean."""
+    draws = f"{context.samples} draws" if context.samples else "the same number of draws"
+    return (
+        "All methods of a seed share the splits, the optimizer of the weights, its schedule and the evaluation; the "
+        "trials of a search differ in initial weights and order of examples. "
+        f"Budget “matched” is the compute of one {context.reference} run, counted in {context.unit} over all trials "
+        "with everything they do, also what selection evaluates and trials that lost; "
+        f"“full” is {context.population} times that, the size of the population; a number is such a factor. "
+        f"Searches choose by {score_name(context.select_on)} on the regularization split. At test every noisy method "
+        f"averages {draws} of the noise. Accuracy is in percent, NLL in nats an example, ECE of 15 bins of equal "
+        "width; accuracy is better when larger, every other score when smaller. “Scaled” is after one temperature was "
+        "fitted on the regularization split; a method that trains on that split has none left and shows a dash. "
+        "± and brackets are the 95 % interval of the mean over seeds (Student's t); differences are paired by seed. "
+        "Intervals are one by one, not corrected for how many there are: of twenty true zeros about one would be "
+        "excluded by chance."
+    )

@@ -1,0 +1,114 @@
+"""All numbers and sentences of a report as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from services.comparison.report.context import Context
+from services.comparison.report.groups import group_outcomes, reference_of, score_names
+from services.comparison.report.losses import how_to_read, losses, notes
+from services.comparison.report.numbers import column_name, mean, times
+from services.comparison.report.rows import Row, row_of
+from services.comparison.report.findings import comparison, compute_to_target_sentence
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from services.search.outcome import Outcome
+
+__all__ = ["Summary", "summarize"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a comparison found.
+
+    Attributes:
+        context: what the comparison was.
+        scores: names of the scores on the test split, in the order of the tables.
+        rows: one for every method and budget.
+        sentences: one paragraph for every method but the reference: who won, by how much, at what compute.
+        losses: where the reference loses; empty where it was not run.
+        notes: what limits the numbers.
+        how_to_read: what was held equal, and what the words mean.
+    """
+
+    context: Context
+    scores: list[str]
+    rows: list[Row]
+    sentences: list[str]
+    losses: list[str]
+    notes: list[str]
+    how_to_read: str
+
+    @property
+    def reference(self) -> Row | None:
+        """The row that the others are compared with; None where it was not run."""
+        return next((row for row in self.rows if row.is_reference), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as dictionaries, lists, texts and numbers; a number that is not finite becomes None."""
+        plain = _plain(self)
+        assert isinstance(plain, dict)
+        return plain
+
+    def as_table(self) -> RichTable:
+        """Return the scores that people ask for first as a table for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = [name for name in ("accuracy", "nll", "ece", "rmse") if name in self.scores]
+        seeds = len(self.rows[0].seeds)
+        spread = "one seed" if seeds == 1 else f"mean over {seeds} seeds ± half the 95 % interval"
+        caption = (
+            "* NLL after temperature scaling on the regularization split, where that was not trained on\n"
+            f"compute: multiples of one {self.context.reference} run's {self.context.unit}"
+        )
+        table = Table(title=f"Test split, {spread}", title_justify="left", caption=caption, caption_justify="left")
+        table.add_column("", no_wrap=True)
+        for name in [*map(column_name, shown), "scaled*", "compute"]:
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            scores = [mean(name, row.scores[name]) for name in shown]
+            table.add_row(Text(row.label), *scores, mean("nll", row.scaled["nll"]), times(row.compute_ratio))
+        return table
+
+
+def summarize(outcomes: Sequence[Outcome], context: Context) -> Summary:
+    """Return the numbers and sentences of a comparison.
+
+    Args:
+        outcomes: one for every method, budget and seed.
+        context: what the comparison was.
+
+    Raises:
+        UserError: no outcome, or two for one method, budget and seed.
+    """
+    groups = group_outcomes(outcomes)
+    reference = reference_of(groups, context.reference)
+    names = score_names(outcomes)
+    rows = [row_of(group, reference, names, context.unit) for group in groups]
+    base = next((row for row in rows if row.is_reference), None)
+    sentences = []
+    if base is not None:
+        for row in rows:
+            if not row.is_reference:
+                sentences.append(f"{comparison(row, base)} {compute_to_target_sentence(row, context)}".strip())
+    return Summary(
+        context, names, rows, sentences, losses(rows, base), notes(rows, base, context), how_to_read(context)
+    )
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

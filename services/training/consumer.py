@@ -1,0 +1,174 @@
+"""The driver's ear: fetches what the workers send and passes it to the progress line and to MLflow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from crossreg import metrics
+from crossreg.training.diagnostics import Diagnosis
+from services.tracking import DiskError, Tracker
+from services.training.progress import Display
+from services.training.telemetry import Telemetry
+
+__all__ = ["MessageConsumer"]
+
+_log = logging.getLogger(__name__)
+_RETRY_SECONDS = 1.0
+
+
+class MessageConsumer(threading.Thread):
+    """Fetches the workers' messages and passes them on, until stopped.
+
+    Attributes:
+        outcome: what rank 0 sent at its end.
+        error: a user's mistake that only a worker could find.
+        diagnoses: failure signatures, in words.
+        failure: what first went wrong in recording or showing a message.
+        full: why the disk does not take what waits to be recorded, if something does.
+        stopped: the step at which the workers ended because `ask_to_stop` was called.
+    """
+
+    def __init__(self, mailbox: Any, tracker: Tracker, display: Display, telemetry: Telemetry) -> None:
+        super().__init__(name="crossreg-consumer", daemon=True)
+        self.outcome: dict[str, Any] | None = None
+        self.error: str | None = None
+        self.diagnoses: list[str] = []
+        self.failure: Exception | None = None
+        self.full: DiskError | None = None
+        self.stopped: int | None = None
+        self._stop_asked = threading.Event()
+        self._signatures: set[str] = set()
+        self._done = self._safe = 0  # messages dealt with, and of these the ones that are safe on disk
+        self._mailbox, self._tracker, self._display = mailbox, tracker, display
+        self._telemetry = telemetry
+        self._stopping = threading.Event()
+        self._starts = 0
+        self._throughput = Throughput()
+
+    def run(self) -> None:
+        """MessageConsumer until stopped, then once more."""
+        import ray
+
+        while True:
+            last = self._stopping.is_set()
+            try:
+                if self._stop_asked.is_set():
+                    ray.get(self._mailbox.stop.remote(), timeout=10)
+                    self._stop_asked.clear()
+                messages = ray.get(self._mailbox.fetch.remote(self._safe, 0 if last else 0.5), timeout=10)
+            except Exception as error:  # a slow machine, or the cluster is going down and fit() says why
+                _log.debug("mailbox: %s", error)
+                messages = []
+                time.sleep(0 if last else 0.5)
+            self._keep(messages[self._done - self._safe :])
+            self._telemetry.export(last)
+            if last:
+                return
+
+    def _keep(self, messages: list[dict[str, Any]]) -> None:
+        """Deal with messages, up to the first that the disk does not take.
+
+        The mailbox has them until they would survive a power cut, and the workers report no checkpoint before that.
+        """
+        try:
+            for message in messages:
+                self._deal_with(message)
+            if self._done > self._safe:
+                self._tracker.flush()
+        except DiskError as error:
+            if self.full is None:
+                self._display.note(f"{error}; training waits for room at its next checkpoint")
+            self.full = error
+            self._stopping.wait(_RETRY_SECONDS)
+        else:
+            self._safe, self.full = self._done, None
+
+    def _deal_with(self, message: dict[str, Any]) -> None:
+        try:
+            getattr(self, f"_on_{message['kind']}")(message)
+        except DiskError:
+            raise
+        except Exception as error:  # training goes on, and its end tells of it
+            self.failure = self.failure or error
+        self._done += 1
+
+    def ask_to_stop(self) -> None:
+        """Let the workers write a last checkpoint and end; safe in a signal's handler."""
+        self._stop_asked.set()
+
+    def stop(self) -> None:
+        """MessageConsumer what has arrived and end the thread."""
+        self._stopping.set()
+        self.join(timeout=30)
+
+    def _on_start(self, message: dict[str, Any]) -> None:
+        if self._starts > 0:
+            workers = f"{message['workers']} worker{'s' if message['workers'] > 1 else ''}"
+            text = f"the workers changed; training goes on from step {message['step']} on {workers}"
+            self._tracker.set_tags({f"recovered.{self._starts}": f"from step {message['step']}"})
+            self._display.note(text)
+            _log.warning("%s", text, extra={"step": message["step"]})
+        self._display.start(message["step"], message["num_steps"])
+        self._telemetry.start(message["step"], message["num_steps"], self._starts)
+        self._starts += 1
+        self._throughput = Throughput()
+
+    def _on_metrics(self, message: dict[str, Any]) -> None:
+        self._tracker.record(message["values"], message["step"], message["timestamp"])
+        self._display.update(message["step"], message["values"])
+        self._telemetry.metrics(message["step"], message["values"])
+
+    def _on_progress(self, message: dict[str, Any]) -> None:
+        rate = self._throughput.rate(message["time"], message["work"]["examples"])
+        values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
+        self._display.update(message["step"], values)
+        self._telemetry.progress(message["step"], message["work"])
+
+    def _on_checkpoint(self, message: dict[str, Any]) -> None:
+        _log.info("checkpoint reported", extra={"step": message["step"]})
+        self._telemetry.checkpoint(message["step"])
+
+    def _on_diagnosis(self, message: dict[str, Any]) -> None:
+        if message["diagnosis"]["signature"] in self._signatures:  # said before a worker was lost
+            return
+        text = str(Diagnosis(**message["diagnosis"]))
+        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
+        self._signatures.add(message["diagnosis"]["signature"])
+        self.diagnoses.append(text)
+        self._display.note(text)
+        _log.warning("%s", text)
+
+    def _on_stopped(self, message: dict[str, Any]) -> None:
+        self.stopped = message["step"]
+
+    def _on_note(self, message: dict[str, Any]) -> None:
+        self._tracker.set_tags({f"note.{self._starts}": message["text"]})
+        self._display.note(message["text"])
+        _log.warning("%s", message["text"])
+
+    def _on_error(self, message: dict[str, Any]) -> None:
+        self.error = message["message"]
+
+    def _on_end(self, message: dict[str, Any]) -> None:
+        self.outcome = message["outcome"]
+        scaled = self.outcome.get("test_scaled")
+        if scaled:
+            self._tracker.record(metrics.scores("test_scaled", scaled), message["step"])
+
+
+class Throughput:
+    """Examples a second over the last few messages."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def rate(self, now: float, examples: int) -> float | None:
+        """Return the rate since the first message, or None at the first."""
+        if self._first is None:
+            self._first = (now, examples)
+            return None
+        seconds = now - self._first[0]
+        return (examples - self._first[1]) / seconds if seconds > 0 else None

@@ -1,0 +1,179 @@
+"""Regression with L1, against the exact path of its solutions and scikit-learn's `LassoCV`.
+
+`implicit` learns lambda, as the strength of an `L1` penalty, with the weights at zero out of theta's response. `direct`
+learns the level of the norm by gradient decomposition: theta moves across the norm, rho along it. It can only stop
+where the held-out loss has no slope along sign(w); that place on the path is known, as its best point is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from studies.lasso.problem import UPDATES, LassoProblem, diabetes, learn, support, synthetic
+from studies.ridge.problem import half_mse
+from studies.study import Row, Study
+from studies.summing import groups, median_and_range, those
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FIXED_POINT", "SAME_SPLIT", "Lasso"]
+
+CONDITIONS = (1e0, 1e1, 1e2, 1e3, 1e4)
+DIABETES = {"diabetes, 10": False, "diabetes, 64": True}
+FIXED_POINT = "direct, its fixed point"
+SAME_SPLIT, FOLDS, BEST = "LassoCV, same split", "LassoCV, 5 folds of all", "best of the path"
+
+
+class Lasso(Study):
+    """Against the exact path, on diabetes data and over condition numbers."""
+
+    name = "lasso"
+    summary = "regression with L1, on diabetes data and over condition numbers, against LassoCV and the exact path"
+    columns: ClassVar = {
+        "problem": "problem",
+        "estimator": "estimator",
+        "excess": "reg loss above best, %",
+        "norm": "L1 norm / best",
+        "size": "weights",
+        "support": "support as best's",
+        "test": "test loss",
+    }
+
+    def cases(self, seeds: int) -> list[dict[str, Any]]:
+        """Return every problem with every seed."""
+        problems = [*DIABETES, *(f"condition {condition:g}" for condition in CONDITIONS)]
+        return [{"problem": problem, "seed": seed} for problem in problems for seed in range(seeds)]
+
+    def solve(self, **case: Any) -> list[Row]:
+        """Return what every estimator reaches on one problem."""
+        problem = _problem(case["problem"], case["seed"])
+        best, lowest = problem.best()
+        ideal = problem.solution(best)
+
+        def row(estimator: str, weights: Tensor, seconds: float = 0.0) -> Row:
+            found, wanted = support(weights), support(ideal)
+            return {
+                **case,
+                "estimator": estimator,
+                "excess": half_mse(weights, problem.reg) / lowest - 1,
+                "norm": float(weights.abs().sum() / ideal.abs().sum()),
+                "size": len(found),
+                "support": len(found & wanted) / max(len(found | wanted), 1),
+                "test": half_mse(weights, problem.test),
+                "best_test": half_mse(ideal, problem.test),
+                "plain_test": half_mse(problem.solution(0.0), problem.test),
+                "slope": problem.slope(problem.strength_of(weights)),
+                "seconds": seconds,
+            }
+
+        rows = []
+        for estimator in ("implicit", "direct"):
+            began = time.perf_counter()
+            weights = learn(problem, estimator)
+            rows.append(row(estimator, weights, time.perf_counter() - began))
+        rows.append(row(FIXED_POINT, problem.solution(problem.direct_fixed_point())))
+        rows.append(row(SAME_SPLIT, problem.cross_validated(same_split=True)))
+        rows.append(row(FOLDS, problem.cross_validated(same_split=False)))
+        rows[-1]["excess"] = None  # it has trained on what the loss is measured on
+        return [*rows, row(BEST, ideal), row("none", problem.solution(0.0))]
+
+    def table(self, rows: list[Row]) -> list[dict[str, str]]:
+        """Return medians and ranges over seeds."""
+        found = []
+        for problem, estimator in groups(rows, "problem", "estimator"):
+            mine = those(rows, problem=problem, estimator=estimator)
+            found.append(
+                {
+                    "problem": str(problem),
+                    "estimator": str(estimator),
+                    "excess": "–" if estimator == FOLDS else median_and_range([100 * row["excess"] for row in mine]),
+                    "norm": median_and_range([row["norm"] for row in mine]),
+                    "size": f"{statistics.median(row['size'] for row in mine):.0f}",
+                    "support": f"{100 * statistics.mean(row['support'] for row in mine):.0f} %",
+                    "test": f"{statistics.mean(row['test'] for row in mine):.4f}",
+                }
+            )
+        return found
+
+    def findings(self, rows: list[Row]) -> list[str]:
+        """Say how far each estimator is from the best point of the path."""
+        said = []
+        kinds = {
+            "implicit": f"learns lambda in {UPDATES} updates",
+            "direct": f"learns the level of the norm in {UPDATES} updates",
+            FIXED_POINT: "on the exact path, where more updates would take it",
+            SAME_SPLIT: "a grid of 100 on the same split",
+            FOLDS: "a grid of 100, five folds of training and regularization split, trained on both",
+        }
+        for estimator, how in kinds.items():
+            mine = those(rows, estimator=estimator)
+            loss = ""
+            if estimator != FOLDS:
+                excess = [100 * row["excess"] for row in mine]
+                loss = (
+                    f"regularization loss above the best of the path by {statistics.median(excess):.2g} % (median of "
+                    f"{len(mine)} problems; at most {max(excess):.2g} %), "
+                )
+            gains = [
+                (row["plain_test"] - row["test"]) / (row["plain_test"] - row["best_test"])
+                for row in mine
+                if row["plain_test"] > row["best_test"] * 1.01
+            ]
+            gain = f"{100 * statistics.median(gains):.0f} %" if gains else "nothing to be had"
+            norm = median_and_range([row["norm"] for row in mine])
+            agreed = 100 * statistics.mean(row["support"] for row in mine)
+            said.append(
+                f"{estimator} ({how}): {loss}L1 norm {norm} times the best's, {agreed:.0f} % of the support agrees; of "
+                f"what the best lambda gains on test data over none it gains {gain} (median)."
+            )
+        return said
+
+    def numbers(self, rows: list[Row]) -> dict[str, float]:
+        """Return the worst and the median case of each estimator."""
+        found = {}
+        for estimator, key in (
+            ("direct", "direct"),
+            ("implicit", "implicit"),
+            (FIXED_POINT, "fixed_point"),
+            (SAME_SPLIT, "lasso_cv"),
+        ):
+            mine = those(rows, estimator=estimator)
+            found[f"{key}/excess_median"] = statistics.median(row["excess"] for row in mine)
+            found[f"{key}/excess_max"] = max(row["excess"] for row in mine)
+            found[f"{key}/support"] = statistics.mean(row["support"] for row in mine)
+        return found
+
+    def figure(self, rows: list[Row]) -> Figure:
+        """Draw the excess loss and the norm of every problem."""
+        from services.style import LOSES, WINS, new_figure, plain
+
+        problems = [problem for (problem,) in groups(rows, "problem")]
+        figure = new_figure(10, 4.4)
+        loss, norm = figure.subplots(1, 2)
+        shown = ((WINS, "implicit", "o"), (LOSES, "direct", "s"), (LOSES, FIXED_POINT, "x"), ("0.45", SAME_SPLIT, "^"))
+        for shift, (colour, estimator, marker) in enumerate(shown):
+            for axes, key, floor in ((loss, "excess", 1e-8), (norm, "norm", 0.0)):
+                mine = those(rows, estimator=estimator)
+                axes.plot(
+                    [problems.index(row["problem"]) + 0.16 * (shift - 1.5) for row in mine],
+                    [max(row[key], floor) for row in mine],
+                    marker, color=colour, linestyle="none", markersize=5, alpha=0.75,
+                    fillstyle="none" if estimator == "direct" else "full", label=estimator,
+                )  # fmt: skip
+        loss.set(yscale="log", ylabel="reg loss above the best of the path (relative)")
+        norm.set(ylabel="L1 norm / that of the best")
+        norm.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
+        for axes in (loss, norm):
+            axes.set_xticks(range(len(problems)), [str(problem) for problem in problems], rotation=30, ha="right")
+            plain(axes)
+        figure.legend(*loss.get_legend_handles_labels(), fontsize=8, ncol=4, loc="outside lower center", frameon=False)
+        return figure
+
+
+def _problem(name: str, seed: int) -> LassoProblem:
+    return diabetes(seed, DIABETES[name]) if name in DIABETES else synthetic(float(name.split()[1]), seed)

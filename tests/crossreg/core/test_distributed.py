@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Noise of the whole batch, of which each rank takes its rows: then two processes and one draw the same numbers.
+COMMON = """
+import sys, torch, torch.nn.functional as F
+import torch.distributed as dist
+import crossreg, crossreg.regularizers.noise
+from crossreg import Batches, CrossRegularizer, Trainer, inject_noise, process_group, sigmas
+from crossreg.core.distributed import data_parallel, gather_rows, rank, world_size
+from tests.crossreg.conftest import small_model
+torch.set_num_threads(1)
+
+def shared_noise(x):
+    rows = torch.randn(len(x) * world_size(), *x.shape[1:], dtype=x.dtype)
+    return rows[rank() * len(x):(rank() + 1) * len(x)]
+
+def data(rows, seed):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 8, generator=g, dtype=torch.float64)
+    return x, x[:, :3].argmax(1)
+"""
+
+EQUAL = (
+    COMMON
+    + """
+crossreg.regularizers.noise.standard_normal_like = shared_noise
+# one random stream for all ranks, so that `shared_noise` cuts the same draw
+crossreg.regularizer.rank = lambda: 0
+crossreg.training.trainer.rank = lambda: 0
+crossreg.regularizer._separate_noise_of_ranks = lambda device: None
+with process_group("gloo"):
+    model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
+    train, reg, test = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16), Batches(*data(30, 3), 16, shuffle=False)
+    regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
+    optimizer = torch.optim.SGD(regularizer.theta, lr=0.1)
+    trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
+                      evaluations={"test": test})
+    trainer.fit()
+    if dist.is_initialized():
+        dist.barrier()
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        torch.save({"model": model.state_dict(), "loss": trainer.latest["train/loss"],
+                    "accuracy": trainer.latest["test/accuracy"], "rows": len(trainer.evaluated["test"].targets),
+                    "targets": trainer.evaluated["test"].targets}, sys.argv[1])
+"""
+)
+
+DIFFERENT = (
+    COMMON
+    + """
+with process_group("gloo"):
+    torch.manual_seed(0)  # ranks seeded alike by a careless user
+    model = inject_noise(small_model("layer"), "unit", initial_sigma=0.5)
+    x, y = data(24, 1)
+    loader = [(x[i:i + 9].float(), y[i:i + 9]) for i in range(0, 24, 9)]  # rows that two ranks cannot halve
+    model[1].noise.rho.data += rank()  # ranks that start apart are brought together
+    regularizer = CrossRegularizer(model, "classification", loader, interval=1)
+    wrapped = data_parallel(model)
+    assert isinstance(wrapped, torch.nn.parallel.DistributedDataParallel)
+    optimizer = torch.optim.AdamW(regularizer.theta, lr=1e-2)
+    messages = 0
+    original = dist.all_reduce
+    def counted(*args, **kwargs):
+        global messages
+        messages += 1
+        return original(*args, **kwargs)
+    noise = []
+    for step in range(12):
+        F.cross_entropy(wrapped(x.float()), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        crossreg.regularizer.dist.all_reduce = counted
+        regularizer.step()
+        crossreg.regularizer.dist.all_reduce = original
+    with torch.no_grad():
+        output = model(x.float())[None]
+    outputs = gather_rows(output)
+    rho = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.rho.values()])[None])
+    assert not torch.equal(outputs[0], outputs[1]), "ranks drew the same noise"
+    assert torch.equal(rho[0], rho[1]), "sigma differs between ranks"
+    assert messages == 12, messages
+    weights = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
+    assert torch.equal(weights[0], weights[1])
+    if rank() == 0:
+        print("moved", bool((rho[0] != rho[0][0]).any()), float(rho.std()))
+"""
+)
+
+
+def launch(code: str, tmp_path: Path, processes: int, *arguments: str) -> str:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(code))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *arguments]
+    if processes > 1:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        command[1:1] = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr",
+                        "127.0.0.1", "--master-port", str(port)]  # fmt: skip
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_at_half_batch_equal_one_at_full_batch(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        launch(EQUAL, tmp_path, processes, str(tmp_path / f"{processes}.pt"))
+    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-9)
+    assert one["rows"] == two["rows"] == 30
+    assert sorted(one["targets"].tolist()) == sorted(two["targets"].tolist())
+
+
+@pytest.mark.slow
+def test_ranks_draw_different_noise_and_keep_sigma_bit_identical_in_one_message(tmp_path: Path) -> None:
+    assert "moved True" in launch(DIFFERENT, tmp_path, 2)

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from crossreg import UserError, inject_noise, remove_noise, sampling, sigmas
+from crossreg.regularizers.noise import noise_layers, standard_normal_like
+from crossreg.core.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho
+from tests.crossreg.conftest import small_model
+
+
+class OwnNorm(nn.BatchNorm2d):
+    pass
+
+
+class LlamaRMSNorm(nn.Module):
+    """A normalization layer of another library, known by its name alone."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+def layers() -> dict[str, tuple[nn.Module, torch.Tensor, tuple[int, ...]]]:
+    from torchvision.models.convnext import LayerNorm2d
+    from torchvision.ops import FrozenBatchNorm2d
+
+    image, sequence, volume = torch.randn(4, 6, 5, 5), torch.randn(4, 7, 6), torch.randn(2, 6, 3, 4, 4)
+    return {
+        "BatchNorm1d": (nn.BatchNorm1d(6), torch.randn(4, 6), (6,)),
+        "BatchNorm1d on sequences": (nn.BatchNorm1d(6), torch.randn(4, 6, 9), (6,)),
+        "BatchNorm2d": (nn.BatchNorm2d(6), image, (6,)),
+        "BatchNorm3d": (nn.BatchNorm3d(6), volume, (6,)),
+        "subclass": (OwnNorm(6), image, (6,)),
+        "SyncBatchNorm": (nn.SyncBatchNorm(6).eval(), image, (6,)),
+        "GroupNorm": (nn.GroupNorm(2, 6), image, (6,)),
+        "LayerNorm": (nn.LayerNorm(6), sequence, (6,)),
+        "LayerNorm over two": (nn.LayerNorm((7, 6)), sequence, (7, 6)),
+        "LayerNorm without weights": (nn.LayerNorm(6, elementwise_affine=False), sequence, (6,)),
+        "RMSNorm": (nn.RMSNorm(6), sequence, (6,)),
+        "InstanceNorm1d": (nn.InstanceNorm1d(6), torch.randn(4, 6, 9), (6,)),
+        "InstanceNorm1d unbatched": (nn.InstanceNorm1d(6), torch.randn(6, 9), (6,)),
+        "InstanceNorm2d": (nn.InstanceNorm2d(6), image, (6,)),
+        "InstanceNorm3d": (nn.InstanceNorm3d(6), volume, (6,)),
+        "torchvision LayerNorm2d": (LayerNorm2d(6), image, (6,)),
+        "torchvision FrozenBatchNorm2d": (FrozenBatchNorm2d(6), image, (6,)),
+        "by name": (LlamaRMSNorm(6), sequence, (6,)),
+    }
+
+
+@pytest.mark.parametrize("name", list(layers()))
+@pytest.mark.parametrize("granularity", ["layer", "unit"])
+@pytest.mark.parametrize("form", ["additive", "multiplicative"])
+def test_noise_of_every_normalization_layer_is_sigma_times_standard_normal(
+    name: str, granularity: str, form: str
+) -> None:
+    norm, x, units = layers()[name]
+    model = nn.Sequential(norm, nn.Flatten(0), nn.Linear(x.numel(), 1))
+    inject_noise(model, granularity, form, 0.5)  # type: ignore[arg-type]
+    noise = noise_layers(model)["0"]
+    assert noise.rho.shape == (units if granularity == "unit" else ())
+    if granularity == "unit":  # the last unit is loud, the others silent: only its places may change
+        with torch.no_grad():
+            noise.rho.fill_(-16)
+            noise.rho.view(-1)[-1] = rho_from_sigma(0.5)
+    with sampling(model):
+        draws = torch.stack([norm(x).detach() for _ in range(400)]) - plain_eval(norm, x)
+    if form == "multiplicative":
+        draws = draws / plain_eval(norm, x)
+    spread = draws.std(0)
+    loud = spread > 0.1
+    expected = torch.zeros_like(spread, dtype=torch.bool)
+    if granularity == "layer":
+        expected |= True
+    elif len(units) == 2:
+        expected[..., -1, -1] = True
+    elif "LayerNorm2d" not in name and ("Layer" in name or "RMS" in name or name == "by name"):
+        expected[..., -1] = True
+    else:
+        expected.select(0 if "unbatched" in name else 1, 5).fill_(True)
+    assert torch.equal(loud, expected)
+    assert spread[expected].mean() == pytest.approx(0.5, rel=0.06)
+
+
+def plain_eval(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    noise = norm._modules.pop("noise")
+    hooks, norm._forward_hooks = norm._forward_hooks, type(norm._forward_hooks)()
+    training = norm.training
+    result: torch.Tensor = norm.eval()(x).detach()
+    norm.train(training)
+    norm._forward_hooks = hooks
+    norm._modules["noise"] = noise
+    return result
+
+
+def test_training_draws_and_evaluation_does_not(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = inject_noise(small_model("layer"))
+    x, _ = batch
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+    with sampling(model):
+        assert not torch.equal(model(x), model(x))
+    assert torch.equal(model(x), model(x))
+
+
+def test_sampling_restores_every_mode_and_leaves_buffers(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = inject_noise(small_model())
+    model[4].eval()
+    modes = [module.training for module in model.modules()]
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    with pytest.raises(ZeroDivisionError), sampling(model):
+        model(batch[0])
+        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
+    assert not any(noise.forced or noise.learning for noise in noise_layers(model).values())
+
+
+def test_sigma_is_a_constant_of_the_theta_step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = inject_noise(small_model())
+    model.requires_grad_(True)  # as fine-tuning code does; rho must not listen
+    nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+    rho = {id(p) for p in rho_parameters(model).values()}
+    assert all((p.grad is None) == (id(p) in rho) for p in model.parameters())
+
+
+def test_weights_of_the_plain_model_load_strictly_and_names_stay() -> None:
+    plain = small_model()
+    model = inject_noise(copy.deepcopy(plain), initial_sigma=0.7)
+    assert set(plain.state_dict()) < set(model.state_dict())
+    for parameter in plain.parameters():
+        parameter.data.add_(1)
+    model.load_state_dict(plain.state_dict(), strict=True)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in plain.state_dict().items())
+    assert all(float(s) == pytest.approx(0.7) for s in sigmas(model).values())
+    other = inject_noise(copy.deepcopy(plain))
+    other.load_state_dict(model.state_dict())
+    assert sigmas(other) == sigmas(model)
+
+
+def test_deepcopy_and_pickle_keep_the_noise(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = inject_noise(small_model("layer"), "unit")
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.manual_seed(5)
+        expected = model(batch[0])
+        torch.manual_seed(5)
+        assert torch.equal(twin(batch[0]), expected)
+        twin[1].noise.rho.data.add_(1)
+        torch.manual_seed(5)
+        assert not torch.equal(twin(batch[0]), expected)
+
+
+def test_compiled_model_draws_fresh_noise_and_follows_sigma(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    model = inject_noise(small_model("layer"))
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    x, _ = batch
+    assert not torch.equal(compiled(x), compiled(x))
+    with torch.no_grad():
+        for noise in noise_layers(compiled).values():
+            noise.rho.fill_(rho_from_sigma(1e-6))
+    torch.testing.assert_close(compiled(x), model.eval()(x), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_the_dtype_that_the_model_would_have(dtype: torch.dtype) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    x = torch.randn(2, 3, 8, 8)
+    with torch.autocast("cpu", dtype):
+        expected = plain(x).dtype
+        output = inject_noise(plain, "unit")(x)
+    assert output.dtype == expected
+    assert output.isfinite().all()
+
+
+def test_channels_last_stays_and_is_filled_with_independent_draws() -> None:
+    x = torch.empty(8, 16, 9, 9).to(memory_format=torch.channels_last)
+    eps = standard_normal_like(x)
+    assert eps.is_contiguous(memory_format=torch.channels_last)
+    assert eps.shape == x.shape
+    assert eps.unique().numel() > 0.99 * eps.numel()
+    assert float(eps.std()) == pytest.approx(1, abs=0.03)
+    model = inject_noise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    out = model.to(memory_format=torch.channels_last)(  # type: ignore[call-overload]
+        torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    )
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_where_selects_by_pattern_patterns_and_predicate() -> None:
+    assert list(sigmas(inject_noise(small_model(), where="4"))) == ["4"]
+    assert list(sigmas(inject_noise(small_model(), where=["1", "9*"]))) == ["1"]
+    chosen = inject_noise(small_model(), where=lambda name, module: module.num_features == 12)
+    assert list(sigmas(chosen)) == ["4"]
+
+
+def test_remove_noise_gives_the_plain_model_back(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    plain = small_model("layer")
+    model = inject_noise(copy.deepcopy(plain))
+    keys = list(plain.state_dict())
+    assert remove_noise(model) is model
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model(batch[0]), plain(batch[0]))
+    assert not hasattr(model, TEMPERATURE_NAME)
+    inject_noise(model)
+
+
+def test_noise_in_place_of_dropout_starts_at_its_rate_and_gives_it_back() -> None:
+    plain = nn.Sequential(nn.Linear(5, 200), nn.Dropout(0.2), nn.Linear(200, 2), nn.Dropout(0.0))
+    model = inject_noise(copy.deepcopy(plain), after="dropout")
+    found = sigmas(model)
+    assert list(found) == ["1", "3"]
+    torch.testing.assert_close(found["1"], torch.tensor(0.5))  # of mean 1 and the variance of dropout, p / (1 - p)
+    torch.testing.assert_close(found["3"], torch.tensor(0.1))
+    x = torch.ones(400, 5)
+    hidden = model[0](x).detach()
+    ratio = model.train()[:2](x).detach() / hidden
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.01)
+    assert float(ratio.std()) == pytest.approx(0.5, rel=0.02)
+    assert not bool((ratio == 0).any())
+    remove_noise(model)
+    assert [model[1].p, model[3].p] == [0.2, 0.0]
+    assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+def test_shared_normalization_layer_has_one_sigma() -> None:
+    norm = nn.LayerNorm(4)
+    model = nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 4), norm)
+    assert list(sigmas(inject_noise(model))) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: inject_noise(nn.Sequential(nn.Linear(2, 2))), "no normalization layer"),
+        (lambda: inject_noise(inject_noise(small_model())), "'1' has noise already"),
+        (lambda: inject_noise(small_model(), "channel"), "'channel'.*'layer' and 'unit'"),  # type: ignore[arg-type]
+        (lambda: inject_noise(small_model(), form="salt"), "'salt'.*'additive'"),  # type: ignore[arg-type]
+        (lambda: inject_noise(small_model(), after="dropout"), "no dropout layer.*add nn.Dropout"),
+        (lambda: inject_noise(small_model(), after="relu"), "'relu'.*'normalization' and 'dropout'"),  # type: ignore[arg-type]
+        (lambda: inject_noise(small_model(), initial_sigma=0.0), "initial_sigma is 0.0.*positive"),
+        (lambda: inject_noise(small_model(), initial_sigma=float("nan")), "initial_sigma is nan"),
+        (lambda: inject_noise(small_model(), where="head.*"), r"'head\.\*' selects none.*1, 4"),
+        (lambda: remove_noise(small_model()), "no noise to remove"),
+        (lambda: inject_noise(torch.compile(small_model())), "wrapped"),  # type: ignore[arg-type]
+    ],
+)
+def test_mistakes_are_named(wrong: object, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        wrong()  # type: ignore[operator]
+
+
+def test_a_layer_rebuilt_after_injection_is_noticed() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(inject_noise(small_model()))
+    with pytest.raises(UserError, match="'1' was rebuilt after inject_noise"):
+        sigmas(model)
+
+
+def test_rho_and_sigma_convert_both_ways_and_sigma_stays_positive_and_finite() -> None:
+    sigma = torch.logspace(-6, 6, 25)
+    torch.testing.assert_close(sigma_from_rho(rho_from_sigma(sigma)), sigma)
+    extremes = sigma_from_rho(torch.tensor([-1e9, 1e9]))
+    assert (extremes > 0).all()
+    assert extremes.isfinite().all()
