@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from services.comparison.method import Method, Run, Study, Trials
-from crossreg import calibration
+from crossreg.prediction import calibration
 from crossreg.core.errors import UserError
 from services.search.budget import Budget
 from services.search.outcome import reliability_of, scaled_scores

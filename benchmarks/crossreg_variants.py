@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from services.comparison.run_jobs import Job, run_jobs
 from services.comparison.method import Method, Run, Study, Trials
+from services.comparison.run_jobs import Job, run_jobs
 from services.comparison.session import make_study
 from services.search.budget import Budget
 from services.search.outcome import Outcome

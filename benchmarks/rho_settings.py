@@ -16,19 +16,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import crossreg.core.rho
 import torch
 import torch.nn.functional as F
 
-import crossreg.regularizers.noise
 import crossreg.regularizer
-import crossreg.core.rho
-from crossreg import calibration
+import crossreg.regularizers.noise
 from crossreg.batches import Batches, Preprocess
-from crossreg.prediction.evaluation import evaluate
 from crossreg.losses import Classification
 from crossreg.models import build
-from crossreg.regularizers.noise import inject_noise, sigmas
+from crossreg.prediction import calibration
+from crossreg.prediction.evaluation import evaluate
 from crossreg.regularizer import CrossRegularizer
+from crossreg.regularizers.noise import inject_noise, sigmas
 from crossreg.training.trainer import Trainer
 from services.data import DataConfig, load_data
 

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from crossreg.regularizers.noise import Draw, noise_layers, set_draw, sampling
 from crossreg.core.random import forked_rng, seed_device
-from crossreg.core.rho import rho_parameters, temperature
+from crossreg.regularizers.base import rho_parameters
+from crossreg.regularizers.noise import Draw, noise_layers, sampling, set_draw
+from crossreg.regularizers.temperature import temperature
 
 __all__ = ["rho_gradient", "rho_loss", "rho_step", "theta_step"]
 

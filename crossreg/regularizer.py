@@ -9,7 +9,7 @@ Source: cross-regularization (arXiv 2506.19755).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
 from crossreg.core.distributed import rank, world_size
-from crossreg.core.errors import UserError
-from crossreg.estimators import Estimator, HypergradientEstimator, direct_gradient
-from crossreg.regularizers.levels import levelled_weights
-from crossreg.losses import Loss, as_loss
-from crossreg.regularizers.noise import Draw
+from crossreg.core.errors import UserError, nearest
+from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, seed_device
-from crossreg.core.rho import TEMPERATURE_NAME, RhoModule, rho_parameters, unwrap
+from crossreg.estimators import Direct, Estimator
+from crossreg.losses import Loss, as_loss
+from crossreg.regularizers.base import Hyperparameter, rho_hyperparameters, rho_parameters
+from crossreg.regularizers.levels import levelled_weights
+from crossreg.regularizers.noise import Draw
 
 __all__ = ["CrossRegularizer", "RhoUpdate"]
 
@@ -71,8 +72,9 @@ class CrossRegularizer:
         interval: theta steps between rho steps, r >= 1.
         samples: noise draws averaged in a rho step, K >= 1; below 3 the gradient is biased (see the docs).
         lr: step size of rho, in relative change of sigma per update.
-        temperature: learn the output temperature too.
-        estimator: how the gradient is estimated; the paper's `direct_gradient` by default, or one that follows theta:
+        learn: names of the hyperparameters that are learned ("noise", "noise/00_norm1", "l2"); the others stay where
+            they are. None learns all that the model has.
+        estimator: how the gradient is estimated; the paper's `Direct()` by default, or one that follows theta:
             `Implicit`, `Unrolled`, `T1T2`.
         seed: fixes the noise of the rho steps.
 
@@ -90,8 +92,8 @@ class CrossRegularizer:
         samples: int = 3,
         *,
         lr: float = 0.1,
-        temperature: bool = True,
-        estimator: Estimator = direct_gradient,
+        learn: Collection[str] | None = None,
+        estimator: Estimator | None = None,
         seed: int = 0,
     ) -> None:
         for name, value in (("interval", interval), ("samples", samples)):
@@ -100,16 +102,15 @@ class CrossRegularizer:
         if not lr > 0:
             raise UserError(f"lr is {lr!r}; it must be positive")
         self.model = unwrap(model)
-        _check_learnable(self.model, estimator)
+        self.estimator = estimator or Direct()
+        self.hyperparameters = _learned(self.model, learn, self.estimator)
         if isinstance(reg_loader, Sized) and len(reg_loader) == 0:
             raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
         self.loss = as_loss(loss)
         self.reg_loader = reg_loader
         self.interval, self.samples, self.seed = interval, samples, seed
-        self.estimator = estimator
-        named = rho_parameters(self.model)
-        if not temperature:
-            named.pop(TEMPERATURE_NAME, None)
+        chosen = {id(one.rho) for one in self.hyperparameters.values()}
+        named = {name: rho for name, rho in rho_parameters(self.model).items() if id(rho) in chosen}
         self.rho = named
         self._levels = list(levelled_weights(self.model).values())
         self.optimizer = rho_optimizer(named.values(), lr)
@@ -149,11 +150,9 @@ class CrossRegularizer:
         scaler = self._gradient_scaler(target.device)
         # `scale` also sets up a scaler that has not been used yet
         scale = float(scaler.scale(torch.ones((), device=target.device))) if scaler else 1.0
-        set_update = getattr(self.estimator, "set_update", None)
-        if set_update is not None:
-            set_update(self.updates)
+        self.estimator.set_update(self.updates)
         if len(target):
-            value, gradients = self.estimator(self.model, self.loss, inputs, target, parameters, draws, scale)
+            value, gradients = self.estimator.gradient(self.model, self.loss, inputs, target, parameters, draws, scale)
         else:  # a last batch smaller than the number of ranks: this one has nothing to say, but must not be silent
             value, gradients = torch.zeros((), device=target.device), [torch.zeros_like(p) for p in parameters]
         # one message: the loss, every gradient and the number of rows, by which ranks are weighted
@@ -241,18 +240,25 @@ class CrossRegularizer:
         return self._scaler
 
 
-def _check_learnable(model: nn.Module, estimator: Estimator) -> None:
-    """Refuse a model without rho, and rho that the estimator would never move."""
-    if not rho_parameters(model):
+def _learned(model: nn.Module, names: Collection[str] | None, estimator: Estimator) -> dict[str, Hyperparameter]:
+    """Return what is learned, by name; refuse nothing, unknown names, and what the estimator would never move."""
+    found = rho_hyperparameters(model)
+    if not found:
         raise UserError("the model has nothing to learn; call inject_noise(model), or penalize(model, ...), first")
-    if isinstance(estimator, HypergradientEstimator):
-        return
-    stuck = sorted({type(m).__name__ for m in model.modules() if isinstance(m, RhoModule) and not m.direct})
-    if stuck:
+    known = {*found, *(one.base for one in found.values())}
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"the model has no {name!r} to learn{nearest(name, known)}; it has {', '.join(found)}")
+    chosen = {name: one for name, one in found.items() if names is None or name in names or one.base in names}
+    if not chosen:
+        raise UserError(f"learn is empty; the model has {', '.join(found)}")
+    stuck = [name for name, one in chosen.items() if not one.direct]
+    if stuck and not estimator.needs_training_data:
         raise UserError(
             f"the held-out loss does not depend on {', '.join(stuck)} with the weights held fixed, so the direct "
             "gradient would learn nothing; use estimator=Implicit(train) or Unrolled(train)"
         )
+    return chosen
 
 
 def rho_optimizer(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:

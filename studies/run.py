@@ -13,6 +13,7 @@ from typing import Any
 
 from crossreg.core.errors import UserError, nearest
 from services.data import load_data
+from services.tracking import Tracker, TrackingConfig
 from studies.augmentation.study import AugmentationMagnitudes
 from studies.hypergradient.study import Hypergradient
 from studies.lasso.study import Lasso
@@ -20,7 +21,6 @@ from studies.ridge.study import Ridge
 from studies.spline.study import Spline
 from studies.study import Row, Study
 from studies.weight_decay.study import WeightDecay
-from services.tracking import Tracker, TrackingConfig
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 

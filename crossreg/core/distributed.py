@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from crossreg.core.rho import unwrap
+from crossreg.core.modules import unwrap
 
 __all__ = ["broadcast_buffers", "data_parallel", "gather_rows", "process_group", "rank", "world_size"]
 

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 __all__ = [
-    "COMPUTE_BACKWARD_EXAMPLES",
-    "COMPUTE_EXAMPLES",
-    "COMPUTE_FLOPS",
     "COMPUTE_PEAK_MEMORY",
-    "COMPUTE_WORKER_SECONDS",
     "EPOCH",
     "LEARNING_RATE",
     "PERFORMANCE_EXAMPLES_PER_SECOND",
-    "TEMPERATURE",
-    "learned",
+    "compute",
+    "hyperparameter",
+    "hyperparameters_in",
     "scores",
-    "sigma",
 ]
 
 EPOCH = "epoch"
 LEARNING_RATE = "theta/learning_rate"
-TEMPERATURE = "rho/temperature"
-COMPUTE_EXAMPLES = "compute/examples"
-COMPUTE_BACKWARD_EXAMPLES = "compute/backward_examples"
-COMPUTE_FLOPS = "compute/flops"
-COMPUTE_WORKER_SECONDS = "compute/worker_seconds"
 COMPUTE_PEAK_MEMORY = "compute/peak_memory_bytes"
 PERFORMANCE_EXAMPLES_PER_SECOND = "performance/examples_per_second"
+
+_HYPERPARAMETER = "regularizers/"
 
 
 def scores(split: str, values: dict[str, float]) -> dict[str, float]:
@@ -33,11 +26,21 @@ def scores(split: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in values.items()}
 
 
-def learned(name: str) -> str:
-    """Return the key of what is learned beside noise: `rho/l2`, `rho/shift`."""
-    return f"rho/{name}"
+def compute(unit: str) -> str:
+    """Return the key of what was spent, by the name of a field of `crossreg.training.compute.Cost`."""
+    return f"compute/{unit}"
 
 
-def sigma(index: int, layer: str) -> str:
-    """Return the key of one layer's noise scale; the index sorts layers by depth where names sort alphabetically."""
-    return f"sigma/{index:02d}_{layer}"
+def hyperparameter(name: str) -> str:
+    """Return the key of a hyperparameter's value: `regularizers/l2`, `regularizers/noise/00_norm1`.
+
+    As in a configuration file, it stands below `regularizers`.
+    """
+    return _HYPERPARAMETER + name
+
+
+def hyperparameters_in(values: dict[str, float]) -> dict[str, float]:
+    """Return the hyperparameters among metrics, by their own names."""
+    return {
+        key.removeprefix(_HYPERPARAMETER): value for key, value in values.items() if key.startswith(_HYPERPARAMETER)
+    }

@@ -2,17 +2,17 @@
 
 | estimator | what it follows |
 |---|---|
-| `direct_gradient` | rho in the held-out prediction, theta held fixed (the paper's) |
+| `Direct` | rho in the held-out prediction, theta held fixed (the paper's) |
 | `T1T2` | rho in one step of theta; the held-out prediction has no noise |
 | `Unrolled` | both, through s steps of theta's own optimizer |
 | `Implicit` | both, through the minimum that theta is heading for |
 """
 
-from crossreg.estimators.direct import direct_gradient
-from crossreg.estimators.implicit import Implicit
-from crossreg.estimators.base import Estimator, passes
+from crossreg.estimators.base import Estimator
+from crossreg.estimators.direct import Direct
 from crossreg.estimators.hypergradient import HypergradientEstimator
+from crossreg.estimators.implicit import Implicit
 from crossreg.estimators.t1_t2 import T1T2
 from crossreg.estimators.unrolled import Unrolled
 
-__all__ = ["T1T2", "Estimator", "Implicit", "HypergradientEstimator", "Unrolled", "direct_gradient", "passes"]
+__all__ = ["T1T2", "Direct", "Estimator", "HypergradientEstimator", "Implicit", "Unrolled"]

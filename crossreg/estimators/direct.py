@@ -18,63 +18,63 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crossreg.losses import Loss
-from crossreg.regularizers.noise import Draw, set_draw, sampling
 from crossreg.core.random import forked_rng
-from crossreg.core.rho import temperature
+from crossreg.estimators.base import Estimator
+from crossreg.losses import Loss
+from crossreg.regularizers.noise import Draw, sampling, set_draw
+from crossreg.regularizers.temperature import temperature
 
-__all__ = ["direct_gradient"]
+__all__ = ["Direct"]
 
 
-def direct_gradient(
-    model: nn.Module,
-    loss: Loss,
-    inputs: Any,
-    target: Tensor,
-    rho: Sequence[nn.Parameter],
-    draws: Sequence[Draw],
-    scale: float = 1.0,
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the loss of the noise-averaged prediction on one batch and its gradient in rho, theta held fixed.
-
-    Args:
-        model: the unwrapped model; runs in evaluation mode with noise on, so running statistics stay untouched.
-        loss: see `crossreg.losses`.
-        inputs: one batch, as the model takes it.
-        target: its targets, `[B, ...]`.
-        rho: parameters to differentiate by; one the loss does not depend on gets a zero gradient.
-        draws: the noise draws; K is their number.
-        scale: factor on the gradient against float16 underflow (see `torch.amp.GradScaler`).
-
-    Returns:
-        The detached scalar loss, and one tensor a rho of its shape and dtype, multiplied by `scale`.
+class Direct(Estimator):
+    """The paper's estimator: cheap, and blind to what rho does to theta.
 
     Source: arXiv 2506.19755; equal to `crossreg.reference.rho_gradient`, which keeps one graph.
     """
-    device = target.device
 
-    def piece_of(draw: Draw) -> Tensor:
-        set_draw(model, draw, device)
-        return loss.per_draw(model(inputs), target, temperature(model).to(device))
+    def passes(self, samples: int) -> tuple[int, int]:
+        """Return forward and backward passes of an update."""
+        return 2 * samples - 1, samples
 
-    with forked_rng(device), sampling(model, learning=True), _only(rho, model):
-        with torch.no_grad():
-            kept = [piece_of(draw) for draw in draws[:-1]]
-        last = piece_of(draws[-1])
-        pieces = torch.stack([*kept, last.detach()]).requires_grad_()
-        value = loss.of_draws(pieces, target)
-        (cotangents,) = torch.autograd.grad(value, pieces)
-        total = [torch.zeros_like(parameter) for parameter in rho]
-        for draw, cotangent in zip(reversed(draws), cotangents.flip(0), strict=True):
-            piece = last if last is not None else piece_of(draw)
-            last = None  # type: ignore[assignment]  # frees the kept graph before the next draw is replayed
-            if piece.requires_grad:
-                gradients = torch.autograd.grad(piece, rho, cotangent * scale, allow_unused=True)
-                for accumulated, gradient in zip(total, gradients, strict=True):
-                    if gradient is not None:
-                        accumulated += gradient
-            del piece
-    return value.detach(), total
+    def gradient(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        inputs: Any,
+        target: Tensor,
+        rho: Sequence[nn.Parameter],
+        draws: Sequence[Draw],
+        scale: float = 1.0,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the loss of the noise-averaged prediction and its gradient, theta held fixed; see `Estimator`.
+
+        The model runs in evaluation mode with noise on.
+        """
+        device = target.device
+
+        def piece_of(draw: Draw) -> Tensor:
+            set_draw(model, draw, device)
+            return loss.per_draw(model(inputs), target, temperature(model).to(device))
+
+        with forked_rng(device), sampling(model, learning=True), _only(rho, model):
+            with torch.no_grad():
+                kept = [piece_of(draw) for draw in draws[:-1]]
+            last = piece_of(draws[-1])
+            pieces = torch.stack([*kept, last.detach()]).requires_grad_()
+            value = loss.of_draws(pieces, target)
+            (cotangents,) = torch.autograd.grad(value, pieces)
+            total = [torch.zeros_like(parameter) for parameter in rho]
+            for draw, cotangent in zip(reversed(draws), cotangents.flip(0), strict=True):
+                piece = last if last is not None else piece_of(draw)
+                last = None  # type: ignore[assignment]  # frees the kept graph before the next draw is replayed
+                if piece.requires_grad:
+                    gradients = torch.autograd.grad(piece, rho, cotangent * scale, allow_unused=True)
+                    for accumulated, gradient in zip(total, gradients, strict=True):
+                        if gradient is not None:
+                            accumulated += gradient
+                del piece
+        return value.detach(), total
 
 
 @contextmanager

@@ -9,7 +9,6 @@ derivatives of C1 are one backward pass through the graph of its gradient g = pa
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
@@ -21,15 +20,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossreg.batches import Batches
 from crossreg.core.errors import UserError
+from crossreg.estimators.base import Estimator
 from crossreg.losses import Loss
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, set_draw, stochastic
 from crossreg.regularizers.penalties import Objective
-from crossreg.core.rho import rho_parameters
 
-__all__ = ["HypergradientEstimator", "training_mode_with_rho_grad", "step_sizes", "theta_of", "training_gradient", "vector_jacobian_product", "twice_differentiable"]
+__all__ = [
+    "HypergradientEstimator",
+    "step_sizes",
+    "theta_of",
+    "training_gradient",
+    "training_mode_with_rho_grad",
+    "twice_differentiable",
+    "vector_jacobian_product",
+]
 
 
-class HypergradientEstimator(ABC):
+class HypergradientEstimator(Estimator):
     """An estimator that differentiates the training objective too, and so takes batches of the training split.
 
     It runs in the weights' own dtype under autocast too, because half precision does not do for a second derivative.
@@ -42,27 +50,12 @@ class HypergradientEstimator(ABC):
             `CrossRegularizer.theta`.
     """
 
+    needs_training_data = True
+
     def __init__(self, train: Batches, optimizer: torch.optim.Optimizer | None = None) -> None:
         self.train, self.optimizer = train, optimizer
         self._update = 1
         self._counting = False
-
-    @abstractmethod
-    def __call__(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        inputs: Any,
-        target: Tensor,
-        rho: Sequence[nn.Parameter],
-        draws: Sequence[Draw],
-        scale: float = 1.0,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the held-out loss and its gradient in rho; see `crossreg.estimators.base.Estimator`."""
-
-    @abstractmethod
-    def passes(self, samples: int) -> tuple[int, int]:
-        """Return forward and backward passes of an update, in regularization batches."""
 
     def set_update(self, update: int) -> None:
         """Choose the training batch by the number of the update, from 1: a resumed run needs no state of this."""

@@ -25,19 +25,19 @@ from torch import Tensor, nn
 
 from crossreg.batches import Batches
 from crossreg.core.errors import UserError
-from crossreg.estimators.direct import direct_gradient
+from crossreg.core.random import forked_rng
+from crossreg.estimators.direct import Direct
 from crossreg.estimators.hypergradient import (
     HypergradientEstimator,
-    training_mode_with_rho_grad,
     theta_of,
     training_gradient,
-    vector_jacobian_product,
+    training_mode_with_rho_grad,
     twice_differentiable,
+    vector_jacobian_product,
 )
 from crossreg.losses import Loss
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.penalties import Penalty, terms
-from crossreg.core.random import forked_rng
 
 __all__ = ["Implicit"]
 
@@ -94,7 +94,7 @@ class Implicit(HypergradientEstimator):
         train = min(samples, 2)
         return 2 * samples - 1 + train, samples + train * (1 + 2 * (self.terms + 1))
 
-    def __call__(
+    def gradient(
         self,
         model: nn.Module,
         loss: Loss,
@@ -124,7 +124,7 @@ class Implicit(HypergradientEstimator):
         """
         theta = theta_of(model)
         weights = list(theta.values())
-        value, slopes = direct_gradient(model, loss, inputs, target, [*rho, *weights], draws, scale)
+        value, slopes = Direct().gradient(model, loss, inputs, target, [*rho, *weights], draws, scale)
         free = _free(model, theta)
         total, slope = slopes[: len(rho)], _masked(slopes[len(rho) :], free)
         x, y = self.batch(self._update - 1)

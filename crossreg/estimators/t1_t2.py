@@ -22,18 +22,18 @@ from torch.func import functional_call
 
 from crossreg.batches import Batches
 from crossreg.core.errors import UserError
+from crossreg.core.random import forked_rng
 from crossreg.estimators.hypergradient import (
     HypergradientEstimator,
-    training_mode_with_rho_grad,
     theta_of,
     training_gradient,
-    vector_jacobian_product,
+    training_mode_with_rho_grad,
     twice_differentiable,
+    vector_jacobian_product,
 )
 from crossreg.losses import Loss
 from crossreg.regularizers.noise import Draw
-from crossreg.core.random import forked_rng
-from crossreg.core.rho import temperature
+from crossreg.regularizers.temperature import temperature
 
 __all__ = ["T1T2"]
 
@@ -68,7 +68,7 @@ class T1T2(HypergradientEstimator):
         """
         return 2, 3
 
-    def __call__(
+    def gradient(
         self,
         model: nn.Module,
         loss: Loss,

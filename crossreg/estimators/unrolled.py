@@ -21,17 +21,17 @@ from torch import Tensor, nn
 
 from crossreg.batches import Batches
 from crossreg.core.errors import UserError
-from crossreg.estimators.direct import direct_gradient
+from crossreg.core.random import forked_rng
+from crossreg.estimators.direct import Direct
 from crossreg.estimators.hypergradient import (
     HypergradientEstimator,
-    training_mode_with_rho_grad,
     theta_of,
     training_gradient,
+    training_mode_with_rho_grad,
     twice_differentiable,
 )
 from crossreg.losses import Loss
 from crossreg.regularizers.noise import Draw
-from crossreg.core.random import forked_rng
 
 __all__ = ["Unrolled"]
 
@@ -62,7 +62,7 @@ class Unrolled(HypergradientEstimator):
         """
         return 2 * samples - 1 + self.steps, samples + 3 * self.steps
 
-    def __call__(
+    def gradient(
         self,
         model: nn.Module,
         loss: Loss,
@@ -101,7 +101,7 @@ class Unrolled(HypergradientEstimator):
                     for (name, weight), size, g in zip(ahead.items(), sizes, gradient, strict=True)
                 }
         with _at(theta, ahead):
-            value, slopes = direct_gradient(model, loss, inputs, target, [*rho, *theta.values()], draws, scale)
+            value, slopes = Direct().gradient(model, loss, inputs, target, [*rho, *theta.values()], draws, scale)
         total, slope = slopes[: len(rho)], slopes[len(rho) :]
         pairs = [(weight, v) for weight, v in zip(ahead.values(), slope, strict=True) if weight.grad_fn is not None]
         if pairs:

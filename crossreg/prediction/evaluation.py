@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from crossreg import calibration
+from crossreg.batches import Batches
 from crossreg.core.distributed import broadcast_buffers, gather_rows, rank
-from crossreg.losses import Classification, Loss
-from crossreg.regularizers.noise import sampling
-from crossreg.prediction.predict import num_draws, predict
+from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, forked_rng, seed_device
-from crossreg.core.rho import temperature, unwrap
+from crossreg.losses import Classification, Loss
+from crossreg.prediction import calibration
+from crossreg.prediction.predict import num_draws, predict
+from crossreg.regularizers.noise import sampling
+from crossreg.regularizers.temperature import temperature
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "EvaluationPlan", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What a training is evaluated on, when, and with how many noise draws.
+
+    Attributes:
+        splits: batches by split name, e.g. `{"reg": ..., "test": ...}`.
+        interim: batches that take a split's place in evaluations during training, where the whole would take long.
+        whole_at_end: evaluate whole splits with `final_samples` draws at the last step; off, that is an evaluation like
+            those before, and `finish` of a run restored there does it.
+        selection: names of splits whose evaluations a choice depends on (a search, early stopping), so that they
+            count as compute; the others are for the reader.
+        every: theta steps between evaluations; None evaluates at the end only.
+        samples: noise draws of an evaluation.
+        final_samples: noise draws of the last one.
+        dropout: evaluate with dropout on (MC dropout), over the same number of draws; see `crossreg.predict`.
+    """
+
+    splits: Mapping[str, Batches] = field(default_factory=dict)
+    interim: Mapping[str, Batches] = field(default_factory=dict)
+    whole_at_end: bool = True
+    selection: Collection[str] = frozenset()
+    every: int | None = None
+    samples: int = 3
+    final_samples: int = 16
+    dropout: bool = False
 
 
 class Evaluation(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from crossreg.batches import Preprocess
 from crossreg.core.errors import UserError
-from crossreg.models import build
-from crossreg.regularizers.noise import inject_noise
+from crossreg.core.modules import unwrap
 from crossreg.core.paths import local_path
+from crossreg.models import build
 from crossreg.prediction.predict import Prediction, predict
-from crossreg.core.rho import temperature, unwrap
+from crossreg.regularizers.registry import attach
+from crossreg.regularizers.temperature import temperature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +39,7 @@ def export_model(
     input_shape: tuple[int, ...],
     num_outputs: int,
     options: dict[str, Any] | None = None,
-    noise: dict[str, Any] | None = None,
+    regularizers: Mapping[str, Mapping[str, Any]] | None = None,
     task: str = "classification",
     classes: tuple[str, ...] = (),
     target: tuple[list[float], list[float]] | None = None,
@@ -45,14 +47,14 @@ def export_model(
     """Write a model for prediction elsewhere; needs the `safetensors` package.
 
     Args:
-        model: trained, with or without noise.
+        model: trained; see `regularizers`.
         preprocess: what its inputs go through.
         directory: created if missing.
         name: as `crossreg.models.build` takes it; a function of your own must be importable where it is loaded.
         input_shape: of one example.
         num_outputs: classes, or outputs of a regression.
         options: other arguments of the model.
-        noise: arguments of `inject_noise`; None for a model without noise.
+        regularizers: those that the model still holds, see `crossreg.regularizers.remove`: their options by name.
         task: "classification" or "regression".
         classes: names of the classes.
         target: mean and standard deviation of the outputs, where the model was trained on standardized ones.
@@ -74,7 +76,7 @@ def export_model(
         "options": options or {},
         "input_shape": list(input_shape),
         "num_outputs": num_outputs,
-        "noise": noise,
+        "regularizers": {name: dict(given) for name, given in (regularizers or {}).items()},
         "task": task,
         "classes": list(classes),
         "target": target,
@@ -93,7 +95,7 @@ class Exported:
         classes: their names; empty where they have none.
         images: whether inputs are images `[C, H, W]` of bytes.
         observation_std: `[outputs]`, float32: learned standard deviation of an observation around the mean; None for
-            classification and for a model without noise, which learns none.
+            classification and for a model without a learned temperature.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess, about: dict[str, Any]) -> None:
@@ -109,7 +111,7 @@ class Exported:
         centre, scale = about["target"] or ([0.0], [1.0])
         self._centre, self._scale = np.asarray(centre, np.float32), np.asarray(scale, np.float32)
         self.observation_std: np.ndarray | None = None
-        if self.task == "regression" and about["noise"] is not None:
+        if self.task == "regression" and "temperature" in about["regularizers"]:
             self.observation_std = np.ones(self.num_outputs, np.float32) * self._scale * float(temperature(model))
 
     def __call__(self, x: np.ndarray, samples: int = 16, seed: int = 0) -> np.ndarray:
@@ -209,8 +211,7 @@ def _load(directory: Path) -> Exported:
             raise UserError(f"{name} has dtype {tensor.dtype}; a mean or a deviation is a floating-point number")
     with torch.random.fork_rng(devices=[]):
         model = build(about["model"], **arguments)
-    if about["noise"] is not None:
-        inject_noise(model, **about["noise"])
+    attach(model, dict.fromkeys(about["regularizers"]), about["regularizers"])
     model.load_state_dict(weights)
     model.eval()
     exported = Exported(model, Preprocess(tensors["preprocess.mean"], tensors["preprocess.std"]), about)
@@ -231,7 +232,8 @@ def _check_description(about: Any) -> None:
     version = about["format"]
     if version != _FORMAT:
         raise UserError(f"it has format {version!r}; this version of crossreg reads format {_FORMAT}")
-    kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "task": str, "classes": list}
+    kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "task": str, "classes": list,
+             "regularizers": dict}  # fmt: skip
     for key, kind in kinds.items():
         if not isinstance(about[key], kind):
             raise UserError(f"{key} is of type {type(about[key]).__name__}, not {kind.__name__}")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
+from crossreg.core.modules import unwrap
+from crossreg.core.random import forked_rng, seed_device
 from crossreg.losses import Loss, as_loss
 from crossreg.regularizers.noise import dropout_layers, sampling, stochastic
-from crossreg.core.random import forked_rng, seed_device
-from crossreg.core.rho import temperature, unwrap
+from crossreg.regularizers.temperature import temperature
 
 __all__ = ["Prediction", "num_draws", "predict"]
 

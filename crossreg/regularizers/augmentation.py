@@ -16,6 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,37 +25,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError, nearest
-from crossreg.regularizers.noise import Stochastic, remove_hook, rho_device_and_dtype, standard_normal_like
-from crossreg.core.rho import AttachedModules, rho_from_sigma, sigma_from_rho, unwrap
+from crossreg.core.modules import AttachedModules, remove_hook, rho_device_and_dtype, unwrap
+from crossreg.regularizers.base import Hyperparameter, Regularizer
+from crossreg.regularizers.noise import Stochastic, standard_normal_like
 
-__all__ = ["KINDS", "Augmentation", "learn_augmentation", "remove_augmentation", "warp"]
+__all__ = ["AUGMENTATIONS", "KINDS", "Augmentation", "learn_augmentation", "remove_augmentation", "warp"]
+
+
+def _kind(name: str, help: str, unit: str, default: float, range: tuple[float, float]) -> Hyperparameter:
+    return Hyperparameter(name, f"training images: {help}, at most so much", unit, default, range)
+
 
 KINDS = {
-    "shift": 1.0,
-    "rotation": 5.0,
-    "shear": 5.0,
-    "scale": 0.05,
-    "brightness": 0.1,
-    "contrast": 0.1,
-    "noise": 0.1,
+    "shift": _kind("shift", "shifted along each axis by itself", "pixels", 1.0, (0.1, 8.0)),
+    "rotation": _kind("rotation", "turned", "degrees", 5.0, (0.5, 60.0)),
+    "shear": _kind("shear", "sheared", "degrees", 5.0, (0.5, 45.0)),
+    "scale": _kind("scale", "grown and shrunk", "logarithm of the factor", 0.05, (0.005, 0.5)),
+    "brightness": _kind("brightness", "brightened and darkened", "normalized input", 0.1, (0.01, 1.0)),
+    "contrast": _kind("contrast", "with more and less contrast", "logarithm of the factor", 0.1, (0.01, 1.0)),
+    "input_noise": Hyperparameter(
+        "input_noise", "Gaussian noise on training images; its scale", "normalized input", 0.1, (0.01, 1.0)
+    ),
 }
-"""Every kind of augmentation and the magnitude it starts at.
-
-shift: pixels, along each axis by itself; rotation, shear: degrees; scale, contrast: logarithm of a factor; brightness,
-noise: units of the (normalized) input.
-"""
+"""Every kind of augmentation: the magnitude of its draws is the hyperparameter."""
 
 _GEOMETRIC = ("shift", "rotation", "shear", "scale")
 _ATTRIBUTE = "learned_augmentation"
 
 
 class Augmentation(Stochastic):
-    """Draws a transform an image and applies it; holds `rho`, the logarithms of the magnitudes.
+    """Draws a transform an image and applies it; holds the logarithm of every kind's magnitude, `rho_<kind>`.
 
     It draws in training mode and passes images through in evaluation mode; `sampling` forces it on if `predict`.
 
     Args:
-        magnitudes: positive start value by kind, see `KINDS`; or kinds alone, which start at the values there.
+        magnitudes: positive start value by kind, see `KINDS`; or kinds alone, which start at the defaults there.
         predict: draw in predictions that average over draws too (test-time augmentation), and so in the held-out loss
             with theta held fixed, whose direct gradient can then learn rho. Off, training images alone are changed,
             and only an estimator that follows theta's response can.
@@ -64,21 +70,27 @@ class Augmentation(Stochastic):
 
     def __init__(self, magnitudes: Mapping[str, float] | Iterable[str] = tuple(KINDS), predict: bool = False) -> None:
         super().__init__()
-        start = _checked(magnitudes)
-        self.kinds = tuple(start)
         self.predicts = self.direct = predict
-        values = torch.tensor(list(start.values()), dtype=torch.get_default_dtype())
+        self.kinds: tuple[str, ...] = ()
+        for kind, magnitude in _checked(magnitudes).items():
+            self.add(kind, magnitude)
+
+    def add(self, kind: str, magnitude: float) -> None:
+        """Add a kind that it does not have yet; kinds are applied in the order of `KINDS`, however they came."""
         # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
-        self.rho = nn.Parameter(rho_from_sigma(values), requires_grad=False)
+        rho = KINDS[kind].unconstrained(magnitude)
+        beside = next(self.parameters(), rho)
+        self.register_parameter(f"rho_{kind}", nn.Parameter(rho.to(beside), requires_grad=False))
+        self.kinds = tuple(name for name in KINDS if name == kind or name in self.kinds)
 
     @property
-    def magnitudes(self) -> Tensor:
-        """The magnitudes in use, positive, `[kinds]`."""
-        return sigma_from_rho(self.rho)
+    def magnitudes(self) -> dict[str, Tensor]:
+        """The magnitudes in use by kind, positive scalars."""
+        return {kind: KINDS[kind].natural(getattr(self, f"rho_{kind}")) for kind in self.kinds}
 
-    def learned(self) -> dict[str, Tensor]:
-        """Return every magnitude by its kind."""
-        return dict(zip(self.kinds, self.magnitudes.unbind(), strict=True))
+    def hyperparameters(self) -> list[Hyperparameter]:
+        """Return every magnitude."""
+        return [replace(KINDS[kind], direct=self.direct).of_rho(getattr(self, f"rho_{kind}")) for kind in self.kinds]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return images `[B, C, H, W]` under a fresh draw, of the same shape and dtype.
@@ -101,15 +113,14 @@ class Augmentation(Stochastic):
 
     def extra_repr(self) -> str:
         """Describe the magnitudes in `print(model)`."""
-        values = ", ".join(f"{kind}={float(value):.3g}" for kind, value in self.learned().items())
+        values = ", ".join(f"{kind}={float(value):.3g}" for kind, value in self.magnitudes.items())
         return values + (", in predictions too" if self.predicts else "")
 
     def _changed(self, x: Tensor) -> Tensor:
-        magnitudes = (self.magnitudes if self.learning else self.magnitudes.detach()).to(x.dtype)
-        size = dict(zip(self.kinds, magnitudes.unbind(), strict=True))
+        size = {k: (m if self.learning else m.detach()).to(x.dtype) for k, m in self.magnitudes.items()}
         drawn: dict[str, Tensor] = {}
         for kind in self.kinds:
-            if kind != "noise":
+            if kind != "input_noise":
                 columns = (2,) if kind == "shift" else ()
                 u = 2 * torch.rand(len(x), *columns, dtype=x.dtype, device=x.device) - 1
                 drawn[kind] = self.sign * u * size[kind]
@@ -120,8 +131,8 @@ class Augmentation(Stochastic):
             x = mean + (x - mean) * drawn["contrast"].exp().view(-1, 1, 1, 1)
         if "brightness" in drawn:
             x = x + drawn["brightness"].view(-1, 1, 1, 1)
-        if "noise" in size:
-            x = torch.addcmul(x, size["noise"], self.sign * standard_normal_like(x))
+        if "input_noise" in size:
+            x = torch.addcmul(x, size["input_noise"], self.sign * standard_normal_like(x))
         return x
 
 
@@ -169,7 +180,7 @@ def learn_augmentation(
     """Put augmentation with learned magnitudes in front of a model, in place.
 
     State-dict keys of the model's own weights stay as they are, and weights saved before still load with
-    `strict=True`; the model gains one key, `learned_augmentation.0.rho`. Wrap in `DistributedDataParallel` or
+    `strict=True`; the model gains a key a kind, `learned_augmentation.0.rho_shift`. Wrap in `DistributedDataParallel` or
     `torch.compile` *after*.
 
     Args:
@@ -212,12 +223,29 @@ def _augment(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def _checked(magnitudes: Mapping[str, float] | Iterable[str]) -> dict[str, float]:
     if isinstance(magnitudes, str):
         magnitudes = (magnitudes,)
-    given = dict(magnitudes) if isinstance(magnitudes, Mapping) else {kind: KINDS.get(kind, 1.0) for kind in magnitudes}
+    given: dict[str, Any] = dict(magnitudes) if isinstance(magnitudes, Mapping) else dict.fromkeys(magnitudes)
     if not given:
         raise UserError(f"no kind of augmentation is given; allowed are {', '.join(KINDS)}")
     for kind, value in given.items():
         if kind not in KINDS:
             raise UserError(f"unknown augmentation {kind!r}{nearest(kind, KINDS)}; allowed are {', '.join(KINDS)}")
+        value = given[kind] = KINDS[kind].default if value is None else value
         if not (isinstance(value, int | float) and 0 < value < math.inf):
             raise UserError(f"the magnitude of {kind!r} is {value!r}; it must be a positive finite number")
     return {kind: float(given[kind]) for kind in KINDS if kind in given}
+
+
+def _attach(model: nn.Module, value: float | None, kind: str) -> None:
+    start = KINDS[kind].default if value is None else value
+    assert start is not None
+    if hasattr(model, _ATTRIBUTE):
+        _checked({kind: start})
+        getattr(model, _ATTRIBUTE)[0].add(kind, start)
+    else:
+        learn_augmentation(model, {kind: start})
+
+
+AUGMENTATIONS = tuple(
+    Regularizer(hyperparameter, partial(_attach, kind=kind), remove_augmentation, changes_images=True)
+    for kind, hyperparameter in KINDS.items()
+)

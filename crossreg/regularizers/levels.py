@@ -14,6 +14,7 @@ or a weight meets a kink; what remains is taken back, along grad R, after each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,14 +22,24 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from crossreg.core.errors import UserError
-from crossreg.regularizers.noise import Where
-from crossreg.regularizers.norms import Granularity, chosen_weights, over_rows
-from crossreg.regularizers.penalties import Penalty
-from crossreg.core.rho import RhoModule, unwrap
+from crossreg.core.modules import Where, unwrap
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule
+from crossreg.regularizers.norms import Granularity, chosen_weights, over_rows, remove_parametrization
+from crossreg.regularizers.penalties import L1, Penalty
 
-__all__ = ["Level", "learn_levels", "levelled_weights", "levels"]
+__all__ = ["L1_LEVEL", "Level", "learn_levels", "levelled_weights", "levels", "remove_levels"]
 
 _NEWTON_STEPS = 10
+_MOST_NEWTON_STEPS = 200
+
+_LEVEL = Hyperparameter(
+    "l1_level",
+    help="level of the L1 norm of every weight tensor; all else about the weights stays with them",
+    unit="mean absolute value of the tensor's values",
+    default=None,
+    range=(1e-3, 1.0),
+    direct=True,
+)
 
 
 class Level(RhoModule):
@@ -41,10 +52,13 @@ class Level(RhoModule):
         weight: the tensor.
         measure: whose level is learned; its strength plays no part.
         granularity: "tensor", or "unit" for one level a row.
+        part: of the hyperparameter's name: number and name of the weight.
     """
 
-    def __init__(self, weight: Tensor, measure: Penalty, granularity: Granularity) -> None:
+    def __init__(self, weight: Tensor, measure: Penalty, granularity: Granularity, part: str = "") -> None:
         super().__init__()
+        self.part = part
+        self._weight: list[nn.Parameter] = []  # what the weight is made of, once the level is registered
         self._measure = [measure]  # in a list, so that it is no submodule: its strength is not learned
         self._before: Tensor | None = None  # the weight that a theta step starts from
         self.dims = tuple(range(granularity == "unit", weight.ndim))
@@ -71,6 +85,21 @@ class Level(RhoModule):
         """Return v for a weight that is assigned."""
         return weight
 
+    def hyperparameters(self) -> list[Hyperparameter]:
+        """Return the level, as the mean over the values that it measures."""
+        name = f"{type(self.measure).__name__.lower()}_level"
+        kind = _LEVEL if name == _LEVEL.name else replace(_LEVEL, name=name, help=f"level of {name.upper()}")
+        (v,) = self._weight
+        count = v.numel() / self.rho.numel()
+
+        def read() -> Tensor:
+            return self.values(v.detach()).mean() / count
+
+        def write(value: float) -> None:
+            self.move_to(v, torch.full_like(self.rho, value * count))
+
+        return [kind.live(read, write, self.part, self.rho)]
+
     def values(self, v: Tensor) -> Tensor:
         """Return the measure of v: a scalar, or one value a row."""
         parts = [v] if len(self.dims) == v.ndim else list(v)
@@ -96,9 +125,18 @@ class Level(RhoModule):
             return
         v.copy_(self.measure.moved(self._before, v - self._before))
         before, self._before = self.values(self._before), None
-        for _ in range(_NEWTON_STEPS):
-            excess = self.values(v) - before
-            if not bool((excess.abs() > 1e-12 * before.abs()).any()):
+        self._newton(v, before, _NEWTON_STEPS)
+
+    @torch.no_grad()
+    def move_to(self, v: Tensor, level: Tensor) -> None:
+        """Give v, in place, a level of the shape of rho, along the gradient of the measure."""
+        self._newton(v, level, _MOST_NEWTON_STEPS)
+        self.forget()
+
+    def _newton(self, v: Tensor, level: Tensor, steps: int) -> None:
+        for _ in range(steps):
+            excess = self.values(v) - level
+            if not bool((excess.abs() > 1e-12 * level.abs()).any()):
                 break
             gradient = self.gradient(v)
             size = gradient.square().sum(self.dims, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
@@ -160,9 +198,10 @@ def learn_levels(
     """
     if measure.taken:
         raise UserError("this measure is a model's penalty already; make another")
-    for module, name in chosen_weights(model, where, granularity, "learn_levels"):
-        level = Level(getattr(module, name), measure, granularity)
+    for module, name, part in chosen_weights(model, where, granularity, "learn_levels"):
+        level = Level(getattr(module, name), measure, granularity, part)
         parametrize.register_parametrization(module, name, level)
+        level._weight = [module.parametrizations[name].original]  # type: ignore[index, union-attr]
         level.forget()  # registering passes through it, and the weights may be set before the first step
     return model
 
@@ -186,3 +225,18 @@ def levelled_weights(model: nn.Module) -> dict[str, tuple[Level, nn.Parameter]]:
                     layer, _, weight = name.rpartition("parametrizations.")
                     found[layer + weight] = part, module.original
     return found  # type: ignore[return-value]
+
+
+def remove_levels(model: nn.Module) -> None:
+    """Make weights whose level is learned plain parameters again, of the same values."""
+    remove_parametrization(model, Level)
+
+
+def _attach(model: nn.Module, value: float | None, **options: Any) -> None:
+    learn_levels(model, L1(), **options)
+    for level, _ in levelled_weights(model).values():
+        if value is not None:
+            level.hyperparameters()[0].set(value)
+
+
+L1_LEVEL = Regularizer(_LEVEL, _attach, remove_levels, options=("where", "granularity"))

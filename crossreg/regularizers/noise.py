@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -28,22 +27,22 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from crossreg.core.errors import UserError
+from crossreg.core.modules import Where, remove_hook, rho_device_and_dtype, selects, unwrap
 from crossreg.core.random import seed_device
-from crossreg.core.rho import TEMPERATURE_NAME, RhoModule, rho_from_sigma, sigma_from_rho, unwrap
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_from_sigma
+from crossreg.regularizers.temperature import learn_temperature, remove_temperature
 
 __all__ = [
+    "NOISE",
     "Draw",
     "Noise",
     "Stochastic",
-    "remove_hook",
     "dropout_layers",
-    "rho_device_and_dtype",
     "inject_noise",
     "noise_layers",
     "remove_noise",
-    "set_draw",
     "sampling",
-    "selects",
+    "set_draw",
     "sigmas",
     "stochastic",
 ]
@@ -51,10 +50,16 @@ __all__ = [
 Granularity = Literal["layer", "unit"]
 Form = Literal["additive", "multiplicative"]
 After = Literal["normalization", "dropout"]
-Where = str | Iterable[str] | Callable[[str, Any], bool]
 
-INITIAL_SIGMA = 0.1
-DEFAULT_FORM: dict[After, Form] = {"normalization": "additive", "dropout": "multiplicative"}
+_SIGMA = Hyperparameter(
+    "noise",
+    help="Gaussian noise after every normalization layer; its scale sigma",
+    unit="standard deviations of the normalized activation",
+    default=0.1,
+    range=(0.01, 10.0),
+    direct=True,
+)
+_DEFAULT_FORM: dict[After, Form] = {"normalization": "additive", "dropout": "multiplicative"}
 
 # normalization layers that live outside torch (torchvision, timm, transformers) go by the name of a class they extend
 _NORM_NAME = re.compile(r"(Batch|Layer|Group|Instance|RMS)Norm([123]d)?$")
@@ -72,7 +77,6 @@ class Stochastic(RhoModule):
     """A module that draws at random: in training mode, and in predictions that average over draws.
 
     Attributes:
-        rho: what it learns.
         predicts: draws in such predictions too, and in the held-out loss of a rho step.
         forced: draws in evaluation mode now; see `sampling`.
         learning: gradients reach rho now; off in the theta step, where rho is a constant.
@@ -80,17 +84,11 @@ class Stochastic(RhoModule):
         sign: of the draw; see `Draw`.
     """
 
-    rho: nn.Parameter
     predicts = True
     forced = False
     learning = False
     common = False
     sign = 1.0
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # weights saved before the model was given this load strictly: a missing rho keeps its present value
-        state_dict.setdefault(prefix + "rho", self.rho.detach())
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Noise(Stochastic):
@@ -104,10 +102,14 @@ class Noise(Stochastic):
             last dimensions.
         form: "additive" or "multiplicative".
         initial_sigma: positive start value, in standard deviations of the normalized activation.
+        part: of the hyperparameter's name: number and name of the layer.
     """
 
-    def __init__(self, shape: tuple[int, ...], channel_dim: int | None, form: Form, initial_sigma: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], channel_dim: int | None, form: Form, initial_sigma: float, part: str = ""
+    ) -> None:
         super().__init__()
+        self.part = part
         self.channel_dim = channel_dim
         self.form = form
         self.rate = 0.0  # of the dropout whose place it takes
@@ -117,7 +119,11 @@ class Noise(Stochastic):
     @property
     def sigma(self) -> Tensor:
         """The noise scale in use, positive, of the shape given."""
-        return sigma_from_rho(self.rho)
+        return _SIGMA.natural(self.rho)
+
+    def hyperparameters(self) -> list[Hyperparameter]:
+        """Return the noise scale."""
+        return [_SIGMA.of_rho(self.rho, self.part)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with noise, of the same shape, dtype and memory layout."""
@@ -155,15 +161,15 @@ def inject_noise(
     model: nn.Module,
     granularity: Granularity = "layer",
     form: Form | None = None,
-    initial_sigma: float = INITIAL_SIGMA,
+    initial_sigma: float = 0.1,
     where: Where | None = None,
     after: After = "normalization",
+    temperature: bool = True,
 ) -> nn.Module:
     """Put learnable noise after every normalization layer of a model, or in place of its dropout, in place.
 
     State-dict keys of the model's own weights stay as they are, and weights saved before still load with
-    `strict=True`; each chosen layer gains one key `<layer>.noise.rho`, the model one `rho_temperature` (a scalar,
-    logarithm of the output temperature, see `CrossRegularizer`). Convert to `SyncBatchNorm` *before* injecting,
+    `strict=True`; each chosen layer gains one key `<layer>.noise.rho`. Convert to `SyncBatchNorm` *before* injecting,
     wrap in `DistributedDataParallel` or `torch.compile` *after*.
 
     Args:
@@ -177,6 +183,8 @@ def inject_noise(
             `(name, module) -> bool`; None takes all.
         after: "normalization", or "dropout": the noise takes the place of `nn.Dropout` and its kin, whose own rate
             becomes 0 until `remove_noise`.
+        temperature: give the model an output temperature too, which takes the work of calibrating away from the noise;
+            see `learn_temperature`.
 
     Returns:
         The same model.
@@ -186,7 +194,7 @@ def inject_noise(
     """
     if after not in _LAYERS:
         raise UserError(f"after is {after!r}; allowed are 'normalization' and 'dropout'")
-    form = form or DEFAULT_FORM[after]
+    form = form or _DEFAULT_FORM[after]
     if granularity not in ("layer", "unit"):
         raise UserError(f"granularity is {granularity!r}; allowed are 'layer' and 'unit'")
     if form not in ("additive", "multiplicative"):
@@ -205,11 +213,12 @@ def inject_noise(
     chosen = {name: module for name, module in layers.items() if selects(where, name, module)}
     if not chosen:
         raise UserError(f"where={where!r} selects none of the {after} layers: {', '.join(layers)}")
-    for name, module in chosen.items():
+    for index, (name, module) in enumerate(chosen.items()):
         if hasattr(module, "noise"):
             raise UserError(f"layer {name!r} has an attribute 'noise' of its own; leave it out with `where`")
         shape, channel_dim = ((), None) if granularity == "layer" else _unit_shape(name, module)
-        noise = Noise(shape, channel_dim, form, initial_sigma).train(module.training)
+        # numbered, since names sort alphabetically where they are shown
+        noise = Noise(shape, channel_dim, form, initial_sigma, f"{index:02d}_{name}").train(module.training)
         noise.to(*rho_device_and_dtype(module, model))
         if isinstance(module, _DropoutNd):
             if 0 < module.p < 1:
@@ -217,15 +226,17 @@ def inject_noise(
             noise.rate, module.p = module.p, 0.0
         module.add_module("noise", noise)
         module.register_forward_hook(_add_noise)
-    device, dtype = rho_device_and_dtype(model, model)
-    rho = nn.Parameter(rho_from_sigma(1.0).to(device, dtype), requires_grad=False)
-    model.register_parameter(TEMPERATURE_NAME, rho)
-    model.register_load_state_dict_pre_hook(_keep_temperature)
+    if temperature:
+        learn_temperature(model)
     return model
 
 
-def remove_noise(model: nn.Module) -> nn.Module:
-    """Take the noise and the output temperature out again, in place; the model's own weights stay as trained.
+def remove_noise(model: nn.Module, temperature: bool = True) -> nn.Module:
+    """Take the noise out again, in place; the model's own weights stay as trained.
+
+    Args:
+        model: with noise, wrapped or not.
+        temperature: take the output temperature out too.
 
     Raises:
         UserError: the model has no noise.
@@ -241,8 +252,8 @@ def remove_noise(model: nn.Module) -> nn.Module:
             layer.p = layers[name].rate
         del layer.noise
         remove_hook(layer._forward_hooks, _add_noise)
-    delattr(model, TEMPERATURE_NAME)
-    remove_hook(model._load_state_dict_pre_hooks, _keep_temperature)
+    if temperature:
+        remove_temperature(model)
     return model
 
 
@@ -275,8 +286,9 @@ def stochastic(model: nn.Module) -> list[Stochastic]:
 
 
 def sigmas(model: nn.Module) -> dict[str, Tensor]:
-    """Return a detached copy of every layer's sigma: a scalar, or one value a unit."""
-    return {name: noise.sigma.detach().clone() for name, noise in noise_layers(model).items()}
+    """Return a detached copy of every layer's sigma by its name (`noise/00_norm1`): a scalar, or one value a unit."""
+    layers = noise_layers(model).values()
+    return {f"{_SIGMA.name}/{noise.part}": noise.sigma.detach().clone() for noise in layers}
 
 
 def dropout_layers(model: nn.Module) -> list[_DropoutNd]:
@@ -337,34 +349,6 @@ def _add_noise(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     return module.noise(output)  # type: ignore[operator]
 
 
-def _keep_temperature(module: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    state_dict.setdefault(prefix + TEMPERATURE_NAME, getattr(module, TEMPERATURE_NAME).detach())
-
-
-def remove_hook(hooks: dict[int, Any], function: Callable[..., Any]) -> None:
-    """Take a function out of a module's hooks of one kind."""
-    for key, hook in list(hooks.items()):
-        if getattr(hook, "hook", hook) is function:
-            del hooks[key]
-
-
-def selects(where: Where | None, name: str, module: Any) -> bool:
-    """Say whether a choice of names takes this one: a shell-style pattern, several, a predicate, or None for all."""
-    if where is None:
-        return True
-    if callable(where):
-        return bool(where(name, module))
-    patterns = [where] if isinstance(where, str) else list(where)
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def rho_device_and_dtype(module: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Return where and in which precision rho lives: beside the weights, in float64 with them, else in float32."""
-    tensors = (*module.parameters(), *module.buffers(), *model.parameters())
-    tensor = next((t for t in tensors if t.is_floating_point()), torch.empty(()))
-    return tensor.device, torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 def _unit_shape(name: str, module: nn.Module) -> tuple[tuple[int, ...], int | None]:
     """Return the shape of sigma and the input dimension it runs along, for one sigma a unit."""
     size: Any = None
@@ -391,3 +375,17 @@ def _unit_shape(name: str, module: nn.Module) -> tuple[tuple[int, ...], int | No
             "first forward; use granularity='layer' or initialize the lazy layer first"
         )
     return (int(size),), 1
+
+
+def _attach(model: nn.Module, value: float | None, **options: Any) -> None:
+    where = options.pop("where", None)
+    start = _SIGMA.default if value is None else value
+    inject_noise(model, initial_sigma=start, where=where, temperature=False, **options)  # type: ignore[arg-type]
+
+
+def _remove(model: nn.Module) -> None:
+    if noise_layers(model):
+        remove_noise(model, temperature=False)
+
+
+NOISE = Regularizer(_SIGMA, _attach, _remove, options=("granularity", "form", "where", "after"), exported=True)

@@ -14,29 +14,42 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
-from crossreg.regularizers.noise import Where, rho_device_and_dtype, selects
-from crossreg.core.rho import AttachedModules, RhoModule, rho_from_sigma, rho_parameters, sigma_from_rho, unwrap
+from crossreg.core.modules import AttachedModules, Where, rho_device_and_dtype, selects, unwrap
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_parameters
 
 __all__ = [
     "L1",
+    "L1_PENALTY",
     "L2",
+    "L2_PENALTY",
     "Objective",
     "Penalty",
     "Smoothness",
     "Term",
-    "remove_terms",
     "penalize",
+    "remove_terms",
     "strengths",
+    "term_regularizer",
     "terms",
     "training_loss",
 ]
 
 _ATTRIBUTE = "rho_terms"
+
+_STRENGTH = Hyperparameter(
+    "penalty",
+    help="strength of a penalty on the weights, in the training loss",
+    unit="loss a unit of the measure",
+    default=1e-3,
+    range=(1e-8, 1.0),
+)
 
 
 class Term(RhoModule):
@@ -62,7 +75,17 @@ class Penalty(Term):
     Args:
         strength: positive start value.
         each: learn one strength a weight tensor.
+
+    Attributes:
+        hyperparameter: describes the strength; that of a class of your own has its name.
     """
+
+    hyperparameter = _STRENGTH
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "hyperparameter" not in vars(cls):
+            cls.hyperparameter = replace(cls.hyperparameter, name=cls.__name__.lower())
 
     def __init__(self, strength: float = 1e-3, each: bool = False) -> None:
         super().__init__()
@@ -79,11 +102,15 @@ class Penalty(Term):
     @property
     def strength(self) -> Tensor:
         """What the measure is multiplied by, positive: a scalar, or one value a tensor."""
-        return sigma_from_rho(self.rho)
+        return self.hyperparameter.natural(self.rho)
 
-    def learned(self) -> dict[str, Tensor]:
-        """Return the strength, under the name of the class."""
-        return {type(self).__name__.lower(): self.strength}
+    def hyperparameters(self) -> list[Hyperparameter]:
+        """Return the strength, or the strength of every weight tensor."""
+        if not self.each:
+            return [self.hyperparameter.of_rho(self.rho)]
+        return [
+            self.hyperparameter.of_rho(self.rho, f"{index:02d}_{name}", index) for index, name in enumerate(self.names)
+        ]
 
     def kinks(self, weights: list[Tensor]) -> list[Tensor] | None:
         """Return where the measure has a kink that holds its weights: booleans like the weights, or None for nowhere.
@@ -116,6 +143,14 @@ class Penalty(Term):
 
 class L2(Penalty):
     """Half the squared norm: weight decay, as a term of the objective."""
+
+    hyperparameter = replace(
+        _STRENGTH,
+        name="l2",
+        help="strength of half the squared norm of the weights in the training loss",
+        default=1e-4,
+        range=(1e-6, 1e-1),
+    )
 
     def measure(self, weights: list[Tensor]) -> list[Tensor]:
         """Return half the squared norm of every tensor."""
@@ -150,6 +185,14 @@ class L1(Penalty):
     A weight that is exactly 0, as solvers with a proximal step leave it, stays there when rho changes a little, so it
     has no part in theta's response (Bertrand et al. 2020, arXiv:2002.08943).
     """
+
+    hyperparameter = replace(
+        _STRENGTH,
+        name="l1",
+        help="strength of the sum of absolute weights in the training loss",
+        default=1e-5,
+        range=(1e-7, 1e-2),
+    )
 
     def measure(self, weights: list[Tensor]) -> list[Tensor]:
         """Return the sum of absolute values of every tensor."""
@@ -224,7 +267,7 @@ def _bind(model: nn.Module, term: Penalty, where: Where | None) -> None:
     term.names = list(chosen)
     shape = (len(chosen),) if term.each else ()
     device, dtype = rho_device_and_dtype(model, model)
-    term.rho.data = rho_from_sigma(term.start).expand(shape).clone().to(device, dtype)
+    term.rho.data = term.hyperparameter.unconstrained(term.start).expand(shape).clone().to(device, dtype)
 
 
 def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Tensor:
@@ -276,3 +319,32 @@ class Objective(nn.Module):
     def forward(self, x: object, y: Tensor) -> Tensor:
         """Return loss and terms."""
         return training_loss(self.model, self.loss, self.model(x), y)
+
+
+def term_regularizer(
+    kind: Callable[[float], Term], hyperparameter: Hyperparameter, options: tuple[str, ...] = ()
+) -> Regularizer:
+    """Return the `Regularizer` that is a term.
+
+    Args:
+        kind: the term's class; its instances are made of a start value.
+        hyperparameter: its description.
+        options: "where", for a measure of chosen weights.
+    """
+
+    def attach(model: nn.Module, value: float | None, where: Where | None = None) -> None:
+        start = hyperparameter.default if value is None else value
+        assert start is not None
+        penalize(model, kind(start), where)
+
+    def remove(model: nn.Module) -> None:
+        kept = [term for term in terms(model) if not isinstance(term, cast(type, kind))]
+        remove_terms(unwrap(model))
+        if kept:
+            unwrap(model).add_module(_ATTRIBUTE, AttachedModules(kept))
+
+    return Regularizer(hyperparameter, attach, remove, options)
+
+
+L2_PENALTY = term_regularizer(L2, L2.hyperparameter, options=("where",))
+L1_PENALTY = term_regularizer(L1, L1.hyperparameter, options=("where",))

@@ -12,10 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
-from crossreg.regularizers.penalties import Term
-from crossreg.core.rho import rho_from_sigma, sigma_from_rho
+from crossreg.regularizers.base import Hyperparameter
+from crossreg.regularizers.penalties import Term, term_regularizer
 
-__all__ = ["LabelSmoothing", "LossTemperature"]
+__all__ = ["LABEL_SMOOTHING", "LOSS_TEMPERATURE", "LabelSmoothing", "LossTemperature"]
+
+_SMOOTHING = Hyperparameter(
+    "label_smoothing",
+    help="share of the uniform distribution in the targets of the training loss",
+    unit="share",
+    default=0.05,
+    range=(0.002, 0.5),
+    scale="logit",
+)
+_LOSS_TEMPERATURE = Hyperparameter(
+    "loss_temperature",
+    help="what logits are divided by in the training loss",
+    unit="factor",
+    default=1.0,
+    range=(0.2, 5.0),
+)
 
 
 class _OfClasses(Term):
@@ -59,17 +75,16 @@ class LabelSmoothing(_OfClasses):
         super().__init__()
         if not 0 < smoothing < 1:
             raise UserError(f"smoothing is {smoothing!r}; it must lie between 0 and 1")
-        self.rho = nn.Parameter(rho_from_sigma(smoothing / (1 - smoothing)), requires_grad=False)
+        self.rho = nn.Parameter(_SMOOTHING.unconstrained(smoothing), requires_grad=False)
 
     @property
     def smoothing(self) -> Tensor:
         """The share of the uniform distribution, in (0, 1)."""
-        odds = sigma_from_rho(self.rho)
-        return odds / (1 + odds)
+        return _SMOOTHING.natural(self.rho)
 
-    def learned(self) -> dict[str, Tensor]:
+    def hyperparameters(self) -> list[Hyperparameter]:
         """Return the share."""
-        return {"label_smoothing": self.smoothing}
+        return [_SMOOTHING.of_rho(self.rho)]
 
     def change(self, output: Tensor, target: Tensor) -> Tensor:
         """Return smoothing (CE(output, uniform) - CE(output, target))."""
@@ -95,18 +110,22 @@ class LossTemperature(_OfClasses):
         super().__init__()
         if not 0 < temperature < float("inf"):
             raise UserError(f"temperature is {temperature!r}; it must be a positive finite number")
-        self.rho = nn.Parameter(rho_from_sigma(temperature), requires_grad=False)
+        self.rho = nn.Parameter(_LOSS_TEMPERATURE.unconstrained(temperature), requires_grad=False)
 
     @property
     def temperature(self) -> Tensor:
         """What the logits are divided by, positive."""
-        return sigma_from_rho(self.rho)
+        return _LOSS_TEMPERATURE.natural(self.rho)
 
-    def learned(self) -> dict[str, Tensor]:
+    def hyperparameters(self) -> list[Hyperparameter]:
         """Return the temperature."""
-        return {"loss_temperature": self.temperature}
+        return [_LOSS_TEMPERATURE.of_rho(self.rho)]
 
     def change(self, output: Tensor, target: Tensor) -> Tensor:
         """Return temperature^2 CE(output / temperature, target) - CE(output, target)."""
         tau = self.temperature.to(output)
         return tau.square() * F.cross_entropy(output / tau, target) - F.cross_entropy(output, target)
+
+
+LABEL_SMOOTHING = term_regularizer(LabelSmoothing, _SMOOTHING)
+LOSS_TEMPERATURE = term_regularizer(LossTemperature, _LOSS_TEMPERATURE)

@@ -14,7 +14,8 @@ import torch
 from crossreg.core.distributed import rank
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
-from crossreg.training.trainer import Callback, Trainer
+from crossreg.training.callback import Callback
+from crossreg.training.trainer import Trainer
 
 __all__ = ["CHECKPOINT_FILE", "SaveCheckpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -22,13 +23,13 @@ CHECKPOINT_FILE = "checkpoint.pt"
 _FORMAT = 1
 
 
-def save_checkpoint(state: Mapping[str, Any], directory: str | os.PathLike[str], **about: Any) -> Path:
+def save_checkpoint(state: Mapping[str, Any], directory: str | os.PathLike[str], **identity: Any) -> Path:
     """Write a checkpoint file into a directory, complete or not at all.
 
     Args:
         state: what `Trainer.state_dict` returned.
         directory: created if missing.
-        about: plain values kept with it: what was trained, on which data (`model`, `data`, ...).
+        identity: plain values kept with it: what was trained, on which data (`model`, `data`, ...).
 
     Returns:
         Path of the file; `torch.load(path, weights_only=True)` opens it.
@@ -38,7 +39,7 @@ def save_checkpoint(state: Mapping[str, Any], directory: str | os.PathLike[str],
     descriptor, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            torch.save({"format": _FORMAT, "about": about, "state": dict(state)}, file)
+            torch.save({"format": _FORMAT, "identity": identity, "state": dict(state)}, file)
             file.flush()
             os.fsync(file.fileno())
         path = directory / CHECKPOINT_FILE
@@ -69,7 +70,7 @@ def load_checkpoint(path: str | os.PathLike[str], **expected: Any) -> dict[str, 
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"checksum of {damaged} is wrong")
         content = torch.load(file, map_location="cpu", weights_only=True)
-        version, about, state = content["format"], dict(content["about"]), dict(content["state"])
+        version, identity, state = content["format"], dict(content["identity"]), dict(content["state"])
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:120]
         raise UserError(
@@ -78,8 +79,8 @@ def load_checkpoint(path: str | os.PathLike[str], **expected: Any) -> dict[str, 
     if not isinstance(version, int) or version != _FORMAT:
         raise UserError(f"{file} has checkpoint format {version}; this version of crossreg reads format {_FORMAT}")
     for name, value in expected.items():
-        if about.get(name) != value:
-            raise UserError(f"{file} was saved with {name} {about.get(name)!r}, this run has {value!r}")
+        if identity.get(name) != value:
+            raise UserError(f"{file} was saved with {name} {identity.get(name)!r}, this run has {value!r}")
     return state
 
 
@@ -89,15 +90,15 @@ class SaveCheckpoint(Callback):
     Args:
         directory: where `checkpoint.pt` is kept; each replaces the one before.
         every: theta steps between checkpoints.
-        about: see `save_checkpoint`.
+        identity: see `save_checkpoint`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], every: int, **about: Any) -> None:
-        self.directory, self.every, self.about = directory, every, about
+    def __init__(self, directory: str | os.PathLike[str], every: int, **identity: Any) -> None:
+        self.directory, self.every, self.identity = directory, every, identity
 
     def on_step(self, trainer: Trainer) -> None:
         """Save where it is due."""
-        if trainer.step % self.every == 0 or trainer.step == trainer.num_steps:
+        if trainer.step % self.every == 0 or trainer.ended:
             state = trainer.state_dict()
             if rank() == 0:
-                save_checkpoint(state, self.directory, **self.about)
+                save_checkpoint(state, self.directory, **self.identity)

@@ -5,28 +5,63 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossreg import metrics
-from crossreg.estimators import Estimator, HypergradientEstimator, direct_gradient, passes
+from crossreg.core import metrics
+from crossreg.core.modules import unwrap
+from crossreg.estimators import Direct, Estimator
 from crossreg.losses import Loss
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.penalties import training_loss
-from crossreg.core.rho import rho_parameters, unwrap
 
-__all__ = ["REPORT", "Ledger", "measure_flops"]
+__all__ = ["REPORT", "Cost", "Ledger", "measure_flops"]
 
 
 REPORT = "report"
 """The phase of evaluations that nothing depends on: counted, and left out of what a run is said to have cost."""
 
 _COUNTED_AS = {"selection": "forward", REPORT: "forward"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something cost; costs add up.
+
+    Attributes:
+        examples: forward passes of an example.
+        backward_examples: backward passes of an example.
+        flops: floating point operations (2 a multiply-add).
+        worker_seconds: wall-clock seconds times workers.
+    """
+
+    examples: float = 0.0
+    backward_examples: float = 0.0
+    flops: float = 0.0
+    worker_seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return self._combined(other, 1)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return self._combined(other, -1)
+
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(**{name: factor * value for name, value in asdict(self).items()})
+
+    def _combined(self, other: Cost, sign: int) -> Cost:
+        mine, others = asdict(self), asdict(other)
+        return Cost(**{name: mine[name] + sign * others[name] for name in mine})
+
+    def as_metrics(self) -> dict[str, float]:
+        """Return it under its metric keys."""
+        return {metrics.compute(name): value for name, value in asdict(self).items()}
 
 
 @dataclass
@@ -58,19 +93,19 @@ class Ledger:
             self.backward[phase] = self.backward.get(phase, 0) + backward
 
     @property
-    def flops(self) -> float:
-        """Floating point operations so far (2 a multiply-add), over all ranks."""
-        return float(sum(self.flops_per_example.get(_COUNTED_AS.get(p, p), math.nan) * n for p, n in self._costs()))
+    def cost(self) -> Cost:
+        """What the run cost so far, over all ranks."""
+        counted = [(phase, n) for phase, n in self.examples.items() if phase != REPORT]
+        return Cost(
+            examples=float(sum(n for _, n in counted)),
+            backward_examples=float(sum(self.backward.values())),
+            flops=float(sum(self.flops_per_example.get(_COUNTED_AS.get(p, p), math.nan) * n for p, n in counted)),
+            worker_seconds=self.worker_seconds,
+        )
 
     def as_metrics(self) -> dict[str, float]:
         """Return the totals under their metric keys."""
-        return {
-            metrics.COMPUTE_EXAMPLES: float(sum(n for _, n in self._costs())),
-            metrics.COMPUTE_BACKWARD_EXAMPLES: float(sum(self.backward.values())),
-            metrics.COMPUTE_FLOPS: self.flops,
-            metrics.COMPUTE_WORKER_SECONDS: self.worker_seconds,
-            metrics.COMPUTE_PEAK_MEMORY: float(self.peak_memory_bytes),
-        }
+        return {**self.cost.as_metrics(), metrics.COMPUTE_PEAK_MEMORY: float(self.peak_memory_bytes)}
 
     def measure_memory(self, device: torch.device) -> None:
         """Note the peak memory so far."""
@@ -83,12 +118,15 @@ class Ledger:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
 
-    def _costs(self) -> list[tuple[str, int]]:
-        return [(phase, n) for phase, n in self.examples.items() if phase != REPORT]
-
 
 def measure_flops(
-    model: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, estimator: Estimator = direct_gradient
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    samples: int,
+    estimator: Estimator | None = None,
+    rho: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Return FLOPs per example of each phase, from torch's counter on one small batch.
 
@@ -102,21 +140,26 @@ def measure_flops(
         y: its targets.
         samples: noise draws of a rho step.
         estimator: of the rho step, whose passes are counted together and shared out among the forward ones.
+        rho: names of the parameters that it learns, of which there may be none; None takes all rho of the model.
     """
-    inner = unwrap(model)
+    inner, estimator = unwrap(model), estimator or Direct()
+    rho = list(rho_parameters(inner)) if rho is None else rho
     try:
-        flops = _phases(copy.deepcopy(inner).to("meta"), loss, x[:2].to("meta"), y[:2].to("meta"), samples, estimator)
-        if isinstance(estimator, HypergradientEstimator) and math.isnan(
-            flops.get("rho", 0.0)
-        ):  # not every second derivative is traced
+        flops = _phases(
+            copy.deepcopy(inner).to("meta"), loss, x[:2].to("meta"), y[:2].to("meta"), samples, estimator, rho
+        )
+        # not every second derivative is traced
+        if estimator.needs_training_data and math.isnan(flops.get("rho", 0.0)):
             twin = copy.deepcopy(inner).cpu()
-            flops["rho"] = _phases(twin, loss, x[:2].cpu(), y[:2].cpu(), samples, estimator)["rho"]
+            flops["rho"] = _phases(twin, loss, x[:2].cpu(), y[:2].cpu(), samples, estimator, rho)["rho"]
     except (RuntimeError, NotImplementedError):  # weights computed from others cannot be copied
         return dict.fromkeys(("theta", "forward", "rho"), math.nan)
     return flops
 
 
-def _phases(twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, estimator: Estimator) -> dict[str, float]:
+def _phases(
+    twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, estimator: Estimator, rho: Collection[str]
+) -> dict[str, float]:
     """Run each phase under the counter, on a model that may be spoiled."""
 
     def theta() -> None:
@@ -128,16 +171,16 @@ def _phases(twin: nn.Module, loss: Loss, x: Tensor, y: Tensor, samples: int, est
         with torch.no_grad():
             twin(x)
 
-    def rho() -> None:
-        gradient = estimator.on(x, y) if isinstance(estimator, HypergradientEstimator) else estimator
-        gradient(twin, loss, x, y, list(rho_parameters(twin).values()), [Draw(0)] * samples, 1.0)
+    def update() -> None:
+        parameters = [parameter for name, parameter in rho_parameters(twin).items() if name in rho]
+        estimator.on(x, y).gradient(twin, loss, x, y, parameters, [Draw(0)] * samples)
 
     phases: dict[str, Callable[[], None]] = {"theta": theta, "forward": forward}
-    if rho_parameters(twin):
-        phases["rho"] = rho
+    if rho:
+        phases["rho"] = update
     flops = {name: _count(run) / len(y) for name, run in phases.items()}
     if "rho" in flops:
-        flops["rho"] /= passes(estimator, samples)[0]
+        flops["rho"] /= estimator.passes(samples)[0]
     return flops
 
 

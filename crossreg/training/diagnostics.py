@@ -11,9 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from crossreg.regularizers.noise import noise_layers, sigmas
 from crossreg.regularizer import RhoUpdate
-from crossreg.training.trainer import Callback, Trainer
+from crossreg.regularizers.base import Hyperparameter, read_all
+from crossreg.training.callback import Callback
+from crossreg.training.trainer import Trainer
 
 __all__ = ["Diagnosis", "Diagnostics"]
 
@@ -80,14 +81,16 @@ class Diagnostics(Callback):
         self._fresh, self._seen = trainer.step == 0, 0
         if not trainer.train.y.is_floating_point():
             self._guessing = max(math.log(float(trainer.train.y.max()) + 1), 1.0)
-        self._first_sigma = {name: float(value.mean()) for name, value in sigmas(trainer.model).items()}
+        self._first_sigma = read_all(_noise(trainer))
 
     def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
         """Look at one rho step: no gradient, a gradient that is not finite, sigma gone or stuck."""
         self._reg_losses.append(update.loss)
         self._seen += 1
-        names = [f"{layer}.noise.rho" for layer in noise_layers(trainer.model)]
-        noise_gradients = [update.gradients[name] for name in names if name in update.gradients]
+        assert trainer.regularizer is not None
+        noise = {id(one.rho) for one in _noise(trainer).values()}
+        names = [name for name, rho in trainer.regularizer.rho.items() if id(rho) in noise]
+        noise_gradients = [update.gradients[name] for name in names]
         self._skipped = 0 if update.applied else self._skipped + 1
         if not update.applied:
             if self._skipped < TOLERATED_SKIPS:
@@ -99,7 +102,7 @@ class Diagnostics(Callback):
                 "a smaller initial_sigma (below 1), a smaller learning rate of rho or theta",
             )  # fmt: skip
             return
-        self._silent = self._silent + 1 if all(not g.any() for g in noise_gradients) else 0
+        self._silent = self._silent + 1 if names and all(not g.any() for g in noise_gradients) else 0
         if self._silent >= 3:
             self._found(
                 trainer, "collapse", "the gradient of every noise scale is exactly zero",
@@ -107,7 +110,7 @@ class Diagnostics(Callback):
                 "bypassed), or a model that ignores the layers with noise",
                 "check that the model calls its normalization layers as modules, and inject_noise(where=...)",
             )  # fmt: skip
-        if update.index >= PATIENCE and update.index % PATIENCE == 0:
+        if names and update.index >= PATIENCE and update.index % PATIENCE == 0:
             self._check_sigma(trainer)
 
     def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
@@ -137,7 +140,7 @@ class Diagnostics(Callback):
             self._check_sigma(trainer)
 
     def _check_sigma(self, trainer: Trainer) -> None:
-        current = {name: float(value.mean()) for name, value in sigmas(trainer.model).items()}
+        current = read_all(_noise(trainer))
         gap = self._gap(trainer)
         if max(current.values()) < SMALL_SIGMA and gap > OPEN_GAP:
             self._found(
@@ -176,3 +179,9 @@ class Diagnostics(Callback):
     def report(self, diagnosis: Diagnosis) -> None:
         """Say what was found; override to say it elsewhere than in the log."""
         _log.warning("%s", diagnosis)
+
+
+def _noise(trainer: Trainer) -> dict[str, Hyperparameter]:
+    """Return the noise scales that are learned, by name."""
+    learned = trainer.regularizer.hyperparameters if trainer.regularizer else {}
+    return {name: one for name, one in learned.items() if one.base == "noise"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,41 +12,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from crossreg import metrics
 from crossreg.batches import Batches
-from crossreg.training.closure import step_with_closure
-from crossreg.training.compute import REPORT, Ledger, measure_flops
+from crossreg.core import metrics
 from crossreg.core.distributed import broadcast_buffers, data_parallel, rank, world_size
 from crossreg.core.errors import UserError
-from crossreg.estimators import Estimator, direct_gradient, passes
-from crossreg.prediction.evaluation import Evaluation, evaluate
-from crossreg.losses import Loss, as_loss
-from crossreg.regularizers.noise import noise_layers, sigmas
-from crossreg.regularizers.penalties import training_loss
+from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, rng_state, seed_device, set_rng_state
+from crossreg.losses import Loss, as_loss
+from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
-from crossreg.core.rho import learned, temperature, unwrap
+from crossreg.regularizers.base import read_all
+from crossreg.regularizers.penalties import training_loss
+from crossreg.training.callback import Callback, Stop
+from crossreg.training.closure import step_with_closure
+from crossreg.training.compute import REPORT, Ledger, measure_flops
 
-__all__ = ["Callback", "Trainer"]
-
-
-class Callback:
-    """Hooks into the loop, called on every rank; override what you need."""
-
-    def on_start(self, trainer: Trainer) -> None:
-        """Called before the first step of a fresh or resumed run."""
-
-    def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
-        """Called with metrics of step `trainer.step`, under the keys of `crossreg.core.metrics`."""
-
-    def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
-        """Called after every rho step."""
-
-    def on_step(self, trainer: Trainer) -> None:
-        """Called after every theta step and the rho step that may follow it; the place for checkpoints."""
-
-    def on_end(self, trainer: Trainer) -> None:
-        """Called after the last step and its evaluation."""
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -62,16 +44,7 @@ class Trainer:
         scheduler: learning-rate schedule, stepped after every theta step.
         epochs: passes over the training split; or give `steps`.
         steps: theta steps in all.
-        evaluations: batches by split name, e.g. `{"reg": ..., "test": ...}`.
-        interim: batches that take a split's place in evaluations during training, where the whole would take long.
-        final_whole: evaluate whole splits with `final_samples` draws at the last step; off, that is an evaluation like
-            those before, and `finish` of a run restored there does it.
-        selection: names of splits whose evaluations a choice depends on (a search, early stopping), so that they
-            count as compute; the others are for the reader.
-        evaluate_every: theta steps between evaluations; None evaluates at the end only.
-        evaluate_samples: noise draws of an evaluation.
-        final_samples: noise draws of the last one.
-        sample_dropout: evaluate with dropout on (MC dropout), over the same number of draws; see `crossreg.predict`.
+        evaluation: on what, when and with how many draws; None evaluates nothing.
         log_every: theta steps between `train/loss` metrics, each the mean since the last.
         callbacks: see `Callback`.
         autocast: dtype of mixed precision (bfloat16 or float16), or None.
@@ -93,14 +66,7 @@ class Trainer:
         closure: bool = False,
         epochs: int | None = None,
         steps: int | None = None,
-        evaluations: Mapping[str, Batches] | None = None,
-        interim: Mapping[str, Batches] | None = None,
-        final_whole: bool = True,
-        selection: Collection[str] = (),
-        evaluate_every: int | None = None,
-        evaluate_samples: int = 3,
-        final_samples: int = 16,
-        sample_dropout: bool = False,
+        evaluation: EvaluationPlan | None = None,
         log_every: int = 10,
         callbacks: Sequence[Callback] = (),
         autocast: torch.dtype | None = None,
@@ -118,19 +84,14 @@ class Trainer:
             )
         self.model, self.loss, self.optimizer, self.train = model, as_loss(loss), optimizer, train
         self.regularizer, self.scheduler, self.closure = regularizer, scheduler, closure
-        self.evaluations, self.selection = dict(evaluations or {}), frozenset(selection)
-        self.interim, self.final_whole = dict(interim or {}), final_whole
-        self.evaluate_every, self.evaluate_samples, self.log_every = (
-            evaluate_every,
-            evaluate_samples,
-            log_every,
-        )
-        self.final_samples, self.sample_dropout = final_samples, sample_dropout
+        self.evaluation, self.log_every = evaluation or EvaluationPlan(), log_every
         self.callbacks, self.autocast, self.seed = list(callbacks), autocast, seed
         self.device = next(model.parameters()).device
         self.step = 0
         self.latest: dict[str, float] = {}
         self.evaluated: dict[str, Evaluation] = {}
+        self.held_out: list[float] = []
+        self.stopped: Stop | None = None
         self.ledger: Ledger | None = None
         self._window = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, examples
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
@@ -140,15 +101,21 @@ class Trainer:
         self._wrapped: nn.Module | None = None
 
     @property
+    def ended(self) -> bool:
+        """Whether this was the last step: of the run, or because a callback stopped it."""
+        return self.step == self.num_steps or self.stopped is not None
+
+    @property
     def epoch(self) -> float:
         """Passes over the training split so far."""
         return self.step / len(self.train)
 
     def fit(self) -> dict[str, float]:
-        """Train to the last step and return the latest value of every metric."""
+        """Train to the last step, or until a callback stops it, and return the latest value of every metric."""
         self.start()
         self.advance(self.num_steps)
-        return self.finish()
+        interrupted = self.stopped is not None and not self.stopped.finished
+        return self.latest if interrupted else self.finish()
 
     def start(self) -> None:
         """Get ready for the first step of a fresh or restored run; `fit` does this itself."""
@@ -158,11 +125,11 @@ class Trainer:
             callback.on_start(self)
 
     def advance(self, until: int) -> None:
-        """Train up to a step, after `start`."""
+        """Train up to a step, after `start`; less far if a callback stops it."""
         assert self._wrapped is not None
         until = min(until, self.num_steps)
         self._clock = time.perf_counter()
-        while self.step < until:
+        while self.step < until and self.stopped is None:
             epoch, batch = divmod(self.step, len(self.train))
             self.train.set_epoch(epoch)
             for x, y in self.train.starting_at(batch):
@@ -170,15 +137,14 @@ class Trainer:
                 self._rho_step()
                 self.step += 1
                 self._after_step()
-                if self.step == until:
+                if self.step == until or self.stopped is not None:
                     break
         self._count_time()
 
     def finish(self) -> dict[str, float]:
         """End the run after its last step and return the latest value of every metric."""
         if not self.evaluated:  # resumed after the last step
-            self.final_whole = True
-            self.latest |= self._evaluate()
+            self.latest |= self._evaluate(final=True)
         for callback in self.callbacks:
             callback.on_end(self)
         return self.latest
@@ -205,6 +171,7 @@ class Trainer:
             "regularizer": self.regularizer.state_dict() if self.regularizer else None,
             "scaler": self._scaler.state_dict(),
             "latest": dict(self.latest),
+            "held_out": list(self.held_out),
             "examples": dict(self.ledger.examples),
             "backward": dict(self.ledger.backward),
             "worker_seconds": self.ledger.worker_seconds,
@@ -224,15 +191,15 @@ class Trainer:
             raise UserError(
                 f"the checkpoint is of step {state['step']}, beyond the {self.num_steps} steps of this run; give more"
             )
-        self.step, self.latest = state["step"], dict(state["latest"])
+        self.step, self.latest, self.held_out = state["step"], dict(state["latest"]), list(state["held_out"])
         self._resumed = dict(state)
 
     def _prepare(self) -> None:
         """Start ledger and random streams; last before the first step, since set-up itself may draw."""
         x, y = next(self.train.starting_at(0))
         samples = self.regularizer.samples if self.regularizer else 1
-        estimator: Estimator = self.regularizer.estimator if self.regularizer else direct_gradient
-        flops = measure_flops(self.model, self.loss, x, y, samples, estimator)
+        estimator, rho = (self.regularizer.estimator, list(self.regularizer.rho)) if self.regularizer else (None, [])
+        flops = measure_flops(self.model, self.loss, x, y, samples, estimator, rho)
         self.ledger = Ledger(flops)
         seed_device(self.device, derive_seed(self.seed, "theta", self.step, rank()))
         if self._resumed is None:
@@ -285,7 +252,7 @@ class Trainer:
             return
         assert self.ledger is not None
         assert self.regularizer is not None
-        forward, backward = passes(self.regularizer.estimator, self.regularizer.samples)
+        forward, backward = self.regularizer.estimator.passes(self.regularizer.samples)
         self.ledger.add("rho", forward * update.examples, backward=backward * update.examples)
         self._updated = update
 
@@ -294,17 +261,22 @@ class Trainer:
         values: dict[str, float] = {}
         update, self._updated = self._updated, None
         if update is not None:
-            values |= {"reg/loss": update.loss, metrics.TEMPERATURE: float(temperature(self.model))}
-            values |= sigma_metrics(self.model)
-            values |= {metrics.learned(name): value for name, value in learned(self.model).items()}
-        last = self.step == self.num_steps
-        if self.step % self.log_every == 0 or last:
+            values |= {"reg/loss": update.loss, **self._learned()}
+        last, every = self.step == self.num_steps, self.evaluation.every
+        evaluated = last or bool(every and self.step % every == 0)
+        if evaluated:
+            values |= self._evaluate(final=last and self.evaluation.whole_at_end)
+            self.held_out.append(_score(values.get("reg/nll", math.nan)))
+        self.stopped = None if last else next((stop for c in self.callbacks if (stop := c.should_stop(self))), None)
+        if self.stopped is not None and self.stopped.finished:
+            values |= self._evaluate(final=True)
+        if self.step % self.log_every == 0 or self.ended:
             values |= self._window_metrics()
-        if last or (self.evaluate_every and self.step % self.evaluate_every == 0):
-            values |= self._evaluate()
-            assert self.ledger is not None
-            self._count_time()
-            values |= self.ledger.as_metrics()
+        if evaluated:
+            values |= self._spent()
+        self._tell(values, update)
+
+    def _tell(self, values: dict[str, float], update: RhoUpdate | None) -> None:
         if values:
             self.latest |= values
             for callback in self.callbacks:
@@ -314,6 +286,17 @@ class Trainer:
                 callback.on_rho_update(self, update)
         for callback in self.callbacks:
             callback.on_step(self)
+
+    def _learned(self) -> dict[str, float]:
+        """Return the present value of everything that is learned."""
+        assert self.regularizer is not None
+        found = read_all(self.regularizer.hyperparameters)
+        return {metrics.hyperparameter(name): value for name, value in found.items()}
+
+    def _spent(self) -> dict[str, float]:
+        assert self.ledger is not None
+        self._count_time()
+        return self.ledger.as_metrics()
 
     def _window_metrics(self) -> dict[str, float]:
         window = self._window.clone()
@@ -328,17 +311,18 @@ class Trainer:
         }
         return values if self.train.y.is_floating_point() else {**values, "train/accuracy": correct / max(examples, 1)}
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self, final: bool) -> dict[str, float]:
+        """Evaluate every split; the final one is of whole splits, with more draws."""
         values: dict[str, float] = {}
-        last = self.step == self.num_steps
-        samples = self.final_samples if last and self.final_whole else self.evaluate_samples
+        plan = self.evaluation
+        samples = plan.final_samples if final else plan.samples
         assert self.ledger is not None
-        for split, whole in self.evaluations.items():
-            batches = whole if last and self.final_whole else self.interim.get(split, whole)
-            counts = split in self.selection
+        for split, whole in plan.splits.items():
+            batches = whole if final else plan.interim.get(split, whole)
+            counts = split in plan.selection
             self._count_time()
             with self._autocast():
-                result = evaluate(self.model, self.loss, batches, samples, self.seed, dropout=self.sample_dropout)
+                result = evaluate(self.model, self.loss, batches, samples, self.seed, dropout=plan.dropout)
             self.evaluated[split] = result
             self.ledger.add("selection" if counts else REPORT, result.passes)
             self._count_time(counts)
@@ -358,10 +342,5 @@ class Trainer:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
 
-def sigma_metrics(model: nn.Module) -> dict[str, float]:
-    """Return the mean sigma of every layer under its metric key; layers are numbered in the order of the model."""
-    means = [value.mean() for value in sigmas(model).values()]
-    if not means:
-        return {}
-    values = torch.stack(means).tolist()  # one transfer from the device, not one a layer
-    return {metrics.sigma(i, name): v for i, (name, v) in enumerate(zip(noise_layers(model), values, strict=True))}
+def _score(nll: float) -> float:
+    return nll if math.isfinite(nll) else math.inf

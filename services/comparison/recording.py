@@ -9,7 +9,7 @@ from typing import Any
 
 from services.comparison.run_jobs import Job, Listener
 from services.comparison.method import Method, Study
-from crossreg import metrics
+from crossreg.core import metrics
 from services.search.budget import Budget
 from services.search.outcome import Outcome
 from services.search.spec import Record, TrialSpec

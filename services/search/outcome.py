@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from crossreg import calibration
+from crossreg.prediction import calibration
 from services.search.evaluate import final_evaluation
 from services.search.run import TrialResult
 from services.search.spec import Cost, Record, Schedule, rank

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any
 
-from crossreg import metrics
+from crossreg.core import metrics
 from crossreg.training.diagnostics import Diagnosis
 from services.tracking import DiskError, Tracker
 from services.training.progress import Display

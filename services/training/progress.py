@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crossreg import metrics
+from crossreg.core import metrics
 
 __all__ = ["Bar", "Display", "ProgressLine", "Silent"]
 

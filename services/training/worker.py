@@ -15,7 +15,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from crossreg import calibration
+from crossreg.prediction import calibration
 from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from crossreg.training.diagnostics import Diagnosis, Diagnostics
 from crossreg.core.distributed import rank, world_size

@@ -24,8 +24,8 @@ from crossreg import (
     learned,
 )
 from crossreg.estimators import HypergradientEstimator
-from crossreg.regularizers.augmentation import warp
 from crossreg.models import build
+from crossreg.regularizers.augmentation import warp
 from services.data import DataConfig, load_data
 
 __all__ = ["ESTIMATORS", "STEPS", "Pictures", "brightened", "load_pictures", "only", "planted", "train"]

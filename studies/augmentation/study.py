@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from services.data import DataConfig
+from studies.augmentation.findings import draw, findings, median_of, numbers, text_of
 from studies.augmentation.problem import (
     ESTIMATORS,
     STEPS,
@@ -24,7 +25,6 @@ from studies.augmentation.problem import (
     planted,
     train,
 )
-from studies.augmentation.findings import draw, findings, median_of, numbers, text_of
 from studies.study import Row, Study
 from studies.summing import mean_and_deviation
 

@@ -29,12 +29,12 @@ from crossreg import (
     learn_norms,
     penalize,
 )
-from crossreg.estimators import direct_gradient
-from crossreg.estimators.hypergradient import training_mode_with_rho_grad, theta_of, training_gradient
+from crossreg.core.random import forked_rng
+from crossreg.estimators import Direct
+from crossreg.estimators.hypergradient import theta_of, training_gradient, training_mode_with_rho_grad
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, noise_layers, set_draw
 from crossreg.regularizers.penalties import Objective
-from crossreg.core.random import forked_rng
-from crossreg.core.rho import TEMPERATURE_NAME, rho_parameters
 
 __all__ = ["KINDS", "Problem", "make_problem"]
 
@@ -91,7 +91,7 @@ class Problem:
 
     def held_out(self) -> float:
         """Return the held-out loss."""
-        return float(direct_gradient(self.model, self.loss, *self.reg, [], self.draws)[0])
+        return float(Direct().gradient(self.model, self.loss, *self.reg, [], self.draws)[0])
 
     def hessian(self) -> Tensor:
         """Return the second derivative of the training objective in theta, `[n, n]`."""
@@ -225,8 +225,8 @@ def _noise(num_draws: int) -> Problem:
 
 def _output_temperature() -> Problem:
     problem = _noise(2)
-    getattr(problem.model, TEMPERATURE_NAME).data.fill_(math.log(_log_uniform(0.5, 2)))
-    return replace(problem, names=[TEMPERATURE_NAME])
+    getattr(problem.model, TEMPERATURE_RHO).data.fill_(math.log(_log_uniform(0.5, 2)))
+    return replace(problem, names=[TEMPERATURE_RHO])
 
 
 def _weight_decay(each: bool) -> Problem:
@@ -304,7 +304,7 @@ def _smooth(size: int) -> Tensor:
 def _problem(
     model: nn.Module, loss: Loss, x: Tensor, y: Tensor, chosen: Callable[[str], bool], sparse: bool = False
 ) -> Problem:
-    names = [name for name in rho_parameters(model) if chosen(name) and name != TEMPERATURE_NAME]
+    names = [name for name in rho_parameters(model) if chosen(name) and name != TEMPERATURE_RHO]
     return Problem(model, loss, (x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:]), names, [Draw(0)], sparse)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from crossreg import T1T2, Batches, Implicit, Unrolled, direct_gradient
+from crossreg import T1T2, Batches, Direct, Implicit, Unrolled
 from crossreg.estimators import Estimator
 from crossreg.estimators.hypergradient import theta_of
 from studies.hypergradient.cost import INTERVAL, measure
@@ -32,7 +32,7 @@ SAMPLED = "noise, 16 draws"  # of which an estimator takes one or two for the tr
 POINTS = 5  # random problems of a kind for every seed
 
 ESTIMATORS: dict[str, Callable[[Batches, torch.optim.Optimizer], Estimator]] = {
-    "direct": lambda train, optimizer: direct_gradient,
+    "direct": lambda train, optimizer: Direct,
     "T1-T2": lambda train, optimizer: T1T2(train),
     "unrolled, 1 step": lambda train, optimizer: Unrolled(train, optimizer, 1),
     "unrolled, 5 steps": lambda train, optimizer: Unrolled(train, optimizer, 5),

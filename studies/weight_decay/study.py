@@ -69,7 +69,7 @@ class WeightDecay(Study):
         """Return the one row of a training."""
         import torch
 
-        from crossreg import calibration, learned, sigmas
+        from crossreg import calibration, sigmas
         from crossreg.core.metrics import COMPUTE_FLOPS
         from services.data import load_data
         from services.training.assemble import build_trainer

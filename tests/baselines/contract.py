@@ -7,8 +7,8 @@ import math
 import pytest
 
 from baselines import METHODS
-from services.comparison.run_jobs import Job
 from services.comparison.method import Study
+from services.comparison.run_jobs import Job
 from services.search.outcome import Outcome
 from tests.baselines.conftest import POPULATION, Heard
 

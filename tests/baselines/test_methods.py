@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from baselines import METHODS, method
-from services.comparison.run_jobs import Job, run_jobs
 from crossreg import UserError
+from services.comparison.run_jobs import Job, run_jobs
 from services.search.outcome import Outcome
 from services.search.run import SearchError
 from tests.baselines.conftest import POPULATION, Heard, make_study

@@ -18,10 +18,11 @@ from crossreg import (
     reference,
     sigmas,
 )
-from crossreg.estimators import direct_gradient
-from crossreg.regularizers.noise import Draw, noise_layers
+from crossreg.estimators import Direct
 from crossreg.regularizer import antithetic_draws, rho_optimizer
-from crossreg.core.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho, temperature
+from crossreg.regularizers.base import rho_from_sigma, rho_parameters, sigma_from_rho
+from crossreg.regularizers.noise import Draw, noise_layers
+from crossreg.regularizers.temperature import temperature
 from tests.crossreg.conftest import small_model
 
 DRAWS = [Draw(11), Draw(11, -1.0), Draw(12), Draw(12, -1.0), Draw(13)]
@@ -51,10 +52,10 @@ def test_replayed_gradient_equals_one_graph(
     norm: str, granularity: str, form: str, samples: int, batch: tuple[Tensor, Tensor]
 ) -> None:
     model = inject_noise(small_model(norm, torch.float64), granularity, form, 0.6)  # type: ignore[arg-type]
-    model.rho_temperature.data.fill_(0.3)
+    model.output_temperature[0].rho.data.fill_(0.3)
     x, y = batch[0].double(), batch[1]
     rho = rho_parameters(model)
-    value, gradients = direct_gradient(model, Classification(), x, y, list(rho.values()), DRAWS[:samples])
+    value, gradients = Direct().gradient(model, Classification(), x, y, list(rho.values()), DRAWS[:samples])
     expected = reference.rho_gradient(model, x, y, DRAWS[:samples])
     torch.testing.assert_close(value, reference.rho_loss(model, x, y, DRAWS[:samples]).detach())
     for gradient, (name, one_graph) in zip(gradients, expected.items(), strict=True):
@@ -68,14 +69,14 @@ def test_gradient_equals_finite_differences(loss: Loss, batch: tuple[Tensor, Ten
     x, y = batch[0].double(), batch[1]
     target = torch.randn(24, 3, dtype=torch.float64) if isinstance(loss, GaussianRegression) else y
     rho = rho_parameters(model)
-    _, gradients = direct_gradient(model, loss, x, target, list(rho.values()), DRAWS)
+    _, gradients = Direct().gradient(model, loss, x, target, list(rho.values()), DRAWS)
     step = 1e-5
     for (name, parameter), gradient in zip(rho.items(), gradients, strict=True):
         for index in range(min(parameter.numel(), 3)):
             values = []
             for side in (step, -step):
                 parameter.data.view(-1)[index] += side
-                values.append(direct_gradient(model, loss, x, target, [parameter], DRAWS)[0])
+                values.append(Direct().gradient(model, loss, x, target, [parameter], DRAWS)[0])
                 parameter.data.view(-1)[index] -= side
             slope = (values[0] - values[1]) / (2 * step)
             torch.testing.assert_close(
@@ -157,11 +158,11 @@ def test_temperature_is_learned_only_when_asked_and_never_in_the_theta_step(batc
         regularizer = CrossRegularizer(model, "classification", [batch], interval=1, temperature=learn)
         regularizer.step()
         assert (float(temperature(model)) != 1.0) is learn
-        assert (TEMPERATURE_NAME in regularizer.rho) is learn
+        assert (TEMPERATURE_RHO in regularizer.rho) is learn
     model.train()
     torch.manual_seed(0)
     first = model(batch[0])
-    model.rho_temperature.data.fill_(2.0)
+    model.output_temperature[0].rho.data.fill_(2.0)
     torch.manual_seed(0)
     assert torch.equal(model(batch[0]), first)
 
@@ -265,7 +266,7 @@ def test_classification_survives_confidence_beyond_float_range() -> None:
 
 def test_predict_averages_probabilities_and_gives_their_spread(batch: tuple[Tensor, Tensor]) -> None:
     model = inject_noise(small_model(), initial_sigma=0.8)
-    model.rho_temperature.data.fill_(rho_from_sigma(2.0))
+    model.output_temperature[0].rho.data.fill_(rho_from_sigma(2.0))
     result = predict(model, batch[0], 5, seed=3)
     assert torch.equal(predict(model, batch[0], 5, seed=3).mean, result.mean)
     assert not torch.equal(predict(model, batch[0], 5, seed=4).mean, result.mean)
@@ -320,7 +321,7 @@ def test_memory_of_replay_does_not_grow_with_samples() -> None:
                 alive -= self.size
 
         with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
-            direct_gradient(model, Classification(), x, y, rho, [Draw(k) for k in range(samples)])
+            Direct().gradient(model, Classification(), x, y, rho, [Draw(k) for k in range(samples)])
         return highest
 
     assert peak(16) < 1.2 * peak(1)

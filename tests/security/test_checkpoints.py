@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save as to_safetensors
 
 from crossreg.batches import Preprocess
-from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from crossreg.core.errors import UserError
-from crossreg.prediction.export import export_model, load_exported
 from crossreg.models import build
+from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.noise import inject_noise
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from services.data import load_data
 from services.tracking import sync
 from services.training.assemble import about

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossreg.batches import Preprocess
-from crossreg.prediction.export import Exported, export_model, load_exported
 from crossreg.models import build
+from crossreg.prediction.export import Exported, export_model, load_exported
 from services.serving.inputs import RefusedError, from_image, from_json
 from tests.security.throwing import refused, throw
 

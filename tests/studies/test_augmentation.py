@@ -10,6 +10,7 @@ import torch
 
 from crossreg import UserError
 from services.data import DataConfig
+from services.tracking import TrackingConfig
 from studies.augmentation.problem import (
     ESTIMATORS,
     Pictures,
@@ -21,7 +22,6 @@ from studies.augmentation.problem import (
 )
 from studies.augmentation.study import AugmentationMagnitudes
 from studies.run import reproduce, study_named
-from services.tracking import TrackingConfig
 
 
 class Short(AugmentationMagnitudes):

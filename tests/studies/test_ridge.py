@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from crossreg import UserError
+from services.tracking import TrackingConfig
 from studies.ridge.problem import half_mse, learn, make_problem
 from studies.ridge.study import FIXED_POINT, Ridge
 from studies.run import reproduce, study_named
-from services.tracking import TrackingConfig
 
 
 class Small(Ridge):

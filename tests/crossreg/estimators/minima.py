@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from crossreg import training_loss
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, noise_layers
-from crossreg.core.rho import rho_parameters
 
 Data = tuple[Tensor, Tensor]
 

@@ -26,13 +26,13 @@ from crossreg import (
     penalize,
     training_loss,
 )
-from crossreg.training.compute import measure_flops
-from crossreg.estimators import HypergradientEstimator, direct_gradient
-from crossreg.estimators.implicit import conjugate_gradients, neumann
+from crossreg.estimators import Direct, HypergradientEstimator
 from crossreg.estimators.hypergradient import step_sizes
+from crossreg.estimators.implicit import conjugate_gradients, neumann
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.penalties import Objective, strengths
-from crossreg.core.rho import rho_parameters
+from crossreg.training.compute import measure_flops
 from tests.crossreg.conftest import small_model
 from tests.crossreg.estimators.minima import objective, settle
 
@@ -63,7 +63,7 @@ def noisy() -> nn.Module:
 
 
 def held_out(model: nn.Module, loss: Any, data: Data) -> float:
-    value, _ = direct_gradient(model, loss, *data, [], DRAWS)
+    value, _ = Direct().gradient(model, loss, *data, [], DRAWS)
     return float(value)
 
 
@@ -205,7 +205,7 @@ def test_step_sizes_are_how_far_an_optimizer_goes_for_a_unit_of_gradient(make: A
     torch.testing.assert_close(before - weight.detach(), 2 * size.expand(3), rtol=1e-6, atol=0)
 
 
-def test_the_direct_gradient_refuses_what_it_cannot_learn() -> None:
+def test_the_Direct_refuses_what_it_cannot_learn() -> None:
     model = linear()
     with pytest.raises(UserError, match=r"does not depend on L2 .*estimator=Implicit\(train\)"):
         CrossRegularizer(model, "regression", [regression(8, 0)])

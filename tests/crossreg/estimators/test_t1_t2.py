@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from crossreg import T1T2, Batches, Classification, CrossRegularizer, Trainer, UserError, inject_noise, sigmas
-from crossreg.training.compute import measure_flops
-from crossreg.estimators import direct_gradient, passes
+from crossreg.estimators import Direct, passes
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw
-from crossreg.core.rho import TEMPERATURE_NAME, rho_parameters, temperature
+from crossreg.regularizers.temperature import temperature
+from crossreg.training.compute import measure_flops
 from tests.crossreg.conftest import small_model
 from tests.crossreg.core.test_distributed import COMMON, launch
 
@@ -62,7 +63,7 @@ def test_gradient_equals_finite_differences(
     norm: str, granularity: str, eta: float, batch: tuple[Tensor, Tensor]
 ) -> None:
     model = inject_noise(small_model(norm, torch.float64), granularity, initial_sigma=0.6)  # type: ignore[arg-type]
-    model.rho_temperature.data.fill_(0.3)
+    model.output_temperature[0].rho.data.fill_(0.3)
     x, y = batch[0].double(), batch[1]
     with torch.no_grad():
         model.train()(2 * x + 1)  # running statistics that are not those of a batch
@@ -75,7 +76,7 @@ def test_gradient_equals_finite_differences(
     torch.testing.assert_close(value, held_out_after_a_step(model, train, reg, step, pulled))
     h = 1e-5
     for (name, parameter), gradient in zip(rho.items(), found, strict=True):
-        by_theta = step if name != TEMPERATURE_NAME else 1.0
+        by_theta = step if name != TEMPERATURE_RHO else 1.0
         for index in range(min(parameter.numel(), 3)):
             values = []
             for side in (h, -h):
@@ -191,7 +192,7 @@ def test_ledger_adds_up_against_a_hand_count() -> None:
 
 
 def test_the_direct_estimator_is_counted_as_before() -> None:
-    assert passes(direct_gradient, 3) == (5, 3)
+    assert passes(Direct, 3) == (5, 3)
     assert passes(lambda *_: (torch.zeros(()), []), 4) == (7, 4)
 
 

@@ -9,8 +9,8 @@ import torch
 
 from crossreg import CrossRegularizer, inject_noise, predict, sigmas
 from crossreg.batches import Preprocess
-from crossreg.prediction.export import export_model, load_exported
 from crossreg.models import build
+from crossreg.prediction.export import export_model, load_exported
 
 SIZES = {"vit_b_16": 32, "swin_t": 64, "densenet121": 64}
 MODELS = ["resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16", "densenet121", "efficientnet_b0", "swin_t"]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from crossreg import Batches, Classification, GaussianRegression, Trainer, UserError, evaluate, inject_noise, predict
-from crossreg.models import build
 from crossreg.core.random import derive_seed
+from crossreg.models import build
 from tests.crossreg.conftest import small_model
 from tests.crossreg.training.test_trainer import assert_equal, data
 

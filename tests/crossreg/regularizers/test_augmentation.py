@@ -28,12 +28,12 @@ from crossreg import (
     penalize,
     predict,
 )
-from crossreg.estimators import direct_gradient
+from crossreg.estimators import Direct
 from crossreg.estimators.hypergradient import theta_of
-from crossreg.regularizers.augmentation import KINDS, warp
 from crossreg.losses import Loss, as_loss
-from crossreg.regularizers.noise import Draw, set_draw, sampling, stochastic
-from crossreg.core.rho import rho_parameters
+from crossreg.regularizers.augmentation import KINDS, warp
+from crossreg.regularizers.base import rho_parameters
+from crossreg.regularizers.noise import Draw, sampling, set_draw, stochastic
 from tests.crossreg.estimators.minima import settle
 
 
@@ -218,15 +218,15 @@ def loss_under(model: nn.Module, loss: Loss, weights: dict[str, Tensor], x: Tens
     return loss(functional_call(model, weights, (x,)), y)
 
 
-def test_the_direct_gradient_equals_finite_differences() -> None:
+def test_the_Direct_equals_finite_differences() -> None:
     (x, y), _ = splits()
     model, loss = learn_augmentation(net(), START, predict=True), as_loss("classification")
     (rho,) = rho_parameters(model).values()
     draws = [Draw(1), Draw(1, -1.0), Draw(2)]
-    _, (found,) = direct_gradient(model, loss, x, y, [rho], draws)
+    _, (found,) = Direct().gradient(model, loss, x, y, [rho], draws)
 
     def value() -> float:
-        return float(direct_gradient(model, loss, x, y, [rho], draws)[0])
+        return float(Direct().gradient(model, loss, x, y, [rho], draws)[0])
 
     torch.testing.assert_close(found, differences(rho, value), rtol=1e-5, atol=1e-8)
     assert (found != 0).all()
@@ -341,7 +341,7 @@ def test_mistakes_are_named(wrong: Callable[[], object], words: str) -> None:
         wrong()
 
 
-def test_the_direct_gradient_may_learn_what_predictions_average_over() -> None:
+def test_the_Direct_may_learn_what_predictions_average_over() -> None:
     _, reg = splits()
     model = learn_augmentation(net(), {"shift": 0.5}, predict=True)
     regularizer = CrossRegularizer(model, "classification", [reg], 1, 2)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from crossreg.regularizers.knobs import DROPOUT, WEIGHT_DECAY, get_knobs, set_knobs, sigma_knobs
 from torch import nn
 
 from crossreg import UserError, inject_noise
-from crossreg.regularizers.knobs import DROPOUT, WEIGHT_DECAY, get_knobs, set_knobs, sigma_knobs
 from crossreg.regularizers.noise import noise_layers
 from crossreg.training.trainer import sigma_metrics
 from tests.crossreg.conftest import small_model

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from crossreg import L1, L2, CrossRegularizer, Penalty, UserError, learn_levels, learn_norms, penalize
-from crossreg.estimators import direct_gradient
-from crossreg.regularizers.levels import Level, levels
+from crossreg.estimators import Direct
 from crossreg.losses import as_loss
+from crossreg.regularizers.base import rho_parameters
+from crossreg.regularizers.levels import Level, levels
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.norms import Granularity, norms
-from crossreg.core.rho import rho_parameters
 from tests.crossreg.conftest import small_model
 
 
@@ -57,7 +57,7 @@ def test_the_two_gradients_make_up_the_whole(
     n, dims = normals(plain[3].weight, measure(), granularity), (0, 1) if granularity == "tensor" else (1,)
     torch.testing.assert_close(across, whole - (whole * n).sum(dims, keepdim=True) * n)
     rho = rho_parameters(model)
-    _, (along,) = direct_gradient(model, as_loss("classification"), x, y, list(rho.values()), [Draw(0)])
+    _, (along,) = Direct().gradient(model, as_loss("classification"), x, y, list(rho.values()), [Draw(0)])
     size = plain[3].weight.detach().square().sum(dims).sqrt()
     torch.testing.assert_close(along, (whole * n).sum(dims) * size)
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from crossreg import UserError, inject_noise, remove_noise, sampling, sigmas
+from crossreg.regularizers.base import rho_from_sigma, rho_parameters, sigma_from_rho
 from crossreg.regularizers.noise import noise_layers, standard_normal_like
-from crossreg.core.rho import TEMPERATURE_NAME, rho_from_sigma, rho_parameters, sigma_from_rho
 from tests.crossreg.conftest import small_model
 
 
@@ -208,7 +208,7 @@ def test_remove_noise_gives_the_plain_model_back(batch: tuple[torch.Tensor, torc
     assert remove_noise(model) is model
     assert list(model.state_dict()) == keys
     assert torch.equal(model(batch[0]), plain(batch[0]))
-    assert not hasattr(model, TEMPERATURE_NAME)
+    assert not hasattr(model, TEMPERATURE_RHO)
     inject_noise(model)
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from crossreg import Batches, CrossRegularizer, Trainer, UserError, learn_norms
-from crossreg.estimators import direct_gradient
+from crossreg.estimators import Direct
 from crossreg.losses import as_loss
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.norms import norms
-from crossreg.core.rho import rho_parameters
 from tests.crossreg.conftest import small_model
 
 
@@ -27,11 +27,11 @@ def test_weights_keep_their_values_and_norms_are_told_by_weight(batch: tuple[Ten
     assert set(norms(learn_norms(small_model(), "3.w*"))) == {"3.weight"}
 
 
-def test_the_direct_gradient_equals_finite_differences(batch: tuple[Tensor, Tensor]) -> None:
+def test_the_Direct_equals_finite_differences(batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch[0].double(), batch[1]
     model = learn_norms(small_model("layer", torch.float64))
     loss, rho = as_loss("classification"), rho_parameters(model)
-    _, found = direct_gradient(model, loss, x, y, list(rho.values()), [Draw(0)])
+    _, found = Direct().gradient(model, loss, x, y, list(rho.values()), [Draw(0)])
     for parameter, gradient in zip(rho.values(), found, strict=True):
         sides = []
         for side in (1e-5, -1e-5):

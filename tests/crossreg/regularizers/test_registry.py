@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossreg import Batches, CrossRegularizer, Trainer, Unrolled, UserError, learned
+from crossreg import Batches, CrossRegularizer, Trainer, Unrolled, UserError
 from crossreg.regularizers.registry import STARTS, regularize, strip
 
 

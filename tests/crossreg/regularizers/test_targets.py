@@ -24,10 +24,10 @@ from crossreg import (
     penalize,
     training_loss,
 )
-from crossreg.estimators import direct_gradient
+from crossreg.estimators import Direct
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.penalties import Term
-from crossreg.core.rho import rho_parameters
 from tests.crossreg.conftest import small_model
 from tests.crossreg.estimators.minima import settle
 
@@ -92,7 +92,7 @@ def test_a_trainer_learns_them_and_the_held_out_loss_is_plain(
 ) -> None:
     model = penalize(small_model("layer"), term())
     before = learned(model)
-    plain, _ = direct_gradient(model, Classification(), *batch, [], [Draw(0)])
+    plain, _ = Direct().gradient(model, Classification(), *batch, [], [Draw(0)])
     torch.testing.assert_close(plain, F.cross_entropy(model.eval()(batch[0]), batch[1]))
     with pytest.raises(UserError, match=type(term()).__name__):
         CrossRegularizer(model, "classification", [batch])

@@ -9,8 +9,8 @@ from torch import nn
 
 import crossreg.training.closure
 from crossreg import Batches, CrossRegularizer, Trainer, UserError, inject_noise
+from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Noise
-from crossreg.core.rho import rho_parameters
 from tests.crossreg.training.test_trainer import assert_equal, data
 
 BATCH = 16

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossreg.training.compute import measure_flops
 from crossreg.losses import as_loss
 from crossreg.models import build
+from crossreg.training.compute import measure_flops
 from services.data import DataConfig, Dataset, load_data
 from services.search.spec import Knobs, TrialSpec
 from services.training.config import TrainConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from services.search.evaluate import final_evaluation
-from services.search.outcome import best_of, utilization_of, curve_of, outcome_of, rank, scaled_scores, schedule_of
+from services.search.outcome import best_of, curve_of, outcome_of, rank, scaled_scores, schedule_of, utilization_of
 from services.search.run import Proposals, Search, SearchError, TrialResult, run_search
 from services.search.spec import Cost, Record, TrialSpec
 from services.search.trial import States, Trial

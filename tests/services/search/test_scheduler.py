@@ -263,8 +263,8 @@ def test_stock_members_are_paused_and_restored_at_boundaries(ray_cluster: Any, t
     """The difference to Ray Tune's own scheduler, on the same trials."""
     import ray
 
-    from services.comparison.method import Study
     from baselines.pbt import StockPBT
+    from services.comparison.method import Study
     from services.search.run import Search, run_search
 
     specs = members(3, 3)

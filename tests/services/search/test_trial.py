@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from crossreg.regularizers.knobs import get_knobs
 
 from crossreg import Callback, UserError, load_checkpoint
 from crossreg.training.checkpoint import CHECKPOINT_FILE
-from crossreg.regularizers.knobs import get_knobs
 from crossreg.training.trainer import Trainer
 from services.search.spec import Cost, Knobs, Record, TrialSpec
 from services.search.trial import States, Trial, read_predictions

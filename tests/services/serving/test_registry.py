@@ -142,8 +142,8 @@ def test_a_network_that_mixes_examples_is_run_one_by_one(
     import torch
 
     from crossreg import Preprocess, inject_noise
-    from crossreg.prediction.export import export_model
     from crossreg.models import build
+    from crossreg.prediction.export import export_model
 
     (tmp_path / "mixing.py").write_text(
         "from torch import nn\n"

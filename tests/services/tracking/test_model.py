@@ -32,8 +32,8 @@ def exported(tmp_path):
     import torch
 
     from crossreg.batches import Preprocess
-    from crossreg.prediction.export import export_model
     from crossreg.models import build
+    from crossreg.prediction.export import export_model
     from crossreg.regularizers.noise import inject_noise
 
     torch.manual_seed(0)

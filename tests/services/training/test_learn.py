@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from crossreg import Preprocess
-from crossreg.regularizers.registry import STARTS, strip
 from crossreg.prediction.export import export_model, load_exported
+from crossreg.regularizers.registry import STARTS, strip
 from jobs.flags import LEARNABLE, settings
 from services.data import DataConfig, load_data
 from services.training.assemble import build_model, build_trainer, rho_batch_size

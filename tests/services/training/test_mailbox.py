@@ -13,9 +13,9 @@ import ray
 
 from services.tracking import Tracker, TrackingConfig
 from services.training.config import Placement
+from services.training.consumer import MessageConsumer
 from services.training.mailbox import Mailbox
 from services.training.progress import Silent
-from services.training.consumer import MessageConsumer
 from services.training.runtime import start_ray
 from services.training.telemetry import Telemetry
 from services.training.worker import ReportMetrics

@@ -1,0 +1,58 @@
+"""Modules of a model: taking wrappers off, choosing by name, attaching beside the layers, hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["AttachedModules", "Where", "remove_hook", "rho_device_and_dtype", "selects", "unwrap"]
+
+Where = str | Iterable[str] | Callable[[str, Any], bool]
+"""A choice of layers or weights by name: a shell-style pattern, several, or a predicate `(name, module) -> bool`."""
+
+
+class AttachedModules(nn.ModuleList):
+    """Holds modules that a model was given beside its layers."""
+
+    def forward(self, x: Any) -> Any:
+        """Return what comes: the last module of an `nn.Sequential` is called like the others."""
+        return x
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the user's module inside `DistributedDataParallel` and `torch.compile` wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def selects(where: Where | None, name: str, module: Any) -> bool:
+    """Say whether a choice takes this name; None takes all."""
+    if where is None:
+        return True
+    if callable(where):
+        return bool(where(name, module))
+    patterns = [where] if isinstance(where, str) else list(where)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def rho_device_and_dtype(module: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Return where and in which precision rho lives: beside the weights, in float64 with them, else in float32."""
+    tensors = (*module.parameters(), *module.buffers(), *model.parameters())
+    tensor = next((t for t in tensors if t.is_floating_point()), torch.empty(()))
+    return tensor.device, torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def remove_hook(hooks: dict[int, Any], function: Callable[..., Any]) -> None:
+    """Take a function out of a module's hooks of one kind."""
+    for key, hook in list(hooks.items()):
+        if getattr(hook, "hook", hook) is function:
+            del hooks[key]
