@@ -1,4 +1,4 @@
-"""Running a study: its cases on all cores, and what came of it into MLflow."""
+"""Runs a study: solves its cases on all cores and records the results in MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studies.hypergradient.study import Hypergradient
 from studies.lasso.study import Lasso
 from studies.ridge.study import Ridge
 from studies.spline.study import Spline
-from studies.study import Row, Study
+from studies.study import Measurement, Study
 from studies.weight_decay.study import WeightDecay
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
@@ -36,16 +36,16 @@ class Reproduced:
 
     Attributes:
         study: which.
-        rows: a row for every case and estimator.
-        table: summed up over seeds.
-        findings: in words.
+        rows: a measurement of every estimator in every case.
+        table: the same summed up over seeds, as text.
+        findings: what they say, in sentences.
         run_id: the MLflow run.
-        ui_command: opens the UI on it.
-        figure: where the figure lies.
+        ui_command: opens MLflow's UI on it.
+        figure: path of the figure.
     """
 
     study: Study
-    rows: list[Row]
+    rows: list[Measurement]
     table: list[dict[str, str]]
     findings: list[str]
     run_id: str
@@ -65,7 +65,7 @@ class Reproduced:
 
 
 def study_named(name: str) -> type[Study]:
-    """Return a study, still to be made.
+    """Return the class of a study.
 
     Raises:
         UserError: no such study.
@@ -106,20 +106,7 @@ def reproduce(
         load_data(study.data)  # a mistake in it is said here, once
     cases = study.cases(seeds)
     own = _new_folder(folder, study.name)
-    tracker = Tracker.start(
-        tracking,
-        experiment="reproduce",
-        run_name=study.name,
-        params={
-            "study": study.name,
-            "seeds": seeds,
-            "cases": len(cases),
-            **({"data": study.data.name, "limit": study.data.limit} if study.data else {}),
-        },
-        tags={"kind": "reproduce", "study": study.name},
-        spool_dir=own / "tracking",
-        system_interval=None,
-    )
+    tracker = _start_run(study, seeds, len(cases), tracking, own / "tracking")
     try:
         rows = _solve(study, cases, workers, advance or (lambda done, total: None))
         table, findings, figure = study.table(rows), study.findings(rows), study.figure(rows)
@@ -138,8 +125,25 @@ def reproduce(
     return Reproduced(study, rows, table, findings, tracker.run_id, tracker.ui_command, own / f"{study.name}.png")
 
 
-def _solve(study: Study, cases: list[dict[str, Any]], workers: int, advance: Callable[[int, int], None]) -> list[Row]:
-    """Return all rows in the order of the cases."""
+def _start_run(study: Study, seeds: int, num_cases: int, tracking: TrackingConfig, spool: Path) -> Tracker:
+    params: dict[str, Any] = {"study": study.name, "seeds": seeds, "cases": num_cases}
+    if study.data is not None:
+        params |= {"data": study.data.name, "limit": study.data.limit}
+    return Tracker.start(
+        tracking,
+        experiment="reproduce",
+        run_name=study.name,
+        params=params,
+        tags={"kind": "reproduce", "study": study.name},
+        spool_dir=spool,
+        system_interval=None,
+    )
+
+
+def _solve(
+    study: Study, cases: list[dict[str, Any]], workers: int, advance: Callable[[int, int], None]
+) -> list[Measurement]:
+    """Return the measurements of all cases, in the order of the cases."""
     # spawned: a forked process would inherit torch's threads in a state that hangs
     with ProcessPoolExecutor(min(workers, len(cases)), get_context("spawn"), _one_thread) as pool:
         futures = [pool.submit(study.solve, **case) for case in cases]
@@ -164,7 +168,7 @@ def _cores() -> int:
 
 
 def _new_folder(folder: Path, name: str) -> Path:
-    """Return a new folder of this run."""
+    """Make a folder of this run alone, numbered after those there, and return it."""
     number = 1 + max((int(path.name.rpartition("-")[2]) for path in folder.glob(f"{name}-[0-9]*")), default=0)
     own = folder / f"{name}-{number}"
     try:

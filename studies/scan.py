@@ -1,4 +1,4 @@
-"""Functions of a logarithmic strength, looked at over a grid and then to many digits."""
+"""The minimum and the zero of a function of a positive number: found on a logarithmic grid, then to many digits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["first_fall", "lowest"]
 
 
 def lowest(value: Callable[[float], float], grid: Sequence[float]) -> tuple[float, float]:
-    """Return the strength of the lowest value, and that value.
+    """Return where a function is lowest, and its value there.
 
     Args:
-        value: of a strength.
-        grid: logarithms of strengths, from small to large.
+        value: the function, of a strength of regularization.
+        grid: logarithms of strengths, ascending; the minimum is sought around the lowest of them.
     """
     from scipy.optimize import minimize_scalar
 
@@ -24,11 +24,11 @@ def lowest(value: Callable[[float], float], grid: Sequence[float]) -> tuple[floa
 
 
 def first_fall(slope: Callable[[float], float], grid: Sequence[float]) -> float | None:
-    """Return the smallest strength at which a slope turns from above to below zero; None where it never does.
+    """Return the smallest strength at which a function falls through zero; None where it never does.
 
     Args:
-        slope: of a strength.
-        grid: logarithms of strengths, from small to large.
+        slope: the function, of a strength of regularization.
+        grid: logarithms of strengths, ascending; a fall within one interval of the grid is found.
     """
     from scipy.optimize import brentq
 

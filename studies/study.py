@@ -1,4 +1,4 @@
-"""What a study is: cases that need nothing from one another, a row for every estimator, and what follows from them."""
+"""What a study is: independent cases, a measurement of every estimator in each, and what follows from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from services.data import DataConfig
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Row", "Study"]
+__all__ = ["FIXED_POINT", "Measurement", "Study"]
 
-Row = dict[str, Any]
-"""What one estimator reached in one case: names, settings and numbers."""
+Measurement = dict[str, Any]
+"""What one estimator reached in one case: the case's settings and what was measured, by name, as JSON can hold it."""
+
+FIXED_POINT = "direct, its fixed point"
+"""Stands among the estimators' names for the solution at which the direct gradient is zero, which needs no training."""
 
 
 class Study(ABC):
@@ -26,7 +29,7 @@ class Study(ABC):
     Attributes:
         name: as the user gives it.
         summary: one line for `--help`.
-        columns: of the table: key of a cell in `table`'s rows, and its heading.
+        columns: of the table: key of a cell in the rows of `table`, and its heading.
         default_data: name of the data it takes; None where it makes its own.
 
     Raises:
@@ -45,24 +48,28 @@ class Study(ABC):
 
     @abstractmethod
     def cases(self, seeds: int) -> list[dict[str, Any]]:
-        """Return the arguments of every `solve`."""
+        """Return the cases, each as the keyword arguments of a call of `solve`.
+
+        Args:
+            seeds: how many random problems of each kind.
+        """
 
     @abstractmethod
-    def solve(self, **case: Any) -> list[Row]:
-        """Return a row for every estimator; runs in a process of its own, on one core."""
+    def solve(self, **case: Any) -> list[Measurement]:
+        """Return a measurement of every estimator in one case; it runs in a process of its own, on one core."""
 
     @abstractmethod
-    def table(self, rows: list[Row]) -> list[dict[str, str]]:
-        """Return the rows summed up over seeds, as text by column."""
+    def table(self, rows: list[Measurement]) -> list[dict[str, str]]:
+        """Return the rows of a table, as text by column: the measurements of all cases summed up over seeds."""
 
     @abstractmethod
-    def findings(self, rows: list[Row]) -> list[str]:
-        """Return what the numbers say, a sentence each."""
+    def findings(self, rows: list[Measurement]) -> list[str]:
+        """Return what the measurements say, in sentences."""
 
     @abstractmethod
-    def numbers(self, rows: list[Row]) -> dict[str, float]:
+    def numbers(self, rows: list[Measurement]) -> dict[str, float]:
         """Return what is recorded in MLflow, by metric name."""
 
     @abstractmethod
-    def figure(self, rows: list[Row]) -> Figure:
-        """Draw them."""
+    def figure(self, rows: list[Measurement]) -> Figure:
+        """Draw the measurements."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from crossreg.core.errors import UserError, nearest
 
-__all__ = ["build"]
+__all__ = ["build", "takes"]
 
 EXPECTED = "function(input_shape=..., num_outputs=..., **options) returning a torch.nn.Module"
 
@@ -45,6 +45,18 @@ def build(name: str, input_shape: tuple[int, ...], num_outputs: int, options: di
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; expected {EXPECTED}")
     return model
+
+
+def takes(name: str, option: str) -> bool:
+    """Say whether a function has a parameter of this name.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return option in inspect.signature(_load(name)).parameters
+    except (TypeError, ValueError):  # some compiled functions have none to look at
+        return False
 
 
 def _load(name: str) -> Callable[..., Any]:

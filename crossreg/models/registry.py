@@ -17,7 +17,7 @@ from crossreg.models.resnet import resnet18, resnet34, resnet50
 from crossreg.models.vgg import vgg16
 from crossreg.models.wide_resnet import wide_resnet
 
-__all__ = ["build", "describe", "known"]
+__all__ = ["build", "describe", "known", "takes"]
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     builder.__name__: builder for builder in (mlp, cnn, vgg16, resnet18, resnet34, resnet50, wide_resnet)
@@ -65,6 +65,17 @@ def build(name: str, *, input_shape: tuple[int, ...], num_outputs: int, **option
 def known() -> dict[str, str]:
     """Return the models that need no prefix or import path: name -> one line."""
     return {name: (inspect.getdoc(builder) or "").partition("\n")[0] for name, builder in OWN.items()}
+
+
+def takes(name: str, option: str) -> bool:
+    """Say whether a model of our own, or a function of the user's, has an option of this name.
+
+    Raises:
+        UserError: a function of the user's that cannot be imported.
+    """
+    if name in OWN:
+        return option in _options(name)
+    return ":" in name and not name.startswith(zoo.PREFIX) and custom.takes(name, option)
 
 
 def describe() -> str:

@@ -55,6 +55,8 @@ def _dropout(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> list[
 
 def _set_dropout(model: nn.Module, value: float | None) -> None:
     found = _dropout(model, None)
+    if not found and value == 0:
+        return
     if not found:
         raise UserError(
             f"{type(model).__name__} has no dropout layer whose probability could be set; build it with some, e.g. with "

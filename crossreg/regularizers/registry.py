@@ -101,8 +101,12 @@ def attach(model: nn.Module, values: Mapping[str, float | None], options: Mappin
     for name, entry in REGISTRY.items():
         if name in values:
             entry.attach(model, values[name], **options.get(name, {}))
-    if parts := {name: value for name, value in values.items() if "/" in name and value is not None}:
-        _set({name: one for name, one in hyperparameters(model).items() if one.base in values}, parts)
+    if parts := {name: value for name, value in values.items() if "/" in name}:
+        found = {name: one for name, one in hyperparameters(model).items() if one.base in values}
+        for name, value in parts.items():
+            one = _known(found, name)
+            if value is not None:
+                one.set(value)
     return model
 
 
@@ -158,12 +162,13 @@ def set_hyperparameters(model: nn.Module, optimizer: torch.optim.Optimizer | Non
     Raises:
         UserError: a hyperparameter that this training does not have, or a value out of bounds.
     """
-    _set(hyperparameters(model, optimizer), values)
-
-
-def _set(found: Mapping[str, Hyperparameter], values: Mapping[str, float]) -> None:
+    found = hyperparameters(model, optimizer)
     for name, value in values.items():
-        if name not in found:
-            there = ", ".join(found) or "none"
-            raise UserError(f"this training has no hyperparameter {name!r}{nearest(name, found)}; it has {there}")
-        found[name].set(value)
+        _known(found, name).set(value)
+
+
+def _known(found: Mapping[str, Hyperparameter], name: str) -> Hyperparameter:
+    if name not in found:
+        there = ", ".join(found) or "none"
+        raise UserError(f"this training has no hyperparameter {name!r}{nearest(name, found)}; it has {there}")
+    return found[name]

@@ -1,8 +1,8 @@
 """Load, check, split and fingerprint data. Imports torchvision, scikit-learn and pandas lazily."""
 
-from services.data.config import DataConfig
+from services.data.config import DataConfig, known
 from services.data.dataset import Dataset, Split, fingerprint
-from services.data.load import known, load_data
+from services.data.load import load_data
 from services.data.split import default_reg_size
 
 __all__ = ["DataConfig", "Dataset", "Split", "default_reg_size", "fingerprint", "known", "load_data"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from crossreg.core.errors import UserError, nearest
 from crossreg.core.paths import local_path
 from services.data.bundled import BUNDLED, load_bundled
-from services.data.config import DataConfig
+from services.data.config import DataConfig, known
 from services.data.dataset import Dataset, Split, Task, fingerprint
 from services.data.decode import Progress
 from services.data.moments import moments
@@ -15,15 +15,10 @@ from services.data.raw import Raw, validate
 from services.data.split import Indices, make_indices
 from services.data.vision import VISION, load_vision
 
-__all__ = ["known", "load_data"]
+__all__ = ["load_data"]
 
 ARRAYS = (".npz", ".npy")
 TABLES = (".csv", ".parquet")
-
-
-def known() -> dict[str, str]:
-    """Return the names that can be loaded without a file of one's own, each with a one-line description."""
-    return BUNDLED | VISION
 
 
 def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:

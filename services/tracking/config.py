@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import Annotated
 
+from pydantic import ConfigDict, Field, field_validator
+
+from services.settings import Flag, Settings
 from services.tracking.uri import check_uri
 
 __all__ = ["TrackingConfig"]
 
 
-class TrackingConfig(BaseModel):
-    """Where runs are tracked and under which names.
-
-    Attributes:
-        uri: tracking URI; None is `MLFLOW_TRACKING_URI` where set, else `sqlite:///<cwd>/mlflow.db`.
-        experiment: experiment name; None leaves it to the job.
-        tags: extra tags of the run; they win over the job's own.
-    """
+class TrackingConfig(Settings):
+    """Where runs are tracked and under which names."""
 
     # The input is hidden in validation errors and the URI in repr: either could print a password.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
-    uri: str | None = Field(default=None, repr=False)
-    experiment: str | None = Field(default=None, min_length=1, max_length=500)
-    tags: dict[str, str] = {}
+    uri: Annotated[str | None, Flag("tracking-uri", default="MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here")] = (
+        Field(default=None, repr=False, description="MLflow store or server.")
+    )
+    experiment: Annotated[str | None, Flag(default="<data>-<model>")] = Field(
+        default=None, min_length=1, max_length=500, description="MLflow experiment."
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Extra tags of the run; they win over the job's.")
 
     @field_validator("experiment")
     @classmethod

@@ -1,171 +1,176 @@
-"""What is trained, and where it runs: two frozen objects, each validated when it is made."""
+"""What is trained, and where it runs: two frozen objects, each validated when it is made.
+
+Every field says for itself what it is, what it defaults to and whether it is a flag; `jobs.flags` makes the options of
+the command line from that.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from crossreg.regularizers.registry import STARTS, check_names
-from crossreg.regularizers.noise import DEFAULT_FORM, INITIAL_SIGMA
-from services.data import DataConfig
+from services.data.config import DataConfig
+from services.settings import MOST, Flag, Settings
 
-__all__ = ["NoiseConfig", "OptimizerConfig", "Placement", "RhoConfig", "TrainConfig"]
-
-_MOST = 10**9  # of anything that is counted: more is a slip of the keyboard, and overflows further on
+__all__ = ["OptimizerConfig", "Placement", "RegularizerConfig", "RhoConfig", "TrainConfig"]
 
 
-class _Config(BaseModel):
-    # NaN and infinity are numbers in YAML, and pass bounds such as "greater than 0"
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class RegularizerConfig(Settings):
+    """How a training uses one regularizer; further keys are its options, see `crossreg.regularizers.registry`."""
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
-            raise ValueError("true and false are for switches alone")  # to Python, true is the number 1
-        return value
+    model_config = ConfigDict(extra="allow")
 
-
-class NoiseConfig(_Config):
-    """Where noise goes and how it starts; see `crossreg.inject_noise`. Off, there is none."""
-
-    on: bool = True
-    granularity: Literal["layer", "unit"] = "layer"
-    form: Literal["additive", "multiplicative"] | None = None
-    initial_sigma: float = Field(default=INITIAL_SIGMA, gt=0)
-    where: tuple[str, ...] | None = None
-    after: Literal["normalization", "dropout"] = "normalization"
-
-    def in_force(self) -> dict[str, Any]:
-        """Return the arguments of `inject_noise`."""
-        # named where it is not the default, so that checkpoints from before there was a choice still load
-        named = {"on", "after"} if self.after == "normalization" else {"on"}
-        return {**self.model_dump(mode="json", exclude=named), "form": self.form or DEFAULT_FORM[self.after]}
-
-
-class RhoConfig(_Config):
-    """How rho is learned; see `crossreg.CrossRegularizer`.
-
-    An interval of None is 30 steps, and fewer in short runs (see `assemble.rho_interval`); a batch size of None is
-    that of training, or up to 512 where augmentation is learned (see `assemble.rho_batch_size`). The gradient
-    `estimator` is one of `crossreg.estimators`: "direct" holds theta fixed; "t1-t2" follows it through one step, with
-    one noise draw, whatever `samples` says; "unrolled" through `unroll_steps` steps; "implicit" to its minimum, by
-    `neumann_terms` terms of a series.
-    """
-
-    interval: int | None = Field(default=None, ge=1, le=_MOST)
-    samples: int = Field(default=3, ge=1, le=_MOST)
-    lr: float = Field(default=0.1, gt=0)
-    temperature: bool = True
-    batch_size: int | None = Field(default=None, ge=1, le=_MOST)
-    estimator: Literal["direct", "t1-t2", "unrolled", "implicit"] = "direct"
-    unroll_steps: int = Field(default=1, ge=1, le=_MOST)
-    neumann_terms: int = Field(default=10, ge=1, le=_MOST)
-
-
-_OPTIONS = {"sam": {"radius"}, "gsam": {"radius", "surrogate_gap"}, "cpr": {"kappa_after", "kappa_update"}}
-_ALL_OPTIONS = set().union(*_OPTIONS.values())
-
-
-class OptimizerConfig(_Config):
-    """The optimizer of theta.
-
-    Attributes:
-        name: PyTorch's "adamw" or "sgd" (momentum 0.9); "sam", "gsam" (sharpness-aware, see
-            `services.training.optimizers.sharpness`, two gradients a step) or "cpr" (bounded norms, see `services.training.optimizers.cpr`), which
-            are made of AdamW.
-        lr: learning rate, at the start of its schedule.
-        weight_decay: decoupled from the gradient (of SGD: added to it). "cpr" takes its place and has none unless
-            it is given.
-        schedule: of the learning rate, over the whole run.
-        radius: of "sam" and "gsam": how far they look for a worse point.
-        surrogate_gap: of "gsam": alpha, the weight of the gap.
-        kappa_after: of "cpr": share of the steps after which the norms of that moment become the bounds kappa (the
-            warm start; the authors give 1,000 steps for CIFAR-100).
-        kappa_update: of "cpr": mu, how fast the multipliers follow.
-    """
-
-    name: Literal["adamw", "sgd", "sam", "gsam", "cpr"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    radius: float = Field(default=0.05, gt=0)
-    surrogate_gap: float = Field(default=0.4, ge=0, le=1)
-    kappa_after: float = Field(default=0.05, gt=0, lt=1)
-    kappa_update: float = Field(default=1.0, gt=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_second_decay(cls, values: Any) -> Any:
-        return {"weight_decay": 0.0, **values} if isinstance(values, dict) and values.get("name") == "cpr" else values
-
-    def in_force(self) -> dict[str, Any]:
-        """Return the settings that this optimizer reads."""
-        return self.model_dump(exclude=_ALL_OPTIONS - _OPTIONS.get(self.name, set()))
-
-
-class TrainConfig(_Config):
-    """What is trained: everything that decides the result, given the number of workers.
-
-    Attributes:
-        model: a name of `crossreg.models.known()`, a torchvision model, or `package.module:function`.
-        model_options: keyword arguments of the model.
-        data: what to load and how to split it.
-        method: "crossreg" learns the noise; "fixed" leaves it as `knobs` say; "none" trains without any.
-        knobs: regularization settings by name, see `crossreg.regularizers.knobs`; e.g. `{"sigma/00_norm1": 0.5}`.
-        noise: where noise goes.
-        learn: what is learned beside noise, by its name in `crossreg.regularizers.registry.STARTS`, and the value it starts at; a
-            list of names, or None for a value, takes the values there. They act on training alone, so the gradient is
-            not "direct" but, if it is not chosen, "unrolled". With method "fixed" they stay where they start.
-        rho: how it is learned.
-        optimizer: of theta.
-        epochs: passes over the training split; ignored where `steps` is given.
-        steps: theta steps, instead of epochs.
-        batch_size: examples in a step over all workers; None takes 128, or less for small data.
-        augment: batched image augmentation of the training split.
-        precision: of the forward and backward pass; the reduced ones use autocast.
-        evaluations: how often the splits are evaluated in the whole run.
-        evaluate_samples: noise draws of these.
-        final_samples: noise draws of the last one, whose scores count.
-        interim_test: test examples, evenly spaced, of all evaluations but the last; None takes all.
-        final_test: take all of them and `final_samples` draws at the last; off for members of a search, of which one is
-            chosen and then evaluated so.
-        mc_dropout: evaluate with dropout on, averaged over as many draws (Gal & Ghahramani 2016); the model needs
-            dropout layers, e.g. `model_options: {dropout: 0.2}`. Only scores are affected: a model that was exported
-            or logged in MLflow predicts without dropout.
-        seed: fixes the split, the weights, the order and every draw.
-    """
-
-    model: str = "cnn"
-    model_options: dict[str, Any] = Field(default_factory=dict)
-    data: DataConfig
-    method: Literal["crossreg", "fixed", "none"] = "crossreg"
-    knobs: dict[str, float] = Field(default_factory=dict)
-    noise: NoiseConfig = NoiseConfig()
-    learn: dict[str, float] = Field(default_factory=dict)
-    rho: RhoConfig = RhoConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: int = Field(default=20, ge=1, le=_MOST)
-    steps: int | None = Field(default=None, ge=1, le=_MOST)
-    batch_size: int | None = Field(default=None, ge=1, le=_MOST)
-    augment: Literal["none", "flip", "crop-flip"] = "none"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    evaluations: int = Field(default=10, ge=1, le=_MOST)
-    evaluate_samples: int = Field(default=3, ge=1, le=_MOST)
-    final_samples: int = Field(default=16, ge=1, le=_MOST)
-    interim_test: int | None = Field(default=None, ge=1, le=_MOST)
-    final_test: bool = True
-    mc_dropout: bool = False
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    learn: bool = Field(default=True, description="Learned by gradients of held-out loss; if not, it stays.")
+    start: float | None = Field(default=None, description="Where it starts if it is learned.")
+    value: float | None = Field(default=None, description="What it is if it is not.")
 
     @property
-    def noisy(self) -> bool:
-        """Whether the model holds noise, learned or not."""
-        return self.method != "none" and self.noise.on
+    def initial(self) -> float | None:
+        """Where it starts, or stays; None leaves it what the model makes it."""
+        return self.start if self.learn else self.value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its further settings."""
+        return dict(self.model_extra or {})
+
+
+class RhoConfig(Settings):
+    """How rho is learned; see `crossreg.CrossRegularizer`."""
+
+    interval: Annotated[int | None, Flag(default="30, less in runs of fewer than 480")] = Field(
+        default=None, ge=1, le=MOST, description="Training steps between updates of what is learned."
+    )
+    samples: Annotated[int, Flag()] = Field(
+        default=3, ge=1, le=MOST, description="Noise draws averaged in an update of what is learned."
+    )
+    lr: float = Field(default=0.1, gt=0, description="Step size of rho, in relative change of a value an update.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="Held-out examples in an update; None takes those of training, or up to 512 where augmentation is "
+        "learned.",
+    )
+    estimator: Annotated[
+        Literal["direct", "t1-t2", "unrolled", "implicit"] | None,
+        Flag(default="direct, or unrolled where something learned acts on training alone"),
+    ] = Field(default=None, description="Estimator of the gradient by which it learns; see docs/method/estimators.md.")
+    unroll_steps: int = Field(default=1, ge=1, le=MOST, description="Of unrolled: steps of theta that are followed.")
+    neumann_terms: int = Field(default=10, ge=1, le=MOST, description="Of implicit: terms of the series.")
+
+
+class OptimizerConfig(Settings):
+    """The optimizer of theta, one of `services.training.optimizers`; its weight decay is among the regularizers."""
+
+    name: Annotated[str, Flag("optimizer")] = Field(
+        default="adamw", description="adamw, sgd, sam, gsam or cpr; see docs/train.md."
+    )
+    lr: Annotated[float, Flag()] = Field(
+        default=1e-3, gt=0, description="Learning rate of the weights, at the start of its schedule."
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="Of the learning rate, over the whole run."
+    )
+    radius: float = Field(default=0.05, gt=0, description="Of sam and gsam: how far they look for a worse point.")
+    surrogate_gap: float = Field(default=0.4, ge=0, le=1, description="Of gsam: alpha, the weight of the gap.")
+    kappa_after: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Of cpr: share of the steps after which the norms of that moment become the bounds kappa.",
+    )
+    kappa_update: float = Field(default=1.0, gt=0, description="Of cpr: mu, how fast the multipliers follow.")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from services.training.optimizers import optimizer_kind
+
+        optimizer_kind(name)
+        return name
+
+
+class TrainConfig(Settings):
+    """What is trained: everything that decides the result, given the number of workers."""
+
+    model: Annotated[str, Flag()] = Field(
+        default="cnn",
+        description="mlp, cnn, vgg16, resnet18/34/50, wide_resnet, any torchvision classifier, or "
+        "package.module:function of your own.",
+    )
+    model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
+    data: DataConfig
+    regularizers: dict[str, RegularizerConfig] = Field(
+        default_factory=lambda: {"noise": {}, "temperature": {}},
+        validate_default=True,
+        description="All that regularizes, by its name in `crossreg.regularizers.registry`, learned or fixed.",
+    )
+    rho: RhoConfig = RhoConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    epochs: Annotated[int, Flag()] = Field(
+        default=20, ge=1, le=MOST, description="Passes over the training split; ignored where steps are given."
+    )
+    steps: Annotated[int | None, Flag(default="those of --epochs")] = Field(
+        default=None, ge=1, le=MOST, description="Training steps, instead of epochs."
+    )
+    stopping: dict[str, float] = Field(
+        default_factory=dict,
+        description="A rule that may end the training earlier, see `crossreg.training.stopping`: `{patience: 5}`.",
+    )
+    batch_size: Annotated[int | None, Flag(default="128, less for small data")] = Field(
+        default=None, ge=1, le=MOST, description="Examples in a step over all workers."
+    )
+    augment: Annotated[Literal["none", "flip", "crop-flip"], Flag()] = Field(
+        default="none", description="Fixed augmentation of training images."
+    )
+    precision: Annotated[Literal["float32", "bfloat16", "float16"], Flag()] = Field(
+        default="float32", description="Of the forward and backward pass; the reduced ones use autocast."
+    )
+    evaluations: int = Field(
+        default=10, ge=1, le=MOST, description="How often the splits are evaluated in the whole run."
+    )
+    evaluate_samples: int = Field(default=3, ge=1, le=MOST, description="Noise draws of these evaluations.")
+    final_samples: int = Field(
+        default=16, ge=1, le=MOST, description="Noise draws of the last one, whose scores count."
+    )
+    interim_test: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="Test examples, evenly spaced, of all evaluations but the last; None takes all.",
+    )
+    final_test: bool = Field(
+        default=True,
+        description="Take all test examples and `final_samples` draws at the last evaluation; off for members of a "
+        "search, of which one is chosen and then evaluated so.",
+    )
+    mc_dropout: bool = Field(
+        default=False,
+        description="Evaluate with dropout on, averaged over as many draws (Gal and Ghahramani 2016). Only scores are "
+        "affected: an exported model predicts without dropout.",
+    )
+    seed: Annotated[int, Flag()] = Field(
+        default=0, ge=0, lt=2**63, description="Fixes split, weights, order and every draw."
+    )
+
+    @property
+    def learned(self) -> list[str]:
+        """What is learned, by name; one with a part says it for that part alone."""
+        return [name for name, one in self.regularizers.items() if one.learn]
+
+    @property
+    def method(self) -> str:
+        """What a run is called by: "crossreg" if anything is learned, "fixed" if there is a rho, else "none"."""
+        from crossreg.regularizers.registry import description
+
+        if self.learned:
+            return "crossreg"
+        return "fixed" if any(description(name).learned_by_rho for name in self.regularizers) else "none"
 
     @model_validator(mode="before")
     @classmethod
@@ -175,69 +180,128 @@ class TrainConfig(_Config):
             return {**values, "data": {"seed": values["seed"], **values["data"]}}
         return values
 
-    @model_validator(mode="before")
+    @field_validator("regularizers", mode="before")
     @classmethod
-    def _starts(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not values.get("learn"):
-            return values
-        given = values["learn"]
+    def _written_out(cls, given: Any) -> Any:
+        if given is None or given == "none":
+            return {}
         if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
             given = dict.fromkeys(given)
-        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-            return values
-        starts = {name: STARTS.get(name) if start is None else start for name, start in given.items()}
-        check_names(starts)
-        rho = values.get("rho", {})
-        return {**values, "learn": starts, "rho": {"estimator": "unrolled", **rho} if isinstance(rho, dict) else rho}
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise ValueError(
+                "it names regularizers with their settings, e.g. {noise: {learn: true}, l2: {start: 1e-4}}, or none"
+            )
+        bases = {name for name, one in given.items() if one is not False}
+        return {name: _written_out(name, one, bases) for name, one in given.items() if one is not False}
+
+    @field_validator("stopping")
+    @classmethod
+    def _one_rule(cls, given: dict[str, float]) -> dict[str, float]:
+        from crossreg.training.stopping import stopping_rule
+
+        stopping_rule(given)
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        if self.method == "crossreg" and not (self.noise.on or self.learn):
-            raise ValueError("noise is off and nothing else is learned; use method 'none', or name what to `learn`")
-        if self.method == "crossreg" and self.learn and self.rho.estimator == "direct":
+        from crossreg.regularizers.registry import description
+        from services.training.optimizers import optimizer_kind
+
+        stuck = [name for name in self.learned if not description(name).direct]
+        if stuck and self.rho.estimator == "direct":
             raise ValueError(
-                f"the direct gradient cannot learn {', '.join(self.learn)}, which act on training alone; use "
-                "rho.estimator 'implicit', 'unrolled' or 't1-t2'"
+                f"the direct gradient cannot learn {', '.join(stuck)}, which act on training alone; use rho.estimator "
+                "'implicit', 'unrolled' or 't1-t2'"
             )
-        if self.method == "none" and self.learn:
-            raise ValueError("method is 'none', which learns nothing; use 'crossreg', or 'fixed' for fixed values")
-        if self.method == "crossreg" and self.data.reg_share == 0:
+        if self.learned and self.data.reg_share == 0:
             raise ValueError(
-                "reg_share is 0, but method 'crossreg' learns from a regularization split; use method 'none'"
+                f"reg_share is 0, but {', '.join(self.learned)} are learned from a regularization split; learn nothing "
+                "(--learn none), or hold something out"
             )
-        if self.precision == "float16" and self.optimizer.name in ("sam", "gsam"):
+        if self.precision == "float16" and optimizer_kind(self.optimizer.name).gradient_evaluations > 1:
             raise ValueError(
                 f"precision is 'float16', but optimizer {self.optimizer.name!r} compares gradients, which float16 has "
                 "to scale; use 'bfloat16' or 'float32'"
             )
+        if self.stopping and self.data.reg_share == 0:
+            raise ValueError("reg_share is 0, but stopping looks at the regularization split; hold something out")
         return self
 
 
-class Placement(_Config):
-    """Where and how a training runs; none of it changes what is trained but the number of workers.
+def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:
+    """Return the settings of a regularizer with nothing left open.
 
-    Attributes:
-        workers: Ray Train workers, which train together in DDP.
-        min_workers: go on with so few where a cluster has no room for all, and with more once it has; None waits.
-        gpu: one GPU a worker.
-        storage_path: where checkpoints go: a local folder or any URI that pyarrow or fsspec opens (`s3://...`).
-            Default: `CROSSREG_STORAGE_PATH`, else `./runs`.
-        checkpoint_every: theta steps between checkpoints; None takes a tenth of the run, within 50 to 1,000.
-        max_failures: worker failures survived before the run fails.
-        hang_timeout: seconds without a step after which a worker counts as lost.
-        verbose: show Ray's own messages.
+    Raises:
+        UserError: an unknown name, option or value, or settings that contradict one another.
     """
+    from crossreg.core.errors import UserError, nearest
+    from crossreg.regularizers.registry import regularizer
 
-    workers: int = Field(default=1, ge=1, le=_MOST)
-    min_workers: int | None = Field(default=None, ge=1, le=_MOST)
-    gpu: bool = False
-    storage_path: str = Field(
-        default_factory=lambda: os.environ.get("CROSSREG_STORAGE_PATH") or str(Path("runs").resolve())
+    entry, (base, _, part) = regularizer(name), name.partition("/")
+    if part and base not in names:
+        raise UserError(f"{name} is a part of {base}, which this training does not have; name {base} too")
+    if isinstance(given, RegularizerConfig):
+        given = given.model_dump(exclude_none=True)
+    if given is None or given is True:
+        given = {}
+    if isinstance(given, int | float):
+        given = {"value": given}
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name} is {given!r}; give settings such as {{start: 0.1}}, a number that it stays at, or off")
+    said = {key: value for key, value in given.items() if value is not None}
+    described = entry.hyperparameter
+    learn = said.pop("learn", described.learned_by_rho and "value" not in said)
+    if not isinstance(learn, bool):
+        raise UserError(f"{name}.learn is {learn!r}; it is true or false")
+    if learn and not described.learned_by_rho:
+        raise UserError(f"{name} has no gradient that it could be learned by; fix it: {name}: {{value: ...}}")
+    key, other = ("start", "value") if learn else ("value", "start")
+    if other in said:
+        raise UserError(f"{name} is {'learned' if learn else 'fixed'}, so its {key} is what can be given, not {other}")
+    value = said.pop(key, None if part else described.default)
+    if isinstance(value, str):  # a flag's text
+        try:
+            value = float(value)
+        except ValueError:
+            raise UserError(f"{name} is {value!r}; it must be a number ({described.unit})") from None
+    if value is not None:
+        described.check(value)
+    if part and said:
+        raise UserError(f"{name} is a part, and takes no {', '.join(said)}; give them to {base}")
+    for option in said:
+        if option not in entry.options:
+            allowed = ", ".join(["learn", "start", "value", *entry.options])
+            raise UserError(f"{name} has no setting {option!r}{nearest(option, entry.options)}; allowed are {allowed}")
+    return {"learn": learn, key: value, **said}
+
+
+class Placement(Settings):
+    """Where and how a training runs; none of it changes what is trained but the number of workers."""
+
+    workers: Annotated[int, Flag()] = Field(
+        default=1, ge=1, le=MOST, description="Ray Train workers, which train together in DDP."
     )
-    checkpoint_every: int | None = Field(default=None, ge=1, le=_MOST)
-    max_failures: int = Field(default=3, ge=0, le=_MOST)
-    hang_timeout: int = Field(default=600, ge=1, le=_MOST)
-    verbose: bool = False
+    min_workers: Annotated[int | None, Flag(default="wait for all")] = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="Go on with so few while a cluster has no room for all, and with more once it has.",
+    )
+    gpu: Annotated[bool, Flag()] = Field(default=False, description="One GPU a worker.")
+    storage_path: Annotated[str, Flag(default="CROSSREG_STORAGE_PATH, else ./runs")] = Field(
+        default_factory=lambda: os.environ.get("CROSSREG_STORAGE_PATH") or str(Path("runs").resolve()),
+        description="Checkpoints go here: a folder, or any URI that pyarrow or fsspec opens (s3://...).",
+    )
+    checkpoint_every: Annotated[int | None, Flag(default="a tenth of the run, within 50 to 1,000")] = Field(
+        default=None, ge=1, le=MOST, description="Training steps between checkpoints."
+    )
+    max_failures: Annotated[int, Flag()] = Field(
+        default=3, ge=0, le=MOST, description="Worker failures survived before the run fails."
+    )
+    hang_timeout: Annotated[int, Flag()] = Field(
+        default=600, ge=1, le=MOST, description="Seconds without a step until a worker counts as lost."
+    )
+    verbose: Annotated[bool, Flag()] = Field(default=False, description="Show Ray's and MLflow's own messages.")
 
     @property
     def sizes(self) -> range:

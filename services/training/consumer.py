@@ -1,4 +1,4 @@
-"""The driver's ear: fetches what the workers send and passes it to the progress line and to MLflow."""
+"""In the driver: fetches the messages of the workers and passes them to the progress line, MLflow and Ray's metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from typing import Any
 from crossreg.core import metrics
 from crossreg.training.diagnostics import Diagnosis
 from services.tracking import DiskError, Tracker
+from services.training.messages import (
+    CheckpointWritten,
+    Ended,
+    Message,
+    Metrics,
+    Mistake,
+    Note,
+    Progress,
+    Seen,
+    Started,
+    Stopped,
+)
 from services.training.progress import Display
+from services.training.result import TrainingResult
 from services.training.telemetry import Telemetry
 
 __all__ = ["MessageConsumer"]
@@ -23,8 +36,8 @@ class MessageConsumer(threading.Thread):
     """Fetches the workers' messages and passes them on, until stopped.
 
     Attributes:
-        outcome: what rank 0 sent at its end.
-        error: a user's mistake that only a worker could find.
+        result: what rank 0 sent at its end.
+        mistake: a user's mistake that only a worker could find.
         diagnoses: failure signatures, in words.
         failure: what first went wrong in recording or showing a message.
         full: why the disk does not take what waits to be recorded, if something does.
@@ -33,8 +46,8 @@ class MessageConsumer(threading.Thread):
 
     def __init__(self, mailbox: Any, tracker: Tracker, display: Display, telemetry: Telemetry) -> None:
         super().__init__(name="crossreg-consumer", daemon=True)
-        self.outcome: dict[str, Any] | None = None
-        self.error: str | None = None
+        self.result: TrainingResult | None = None
+        self.mistake: str | None = None
         self.diagnoses: list[str] = []
         self.failure: Exception | None = None
         self.full: DiskError | None = None
@@ -68,7 +81,7 @@ class MessageConsumer(threading.Thread):
             if last:
                 return
 
-    def _keep(self, messages: list[dict[str, Any]]) -> None:
+    def _keep(self, messages: list[Message]) -> None:
         """Deal with messages, up to the first that the disk does not take.
 
         The mailbox has them until they would survive a power cut, and the workers report no checkpoint before that.
@@ -86,9 +99,9 @@ class MessageConsumer(threading.Thread):
         else:
             self._safe, self.full = self._done, None
 
-    def _deal_with(self, message: dict[str, Any]) -> None:
+    def _deal_with(self, message: Message) -> None:
         try:
-            getattr(self, f"_on_{message['kind']}")(message)
+            self._on(message)
         except DiskError:
             raise
         except Exception as error:  # training goes on, and its end tells of it
@@ -104,59 +117,69 @@ class MessageConsumer(threading.Thread):
         self._stopping.set()
         self.join(timeout=30)
 
-    def _on_start(self, message: dict[str, Any]) -> None:
+    def _on(self, message: Message) -> None:
+        match message:
+            case Started():
+                self._on_started(message)
+            case Metrics(step, timestamp, values):
+                self._tracker.record(values, step, timestamp)
+                self._display.update(step, values)
+                self._telemetry.metrics(step, values)
+            case Progress():
+                self._on_progress(message)
+            case CheckpointWritten(step):
+                _log.info("checkpoint reported", extra={"step": step})
+                self._telemetry.checkpoint(step)
+            case Seen(diagnosis):
+                self._on_diagnosis(diagnosis)
+            case Note(text):
+                self._tracker.set_tags({f"note.{self._starts}": text})
+                self._display.note(text)
+                _log.warning("%s", text)
+            case Mistake(text):
+                self.mistake = text
+            case Stopped(step):
+                self.stopped = step
+            case Ended(step, result):
+                self._on_ended(step, result)
+
+    def _on_started(self, message: Started) -> None:
         if self._starts > 0:
-            workers = f"{message['workers']} worker{'s' if message['workers'] > 1 else ''}"
-            text = f"the workers changed; training goes on from step {message['step']} on {workers}"
-            self._tracker.set_tags({f"recovered.{self._starts}": f"from step {message['step']}"})
+            workers = f"{message.workers} worker{'s' if message.workers > 1 else ''}"
+            text = f"the workers changed; training goes on from step {message.step} on {workers}"
+            self._tracker.set_tags({f"recovered.{self._starts}": f"from step {message.step}"})
             self._display.note(text)
-            _log.warning("%s", text, extra={"step": message["step"]})
-        self._display.start(message["step"], message["num_steps"])
-        self._telemetry.start(message["step"], message["num_steps"], self._starts)
+            _log.warning("%s", text, extra={"step": message.step})
+        self._display.start(message.step, message.num_steps)
+        self._telemetry.start(message.step, message.num_steps, self._starts)
         self._starts += 1
         self._throughput = Throughput()
 
-    def _on_metrics(self, message: dict[str, Any]) -> None:
-        self._tracker.record(message["values"], message["step"], message["timestamp"])
-        self._display.update(message["step"], message["values"])
-        self._telemetry.metrics(message["step"], message["values"])
-
-    def _on_progress(self, message: dict[str, Any]) -> None:
-        rate = self._throughput.rate(message["time"], message["work"]["examples"])
+    def _on_progress(self, message: Progress) -> None:
+        rate = self._throughput.rate(message.time, message.examples)
         values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
-        self._display.update(message["step"], values)
-        self._telemetry.progress(message["step"], message["work"])
+        self._display.update(message.step, values)
+        self._telemetry.progress(message)
 
-    def _on_checkpoint(self, message: dict[str, Any]) -> None:
-        _log.info("checkpoint reported", extra={"step": message["step"]})
-        self._telemetry.checkpoint(message["step"])
-
-    def _on_diagnosis(self, message: dict[str, Any]) -> None:
-        if message["diagnosis"]["signature"] in self._signatures:  # said before a worker was lost
+    def _on_diagnosis(self, diagnosis: Diagnosis) -> None:
+        if diagnosis.signature in self._signatures:  # said before a worker was lost
             return
-        text = str(Diagnosis(**message["diagnosis"]))
-        self._tracker.set_tags({f"diagnosis.{message['diagnosis']['signature'].replace(' ', '_')}": text})
-        self._signatures.add(message["diagnosis"]["signature"])
+        text = str(diagnosis)
+        self._tracker.set_tags({f"diagnosis.{diagnosis.signature.replace(' ', '_')}": text})
+        self._signatures.add(diagnosis.signature)
         self.diagnoses.append(text)
         self._display.note(text)
         _log.warning("%s", text)
 
-    def _on_stopped(self, message: dict[str, Any]) -> None:
-        self.stopped = message["step"]
-
-    def _on_note(self, message: dict[str, Any]) -> None:
-        self._tracker.set_tags({f"note.{self._starts}": message["text"]})
-        self._display.note(message["text"])
-        _log.warning("%s", message["text"])
-
-    def _on_error(self, message: dict[str, Any]) -> None:
-        self.error = message["message"]
-
-    def _on_end(self, message: dict[str, Any]) -> None:
-        self.outcome = message["outcome"]
-        scaled = self.outcome.get("test_scaled")
-        if scaled:
-            self._tracker.record(metrics.scores("test_scaled", scaled), message["step"])
+    def _on_ended(self, step: int, result: TrainingResult) -> None:
+        self.result = result
+        if result.test_scaled:
+            scaled = {**result.test_scaled, "temperature": result.temperature}
+            self._tracker.record(metrics.scores("test_scaled", scaled), step)
+        if result.stopped:
+            text = f"stopped at step {step}: {result.stopped}"
+            self._tracker.set_tags({"stopped": text})
+            self._display.note(text)
 
 
 class Throughput:

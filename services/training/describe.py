@@ -1,4 +1,4 @@
-"""What is said of a training: its name, parameters, note, and the command that made it."""
+"""What MLflow, the log and the console are told about a training: its name, parameters, note and command line."""
 
 from __future__ import annotations
 
@@ -10,35 +10,25 @@ from typing import Any
 
 from services.data import Dataset
 from services.tracking import redact
-from services.training.assemble import batch_size, num_steps, rho_interval
-from services.training.config import Placement, TrainConfig
+from services.training.config import Placement, RegularizerConfig, TrainConfig
+from services.training.resolve import ResolvedConfig
 
-__all__ = ["command", "in_short", "note", "params", "resolved", "slug"]
-
-
-def resolved(config: TrainConfig, data: Dataset, placement: Placement) -> TrainConfig:
-    """Return the configuration with what this run takes where nothing is said; a resumed run must keep it.
-
-    That is the interval, which depends on the run's length, and the batch, which depends on the number of workers.
-    """
-    interval = rho_interval(config, num_steps(config, data, placement.workers))
-    rho = config.rho.model_copy(update={"interval": interval})
-    return config.model_copy(update={"rho": rho, "batch_size": batch_size(config, data, placement.workers)})
+__all__ = ["command", "in_short", "note", "params", "regularized_by", "slug"]
 
 
-def params(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
+def params(config: ResolvedConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
     """Return what MLflow shows as the run's parameters."""
     splits = {name: len(split) for name, split in (("train", data.train), ("reg", data.reg), ("test", data.test))}
     return {
-        **resolved(config, data, placement).model_dump(mode="json"),
+        **config.model_dump(mode="json", exclude_none=True),
         "workers": placement.workers,
         "num_examples": splits,
     }
 
 
-def in_short(config: TrainConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
+def in_short(config: ResolvedConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
     """Return what the log says of the run; equal configurations have equal fingerprints."""
-    settings = resolved(config, data, placement).model_dump_json()
+    settings = config.model_dump_json()
     return {
         "experiment": slug(config),
         "method": config.method,
@@ -53,9 +43,22 @@ def note(config: TrainConfig, data: Dataset) -> str:
     """Return the run's description, in Markdown."""
     return (
         f"**{config.method}** training of `{config.model}` on `{data.name}` "
-        f"({len(data.train):,} train, {len(data.reg):,} reg, {len(data.test):,} test examples), seed {config.seed}.\n\n"
+        f"({len(data.train):,} train, {len(data.reg):,} reg, {len(data.test):,} test examples), seed {config.seed}; "
+        f"{regularized_by(config)}.\n\n"
         f"    {command()}"
     )
+
+
+def regularized_by(config: TrainConfig) -> str:
+    """Return in a line what is learned, from where on, and what stays at which value."""
+
+    def number(name: str, one: RegularizerConfig) -> str:
+        return name if one.initial is None else f"{name} {one.initial:g}"
+
+    learned = [number(name, one) for name, one in config.regularizers.items() if one.learn]
+    fixed = [number(name, one) for name, one in config.regularizers.items() if not one.learn]
+    parts = [f"learns {', '.join(learned)}" if learned else "learns nothing"]
+    return "; ".join(parts + ([f"fixed: {', '.join(fixed)}"] if fixed else []))
 
 
 def command() -> str:

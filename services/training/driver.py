@@ -12,43 +12,40 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossreg.training.checkpoint import CHECKPOINT_FILE
 from crossreg.core.errors import UserError
+from crossreg.training.checkpoint import CHECKPOINT_FILE
 from services.data import Dataset, load_data
 from services.logs import bind
 from services.tracking import DiskError, Tracker, TrackingConfig, default_uri
 from services.tracking.store import connect
-from services.training.assemble import num_steps, settled, starting_state
+from services.training.check import check, starting_state
 from services.training.config import Placement, TrainConfig
-from services.training.describe import in_short, note, params, resolved, slug
+from services.training.describe import in_short, note, params, regularized_by, slug
 from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.fit import fit
 from services.training.progress import Display, Silent
 from services.training.publish import publish
+from services.training.resolve import ResolvedConfig, resolve
+from services.training.result import TrainingResult
 from services.training.runtime import check_placement, start_ray
 from services.training.stopping import on_sigterm
 from services.training.storage import RunFolder, check_storage, new_name
 
-__all__ = ["Report", "Resume", "quiet_stdout", "train"]
+__all__ = ["FinishedTraining", "Resume", "quiet_stdout", "train"]
 
 _log = logging.getLogger(__name__)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-@dataclass
-class Report:
+class FinishedTraining(TrainingResult):
     """What a finished training hands back.
 
     Attributes:
         run_id: MLflow run.
-        test: scores of noise-averaged predictions on the test split.
-        test_scaled: the same after temperature scaling on the regularization split; empty without one.
-        sigma: learned noise scale by layer, the mean where there is one a unit.
-        compute: examples, FLOPs and worker-seconds.
         checkpoint: path or URI of the last checkpoint file.
         model_uri: the logged model in MLflow; None where the store was away, the model is then in the run's folder.
         ui_command: opens the MLflow UI on the run's store.
@@ -57,15 +54,11 @@ class Report:
     """
 
     run_id: str
-    test: dict[str, float]
-    test_scaled: dict[str, float]
-    sigma: dict[str, float]
-    compute: dict[str, float]
     checkpoint: str
     model_uri: str | None
     ui_command: str
     url: str | None
-    diagnoses: list[str] = field(default_factory=list)
+    diagnoses: list[str]
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ def train(
     resume: Resume | None = None,
     start_from: str | None = None,
     display: Display | None = None,
-) -> Report:
+) -> FinishedTraining:
     """Train, track and log one model.
 
     Args:
@@ -113,8 +106,9 @@ def train(
     storage_path = check_storage(placement.storage_path)
     display.phase(f"loading {config.data.name}")
     data = load_data(config.data)
-    config = settled(config, data, placement.sizes)
-    steps = num_steps(config, data, placement.workers)
+    resolved = resolve(config, data, placement.sizes)
+    check(resolved, data, placement.sizes)
+    steps = resolved.steps
     if resume is not None and not resume.folder.exists():
         raise UserError(
             f"the files of run {resume.run_id} are not at {resume.folder.location}, so there is nothing to go on from"
@@ -125,16 +119,16 @@ def train(
             "--epochs or --steps to go on with it"
         )
     start_from = resume.start_from if resume else start_from
-    state = None if start_from is None else starting_state(config, data, start_from, steps)
+    state = None if start_from is None else starting_state(resolved, data, start_from)
     uri = tracking.uri or default_uri()
     if uri.startswith("http"):  # a server may be away; a file is opened, and made, when all else is well
         connect(uri)
     with quiet_stdout(placement.verbose):
-        return _train(config, placement, tracking, data, storage_path, resume, start_from, state, display)
+        return _train(resolved, placement, tracking, data, storage_path, resume, start_from, state, display)
 
 
 def _train(
-    config: TrainConfig,
+    config: ResolvedConfig,
     placement: Placement,
     tracking: TrackingConfig,
     data: Dataset,
@@ -143,7 +137,7 @@ def _train(
     start_from: str | None,
     state: dict[str, Any] | None,
     display: Display,
-) -> Report:
+) -> FinishedTraining:
     """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
     display.phase("starting Ray")
     start_ray(placement)
@@ -163,7 +157,7 @@ def _train(
             "data.fingerprint": data.fingerprint,
             "crossreg.storage": folder.location,
             **({"crossreg.start_from": start_from} if start_from else {}),
-            "crossreg.config": resolved(config, data, placement).model_dump_json(),
+            "crossreg.config": config.model_dump_json(exclude_none=True),
         },
         spool_dir=folder.spool,
         resume_run_id=resume.run_id if resume else None,
@@ -173,19 +167,17 @@ def _train(
     with _closing(tracker):
         _log.info("run started", extra=in_short(config, placement, data))
         display.note(f"run: {tracker.url or tracker.run_id}")
+        display.note(regularized_by(config))
         tracker.set_note(note(config, data))
         if resume is None:
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name)
         display.phase("starting the workers")
-        outcome, diagnoses, checkpoint = fit(config, placement, data, folder, tracker, state, display)
+        result, diagnoses, checkpoint = fit(config, placement, data, folder, tracker, state, display)
         display.phase("writing figures and the model")
-        model_uri = publish(config, data, outcome, checkpoint, folder.local / "model", tracker)
-    return Report(
+        model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
+    return FinishedTraining(
+        **dict(result),
         run_id=tracker.run_id,
-        test=outcome["test"],
-        test_scaled=outcome.get("test_scaled", {}),
-        sigma=outcome["sigma"],
-        compute=outcome["compute"],
         checkpoint="/".join((folder.location, Path(checkpoint.path).name, CHECKPOINT_FILE)),
         model_uri=model_uri,
         ui_command=tracker.ui_command,

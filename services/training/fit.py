@@ -10,11 +10,12 @@ from typing import Any
 from crossreg.core.errors import UserError
 from services.data import Dataset
 from services.tracking import Tracker
-from services.training.assemble import num_steps
-from services.training.config import Placement, TrainConfig
+from services.training.config import Placement
+from services.training.consumer import MessageConsumer
 from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.progress import Display
-from services.training.consumer import MessageConsumer
+from services.training.resolve import ResolvedConfig
+from services.training.result import TrainingResult
 from services.training.runtime import resources_per_worker
 from services.training.stopping import on_sigterm
 from services.training.storage import RunFolder
@@ -24,18 +25,18 @@ __all__ = ["fit"]
 
 
 def fit(
-    config: TrainConfig,
+    config: ResolvedConfig,
     placement: Placement,
     data: Dataset,
     folder: RunFolder,
     tracker: Tracker,
     state: dict[str, Any] | None,
     display: Display,
-) -> tuple[dict[str, Any], list[str], Any]:
-    """Run Ray Train; return the outcome, the diagnoses and the last checkpoint.
+) -> tuple[TrainingResult, list[str], Any]:
+    """Run Ray Train; return the result, the diagnoses and the last checkpoint.
 
     Args:
-        config: what to train; what depends on the number of workers is settled.
+        config: what to train.
         placement: where.
         data: on what.
         folder: the run's files.
@@ -49,25 +50,77 @@ def fit(
         TrainingInterruptedError: SIGTERM; a checkpoint was written.
         KeyboardInterrupt: Ctrl-C.
     """
+    mailbox = _mailbox()
+    trainer = _ray_trainer(config, placement, data, folder, tracker, state, mailbox)
+    consumer = MessageConsumer(mailbox, tracker, display, Telemetry(tracker.run_id, config.method))
+    consumer.start()
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with on_sigterm(consumer.ask_to_stop):
+            fitted = trainer.fit()
+    except SystemExit:  # how Ray Train ends after Ctrl-C
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        reason = _reason(consumer.full or error)
+        raise TrainingError(
+            f"training failed: {reason}; see --verbose, and continue with --resume {tracker.run_id}"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, on_interrupt)  # Ray Train leaves its own behind
+        consumer.stop()
+    return _ended(consumer, fitted.checkpoint, tracker.run_id), consumer.diagnoses, fitted.checkpoint
+
+
+def _ended(consumer: MessageConsumer, checkpoint: Any, run_id: str) -> TrainingResult:
+    """Return the result that the workers sent, or raise what they sent instead."""
+    if consumer.mistake is not None:
+        raise UserError(consumer.mistake)
+    if consumer.stopped is not None:
+        raise TrainingInterruptedError(
+            f"stopped after step {consumer.stopped}, where a checkpoint was written; go on with --resume {run_id}"
+        )
+    if lost := consumer.full or consumer.failure:
+        raise TrainingError(f"training ended, but not all of it was recorded: {lost}") from lost
+    if consumer.result is None or checkpoint is None:
+        raise TrainingError(f"training ended without a result; continue with --resume {run_id}")
+    return consumer.result
+
+
+def _mailbox() -> Any:
+    """Start the mailbox here, where the driver is, and not on a node whose loss a training outlives."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from services.training.mailbox import Mailbox
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+
+
+def _ray_trainer(
+    config: ResolvedConfig,
+    placement: Placement,
+    data: Dataset,
+    folder: RunFolder,
+    tracker: Tracker,
+    state: dict[str, Any] | None,
+    mailbox: Any,
+) -> Any:
+    """Return Ray Train's trainer; see `fit`."""
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from services.training.gloo import GlooConfig
-    from services.training.mailbox import Mailbox
     from services.training.worker import train_worker
 
-    # here, where the driver is, and not on a node whose loss a training outlives
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    mailbox = Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    steps = num_steps(config, data, placement.workers)
     # a process that is stopped from outside is noticed by Ray Train's controller, one that hangs by itself
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(placement.hang_timeout)
     if placement.min_workers is not None:
         # how long workers that do not come are waited for before fewer start
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_worker,
         torch_config=GlooConfig(timeout_s=placement.hang_timeout),
         train_loop_config={
@@ -79,7 +132,7 @@ def fit(
             "hang_timeout": placement.hang_timeout,
             # on one's own machine no node is drained
             "preemptible": "RAY_ADDRESS" in os.environ,
-            "checkpoint_every": placement.checkpoint_every or min(max(50, steps // 10), 1000),
+            "checkpoint_every": placement.checkpoint_every or min(max(50, config.steps // 10), 1000),
             "start_from": None if state is None else ray.put(state),
         },
         scaling_config=ray.train.ScalingConfig(
@@ -93,34 +146,6 @@ def fit(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    consumer = MessageConsumer(mailbox, tracker, display, Telemetry(tracker.run_id, config.method))
-    consumer.start()
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        with on_sigterm(consumer.ask_to_stop):
-            result = trainer.fit()
-    except SystemExit:  # how Ray Train ends after Ctrl-C
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        reason = _reason(consumer.full or error)
-        raise TrainingError(
-            f"training failed: {reason}; see --verbose, and continue with --resume {tracker.run_id}"
-        ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, on_interrupt)  # Ray Train leaves its own behind
-        consumer.stop()
-    if consumer.error is not None:
-        raise UserError(consumer.error)
-    if consumer.stopped is not None:
-        raise TrainingInterruptedError(
-            f"stopped after step {consumer.stopped}, where a checkpoint was written; go on with --resume {tracker.run_id}"
-        )
-    if lost := consumer.full or consumer.failure:
-        raise TrainingError(f"training ended, but not all of it was recorded: {lost}") from lost
-    if consumer.outcome is None or result.checkpoint is None:
-        raise TrainingError(f"training ended without a result; continue with --resume {tracker.run_id}")
-    return consumer.outcome, consumer.diagnoses, result.checkpoint
 
 
 def _reason(error: BaseException) -> str:

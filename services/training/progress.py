@@ -120,7 +120,8 @@ def describe(step: int, latest: dict[str, Any]) -> str:
         parts.append(f"test acc {latest['test/accuracy']:.1%}")
     elif "train/accuracy" in latest:
         parts.append(f"acc {latest['train/accuracy']:.1%}")
-    sigma = [value for key, value in latest.items() if key.startswith("sigma/")]
+    learned = metrics.hyperparameters_in(latest)
+    sigma = [value for name, value in learned.items() if name.partition("/")[0] == "noise"]
     if sigma:
         parts.append(f"σ {min(sigma):.2g}–{max(sigma):.2g}")
     if metrics.PERFORMANCE_EXAMPLES_PER_SECOND in latest:

@@ -6,18 +6,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from crossreg.batches import Preprocess
-from crossreg.prediction.calibration import Reliability
-from crossreg.regularizers.registry import strip
-from crossreg.training.checkpoint import load_checkpoint
 from crossreg.core.errors import UserError
+from crossreg.prediction.calibration import Reliability
 from crossreg.prediction.export import export_model
+from crossreg.regularizers.registry import REGISTRY, remove
+from crossreg.training.checkpoint import load_checkpoint
 from services.data import Dataset
 from services.tracking import Tracker
-from services.training.assemble import build_model
-from services.training.config import TrainConfig
+from services.training.assemble import build_model, preprocess_of
+from services.training.resolve import ResolvedConfig
+from services.training.result import TrainingResult
 
 __all__ = ["publish"]
 
@@ -25,14 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 def publish(
-    config: TrainConfig, data: Dataset, outcome: dict[str, Any], checkpoint: Any, folder: Path, tracker: Tracker
+    config: ResolvedConfig, data: Dataset, result: TrainingResult, checkpoint: Any, folder: Path, tracker: Tracker
 ) -> str | None:
     """Draw the figures of a finished training, log its model and return the model's URI.
 
     Args:
         config: what was trained.
         data: on what.
-        outcome: what rank 0 sent at its end.
+        result: what rank 0 sent at its end.
         checkpoint: Ray Train's last checkpoint.
         folder: where the exported model is kept.
         tracker: the run.
@@ -43,13 +41,13 @@ def publish(
     from services.tracking import figures
 
     history = tracker.history()
-    if outcome["sigma"]:
+    if result.learned:
         title = f"{Path(data.name).name}, {config.model}"
-        tracker.figure("sigma_trajectories", figures.sigma_trajectories(history, title))
+        tracker.figure("hyperparameter_trajectories", figures.hyperparameter_trajectories(history, title))
     tracker.figure("losses", figures.losses(history))
-    if "reliability" in outcome:
-        tracker.figure("reliability", figures.reliability(Reliability.from_dict(outcome["reliability"])))
-    tracker.artifact_json(outcome, "outcome.json")
+    if result.reliability:
+        tracker.figure("reliability", figures.reliability(Reliability.from_dict(result.reliability)))
+    tracker.artifact("result.json", result.model_dump_json(indent=1).encode())
     _export(config, data, checkpoint, folder)
     try:
         return tracker.log_model(folder, data.test.x[:2].copy())
@@ -58,24 +56,25 @@ def publish(
         return None
 
 
-def _export(config: TrainConfig, data: Dataset, checkpoint: Any, folder: Path) -> None:
+def _export(config: ResolvedConfig, data: Dataset, checkpoint: Any, folder: Path) -> None:
     with checkpoint.as_directory() as local:
         state = load_checkpoint(local)
     model = build_model(config, data)
     model.load_state_dict(state["model"])
-    strip(model)
+    remove(model, keep_exported=True)
+    exported = {name for name, entry in REGISTRY.items() if entry.exported}
     target = None
     if data.target_mean is not None and data.target_std is not None:
         target = (data.target_mean.tolist(), data.target_std.tolist())
     export_model(
         model,
-        Preprocess(torch.from_numpy(data.mean), torch.from_numpy(data.std)),
+        preprocess_of(data),
         folder,
         name=config.model,
         input_shape=data.input_shape,
         num_outputs=data.num_outputs,
         options=config.model_options,
-        noise=config.noise.in_force() if config.noisy else None,
+        regularizers={name: one.options for name, one in config.regularizers.items() if name in exported},
         task=data.task,
         classes=data.classes,
         target=target,

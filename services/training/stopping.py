@@ -1,4 +1,4 @@
-"""Stopping a training on request: a last checkpoint, at the same step on every rank."""
+"""Stopping a training on request, at the same step on every rank; it goes on from a last checkpoint."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ import torch
 import torch.distributed as dist
 
 from crossreg.core.distributed import rank, world_size
-from crossreg.training.trainer import Callback, Trainer
+from crossreg.training.callback import Callback, Stop
+from crossreg.training.trainer import Trainer
 
-__all__ = ["StopOnRequest", "Stopped", "on_sigterm"]
+__all__ = ["StopOnRequest", "on_sigterm"]
 
 _LOOK_EVERY = 0.5  # seconds
-
-
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """Training ended early because the driver asked for it."""
 
 
 class StopOnRequest(Callback):
@@ -42,27 +39,24 @@ class StopOnRequest(Callback):
     ) -> None:
         self._mailbox, self._checkpoint, self._preempted = mailbox, checkpoint, preempted
         self._asked: Any = None
-        self._leaving = False
+        self._leaving = self._looking = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Look at the first step."""
         self._looked_at, self._looked, self._next = trainer.step, time.monotonic(), trainer.step + 1
 
-    def on_step(self, trainer: Trainer) -> None:
-        """Look where it is due; write a checkpoint and end where that is wanted.
-
-        Raises:
-            Stopped: the driver asked for it.
-        """
-        if trainer.step < self._next:
-            return
+    def should_stop(self, trainer: Trainer) -> Stop | None:
+        """Look where it is due, and interrupt where the driver asks for it."""
+        self._looking = trainer.step >= self._next
+        if not self._looking:
+            return None
         stop, steps = self._agree(trainer.step)
         self._next = trainer.step + steps
-        if stop:
-            if trainer.step != trainer.num_steps:
-                self._checkpoint(trainer)
-            raise Stopped
-        if self._preempted is not None and not self._leaving and self._preempted():
+        return Stop("the driver asked for it", finished=False) if stop else None
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Write a checkpoint, once, where this node is about to go away."""
+        if self._looking and self._preempted is not None and not self._leaving and self._preempted():
             self._leaving = True
             self._checkpoint(trainer)
 

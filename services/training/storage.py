@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crossreg.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
+from crossreg.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from services.tracking.uri import redact
 
 __all__ = ["RunFolder", "check_storage", "filesystem", "kept_checkpoints", "new_name", "read_checkpoint"]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
 from statistics import median
 from typing import Any
+
+from crossreg.core.metrics import hyperparameters_in
+from services.training.messages import Progress
 
 __all__ = ["Telemetry"]
 
@@ -62,19 +64,20 @@ class Telemetry:
         self._work = {}
         self._window.clear()
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, step: int, values: dict[str, float]) -> None:
         """Take note of a step's metrics, under the keys of `crossreg.core.metrics`."""
         self._values["step"] = step
         for name in ("train", "reg"):
             if f"{name}/loss" in values:
                 self._values[f"{name}_loss"] = values[f"{name}/loss"]
-        if sigma := [value for key, value in values.items() if key.startswith("sigma/")]:
+        found = hyperparameters_in(values)
+        if sigma := [value for name, value in found.items() if name.partition("/")[0] == "noise"]:
             self._values |= {"sigma_min": min(sigma), "sigma_median": median(sigma), "sigma_max": max(sigma)}
 
-    def progress(self, step: int, work: Mapping[str, float]) -> None:
-        """Take note of work done: `examples`, `rho_updates`, and `rho_seconds` since the workers started."""
-        self._values |= {"step": step, "rho_updates": work["rho_updates"]}
-        self._work = dict(work)
+    def progress(self, work: Progress) -> None:
+        """Take note of work done."""
+        self._values |= {"step": work.step, "rho_updates": work.rho_updates}
+        self._work = {key: getattr(work, key) for key in ("examples", "rho_updates", "rho_seconds")}
 
     def checkpoint(self, step: int) -> None:
         """Take note of a checkpoint."""

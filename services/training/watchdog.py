@@ -5,7 +5,8 @@ from __future__ import annotations
 import faulthandler
 import time
 
-from crossreg.training.trainer import Callback, Trainer
+from crossreg.training.callback import Callback
+from crossreg.training.trainer import Trainer
 
 __all__ = ["Watchdog"]
 

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -15,19 +14,31 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-from crossreg.prediction import calibration
-from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
-from crossreg.training.diagnostics import Diagnosis, Diagnostics
 from crossreg.core.distributed import rank, world_size
 from crossreg.core.errors import UserError
-from crossreg.regularizers.noise import sigmas
 from crossreg.regularizer import RhoUpdate
-from crossreg.training.trainer import Callback, Trainer
+from crossreg.training.callback import Callback
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.training.diagnostics import Diagnosis, Diagnostics
+from crossreg.training.trainer import Trainer
 from services.data import Dataset
 from services.logs import bind
-from services.training.assemble import about, build_trainer
-from services.training.config import TrainConfig
-from services.training.stopping import StopOnRequest, Stopped
+from services.training.assemble import build_trainer, checkpoint_identity
+from services.training.messages import (
+    CheckpointWritten,
+    Ended,
+    Message,
+    Metrics,
+    Mistake,
+    Note,
+    Progress,
+    Seen,
+    Started,
+    Stopped,
+)
+from services.training.resolve import ResolvedConfig
+from services.training.result import result_of
+from services.training.stopping import StopOnRequest
 from services.training.storage import kept_checkpoints
 from services.training.watchdog import Watchdog
 
@@ -42,7 +53,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Train on this worker; rank 0 tells the driver's mailbox what happens.
 
     Args:
-        settings: `config` (TrainConfig as plain values), `data` (object reference of the Dataset), `mailbox`
+        settings: `config` (ResolvedConfig as plain values), `data` (object reference of the Dataset), `mailbox`
             (actor handle), `run_id` (of the MLflow run), `checkpoint_every` (steps), `preemptible` (whether nodes
             may be drained), `hang_timeout` (seconds), `start_from` (reference of a checkpoint's state, or None).
     """
@@ -52,14 +63,14 @@ def train_worker(settings: dict[str, Any]) -> None:
         _train(settings, mailbox)
     except UserError as error:
         # a retry would end the same way, so this is told to the driver instead of failing the worker
-        ray.get(mailbox.push.remote([{"kind": "error", "message": str(error)}]))
+        ray.get(mailbox.push.remote([Mistake(str(error))]))
 
 
 def _train(settings: dict[str, Any], mailbox: Any) -> None:
-    config = TrainConfig.model_validate(settings["config"])
+    config = ResolvedConfig.model_validate(settings["config"])
     data: Dataset = ray.get(settings["data"])
     device = torch.device("cuda", torch.cuda.current_device()) if settings["gpu"] else torch.device("cpu")
-    described = about(config, data)
+    described = checkpoint_identity(config, data)
     metrics = ReportMetrics(mailbox) if rank() == 0 else None
     checkpoints = ReportCheckpoint(settings["checkpoint_every"], described, metrics)
     stopping = StopOnRequest(mailbox, checkpoints.write, _preempted if settings["preemptible"] else None)
@@ -71,12 +82,10 @@ def _train(settings: dict[str, Any], mailbox: Any) -> None:
         damage = _restore(trainer, settings["start_from"], described)
     _log.info("training starts", extra={"step": trainer.step, "num_steps": trainer.num_steps, "workers": world_size()})
     if damage is not None and metrics is not None:
-        metrics.messages.append({"kind": "note", "text": damage})
-    try:
-        trainer.fit()
-    except Stopped:
-        if metrics is not None:
-            metrics.stopped(trainer)
+        metrics.messages.append(Note(damage))
+    trainer.fit()
+    if metrics is not None and trainer.stopped is not None and not trainer.stopped.finished:
+        metrics.stopped(trainer)
     _log.info("training ends", extra={"step": trainer.step})
 
 
@@ -146,7 +155,7 @@ class ReportCheckpoint(Callback):
 
     def on_step(self, trainer: Trainer) -> None:
         """Report where it is due, and after the last step."""
-        if trainer.step % self.every == 0 or trainer.step == trainer.num_steps:
+        if trainer.step % self.every == 0 or trainer.ended:
             self.write(trainer)
 
     def write(self, trainer: Trainer) -> None:
@@ -163,7 +172,7 @@ class ReportCheckpoint(Callback):
         with tempfile.TemporaryDirectory() as directory:
             save_checkpoint(state, directory, **self.described)
             ray.train.report({"step": trainer.step}, checkpoint=ray.train.Checkpoint.from_directory(directory))
-        self.metrics.messages.append({"kind": "checkpoint", "step": trainer.step})
+        self.metrics.messages.append(CheckpointWritten(trainer.step))
 
 
 class ReportMetrics(Callback):
@@ -175,27 +184,20 @@ class ReportMetrics(Callback):
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox = mailbox
-        self.messages: list[dict[str, Any]] = []
+        self.messages: list[Message] = []
         self.sent = 0.0
         self.rho_seconds = 0.0
         self._on_its_way: Any = None
 
     def on_start(self, trainer: Trainer) -> None:
         """Say where the training starts, after a recovery again."""
-        start = {"kind": "start", "step": trainer.step, "num_steps": trainer.num_steps, "workers": world_size()}
+        start = Started(trainer.step, trainer.num_steps, world_size())
         messages, self.messages = self.messages, []
         self._send([start, *messages])
 
     def on_metrics(self, trainer: Trainer, values: dict[str, float]) -> None:
         """Keep metrics with the time at which they came up."""
-        self.messages.append(
-            {
-                "kind": "metrics",
-                "step": trainer.step,
-                "timestamp": time.time_ns() // 1_000_000,
-                "values": values,
-            }
-        )
+        self.messages.append(Metrics(trainer.step, time.time_ns() // 1_000_000, values))
 
     def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
         """Add up the time that rho steps take."""
@@ -216,26 +218,26 @@ class ReportMetrics(Callback):
 
     def on_end(self, trainer: Trainer) -> None:
         """Send the rest and the outcome, and wait until they arrived."""
-        end = {"kind": "end", "step": trainer.step, "outcome": _outcome(trainer)}
-        self._send([*self.messages, self._progress(trainer), end])
+        self._send([*self.messages, self._progress(trainer), Ended(trainer.step, result_of(trainer))])
         self._arrived(timeout=None)
         self.messages = []
 
     def stopped(self, trainer: Trainer) -> None:
         """Send the rest and that training ended early, and wait until they arrived."""
-        self._send([*self.messages, {"kind": "stopped", "step": trainer.step}])
+        self._send([*self.messages, Stopped(trainer.step)])
         self._arrived(timeout=None)
         self.messages = []
 
-    def _progress(self, trainer: Trainer) -> dict[str, Any]:
-        work = {
-            "examples": trainer.step * trainer.train.batch_size,
-            "rho_updates": trainer.regularizer.updates if trainer.regularizer else 0,
-            "rho_seconds": self.rho_seconds,
-        }
-        return {"kind": "progress", "step": trainer.step, "time": time.monotonic(), "work": work}
+    def _progress(self, trainer: Trainer) -> Progress:
+        return Progress(
+            trainer.step,
+            time.monotonic(),
+            examples=trainer.step * trainer.train.batch_size,
+            rho_updates=trainer.regularizer.updates if trainer.regularizer else 0,
+            rho_seconds=self.rho_seconds,
+        )
 
-    def _send(self, messages: list[dict[str, Any]]) -> None:
+    def _send(self, messages: list[Message]) -> None:
         self._arrived(timeout=None)
         self.sent = time.monotonic()
         self._on_its_way = self.mailbox.push.remote(messages)
@@ -260,24 +262,4 @@ class ReportDiagnoses(Diagnostics):
 
     def report(self, diagnosis: Diagnosis) -> None:
         """Send the diagnosis; the driver shows and records it."""
-        self.mailbox.push.remote([{"kind": "diagnosis", "diagnosis": asdict(diagnosis)}])
-
-
-def _outcome(trainer: Trainer) -> dict[str, Any]:
-    """Return the scores that count, what they say of calibration, and the learned sigma, as plain values."""
-    assert trainer.ledger is not None
-    test = trainer.evaluated["test"]
-    outcome: dict[str, Any] = {
-        "test": dict(test.scores),
-        "sigma": {name: float(value.mean()) for name, value in sigmas(trainer.model).items()},
-        "compute": {key.partition("/")[2]: value for key, value in trainer.ledger.as_metrics().items()},
-    }
-    if not test.mean.isfinite().all():  # diverged: there is nothing to calibrate
-        return outcome
-    if "accuracy" in test.scores:
-        outcome["reliability"] = calibration.reliability(test.mean, test.targets).as_dict()
-    if "accuracy" in test.scores and "reg" in trainer.evaluated:
-        reg = trainer.evaluated["reg"]
-        scaled, temperature = calibration.temperature_scaled(test.mean, test.targets, reg.mean, reg.targets)
-        outcome["test_scaled"] = scaled.as_dict() | {"temperature": temperature}
-    return outcome
+        self.mailbox.push.remote([Seen(diagnosis)])

@@ -1,4 +1,4 @@
-"""Pictures with something planted in them, and a small network that trains with augmentation of some magnitude."""
+"""Pictures with something planted in them, and the training of a small network with augmentation."""
 
 from __future__ import annotations
 
@@ -20,48 +20,56 @@ from crossreg import (
     Preprocess,
     Unrolled,
     UserError,
+    get_hyperparameters,
     learn_augmentation,
-    learned,
 )
-from crossreg.estimators import HypergradientEstimator
+from crossreg.estimators import Estimator
 from crossreg.models import build
 from crossreg.regularizers.augmentation import warp
 from services.data import DataConfig, load_data
+from studies.batch import Batch
 
 __all__ = ["ESTIMATORS", "STEPS", "Pictures", "brightened", "load_pictures", "only", "planted", "train"]
 
-Part = tuple[Tensor, Tensor]
-
 STEPS = 660
+"""Steps of theta in a training."""
 UPDATE_EVERY = 6
+"""Steps of theta between updates of rho."""
 UPDATE_BATCH = 512
+"""Images of an update, from the training split and from the reg split each."""
 REG_SHARE = 0.25
-_BATCH = 128
+"""Share of the training data that is held out as the reg split."""
+_BATCH = 128  # images of a step of theta
 
-ESTIMATORS: dict[str, Callable[[Part, int, int], HypergradientEstimator]] = {
+ESTIMATORS: dict[str, Callable[[Batch, int, int], Estimator]] = {
     "unrolled, 1 step": lambda part, seed, rows: Unrolled(_again(part, seed, rows)),
     "unrolled, 5 steps": lambda part, seed, rows: Unrolled(_again(part, seed, min(rows, _BATCH)), steps=5),
     "implicit, 10 terms": lambda part, seed, rows: Implicit(_again(part, seed, min(rows, _BATCH)), terms=10),
     "T1-T2": lambda part, seed, rows: T1T2(_again(part, seed, rows)),
 }
-"""Estimators that follow theta's response, made of the training split, a seed and the rows of an update's batch.
+"""Every estimator by name, with a function that makes it of the training split, a seed and the size of a batch.
 
-Those that take several backward passes of it get a smaller batch.
+All follow theta's response, since augmentation acts on training alone. Those that take several backward passes of a
+batch get a smaller one.
 """
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Three splits of normalized images `[N, C, H, W]` with their classes, and the classes' names."""
+    """Three splits of normalized images `[N, C, H, W]` with their classes `[N]`, and the classes' names."""
 
-    train: Part
-    reg: Part
-    test: Part
+    train: Batch
+    reg: Batch
+    test: Batch
     classes: tuple[str, ...]
 
 
 def load_pictures(data: DataConfig, seed: int) -> Pictures:
-    """Return images, split by a seed, a quarter of them held out where the data say nothing else.
+    """Return images, split by a seed.
+
+    Args:
+        data: images with classes; `REG_SHARE` is held out where it has no share of its own.
+        seed: added to that of the data.
 
     Raises:
         UserError: data that are no images with classes.
@@ -74,17 +82,17 @@ def load_pictures(data: DataConfig, seed: int) -> Pictures:
         )
     normalize = Preprocess(torch.as_tensor(found.mean), torch.as_tensor(found.std))
 
-    def part(split: Any) -> Part:
+    def part(split: Any) -> Batch:
         return normalize(torch.as_tensor(split.x)), torch.as_tensor(split.y)
 
     return Pictures(part(found.train), part(found.reg), part(found.test), found.classes)
 
 
 def only(pictures: Pictures, names: tuple[str, ...]) -> Pictures:
-    """Return the images of some classes, numbered anew."""
+    """Return the images of some classes alone, the classes numbered in the order of `names`."""
     numbers = torch.tensor([pictures.classes.index(name) for name in names])
 
-    def part(x: Tensor, y: Tensor) -> Part:
+    def part(x: Tensor, y: Tensor) -> Batch:
         mine = torch.isin(y, numbers)
         return x[mine], (y[mine, None] == numbers).int().argmax(1)
 
@@ -92,11 +100,11 @@ def only(pictures: Pictures, names: tuple[str, ...]) -> Pictures:
 
 
 def planted(pictures: Pictures, seed: int, shift: float = 0.0, rotation: float = 0.0) -> Pictures:
-    """Return them with every image of reg and test moved and turned once, by amounts within +- shift and rotation.
+    """Return the pictures with every image of reg and test shifted and turned once; training images stay as they are.
 
     Args:
-        pictures: training images stay as they are.
-        seed: of the amounts.
+        pictures: the splits.
+        seed: of the amounts, which are drawn uniformly between minus and plus:
         shift: pixels, along each axis.
         rotation: degrees.
     """
@@ -112,14 +120,14 @@ def planted(pictures: Pictures, seed: int, shift: float = 0.0, rotation: float =
     return replace(pictures, reg=reg, test=test)
 
 
-def brightened(part: Part, num_classes: int, size: float, *, seed: int | None = None) -> Part:
+def brightened(part: Batch, num_classes: int, size: float, *, seed: int | None = None) -> Batch:
     """Return images whose brightness gives their class away: from -size for the first class to +size for the last.
 
     Args:
         part: images and classes.
         num_classes: how many there are.
         size: in units of the normalized images.
-        seed: brighten by a class drawn at random instead, which gives nothing away.
+        seed: of classes drawn at random, which the brightness then gives away instead; None takes the true ones.
     """
     x, y = part
     told = y
@@ -138,20 +146,20 @@ def train(
     update_every: int = UPDATE_EVERY,
     update_batch: int = UPDATE_BATCH,
 ) -> dict[str, Any]:
-    """Train a perceptron of two hidden layers and return what came of it.
+    """Train a perceptron of two hidden layers with augmentation, and return what came of it.
 
     Args:
         pictures: the splits.
-        magnitudes: of the augmentation of training images, at the start; None trains without.
-        estimator: one of `ESTIMATORS`, which learns them; None leaves them as they are.
+        magnitudes: start values by kind of augmentation; None trains without.
+        estimator: name of the one of `ESTIMATORS` that learns the magnitudes; None leaves them as they are.
         seed: of weights, order and draws.
-        steps: of theta; its step size and rho's are lowered to zero.
+        steps: of theta; its step size and that of rho are lowered to zero.
         update_every: steps of theta between updates of rho.
-        update_batch: images of an update, from the training split and from reg each, where there are so many.
+        update_batch: images of an update, from the training split and from the reg split each; all, if there are fewer.
 
     Returns:
-        Final `magnitudes`; accuracy in % on each split by its name, on images without augmentation; `gap`, that on
-        train minus that on test; `reg_loss`, and `seconds`.
+        The final "magnitudes" by kind; accuracy in % on "train", "reg" and "test", on images without augmentation;
+        "gap", the accuracy on train minus that on test; "reg_loss", the cross-entropy on reg; and "seconds".
     """
     began = time.perf_counter()
     torch.manual_seed(seed)
@@ -164,13 +172,7 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     regularizer = None
     if estimator is not None:
-        follows = ESTIMATORS[estimator](pictures.train, seed, update_batch)
-        follows.optimizer = optimizer
-        rows = min(len(pictures.reg[1]), len(x), update_batch)
-        reg = Batches(*pictures.reg, rows, seed=seed, drop_last=True)
-        regularizer = CrossRegularizer(
-            model, "classification", reg, update_every, 2, lr=0.1, temperature=False, estimator=follows, seed=seed
-        )
+        regularizer = _regularizer(model, optimizer, pictures, estimator, seed, update_every, update_batch)
         slower = torch.optim.lr_scheduler.CosineAnnealingLR(regularizer.optimizer, -(-steps // update_every))
     batches = _endless(Batches(*pictures.train, min(_BATCH, len(x)), seed=seed, drop_last=True))
     model.train()
@@ -182,26 +184,45 @@ def train(
         schedule.step()
         if regularizer is not None and regularizer.step() is not None:
             slower.step()
+    return {**_outcome(model, pictures), "seconds": time.perf_counter() - began}
+
+
+def _regularizer(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pictures: Pictures,
+    estimator: str,
+    seed: int,
+    update_every: int,
+    update_batch: int,
+) -> CrossRegularizer:
+    chosen = ESTIMATORS[estimator](pictures.train, seed, update_batch)
+    chosen.optimizer = optimizer
+    rows = min(len(pictures.reg[1]), len(pictures.train[1]), update_batch)
+    reg = Batches(*pictures.reg, rows, seed=seed, drop_last=True)
+    return CrossRegularizer(model, "classification", reg, update_every, 2, lr=0.1, estimator=chosen, seed=seed)
+
+
+def _outcome(model: nn.Module, pictures: Pictures) -> dict[str, Any]:
     scores = {name: _score(model, getattr(pictures, name)) for name in ("train", "reg", "test")}
     return {
-        "magnitudes": learned(model),
+        "magnitudes": get_hyperparameters(model),
         **{name: accuracy for name, (accuracy, _) in scores.items()},
         "gap": scores["train"][0] - scores["test"][0],
         "reg_loss": scores["reg"][1],
-        "seconds": time.perf_counter() - began,
     }
 
 
 @torch.no_grad()
-def _score(model: nn.Module, part: Part) -> tuple[float, float]:
+def _score(model: nn.Module, part: Batch) -> tuple[float, float]:
     """Return accuracy in % and mean cross-entropy."""
     model.eval()
     output = torch.cat([model(x) for x in part[0].split(2000)])
     return 100 * float((output.argmax(1) == part[1]).float().mean()), float(F.cross_entropy(output, part[1]))
 
 
-def _again(part: Part, seed: int, rows: int) -> Batches:
-    # in an order of their own
+def _again(part: Batch, seed: int, rows: int) -> Batches:
+    """Return batches of the training split for an estimator, in another order than theta takes them."""
     return Batches(*part, min(rows, len(part[1])), seed=seed + 1000, drop_last=True)
 
 

@@ -1,12 +1,12 @@
-"""Augmentation magnitudes: are planted ones found, and what of two ways to go wrong that are asked about?
+"""Learned augmentation: whether planted magnitudes are found, and whether two ways to go wrong are noticed.
 
-    planted      training images as they are; those of reg and test are shifted and turned by up to a planted amount
-    6 and 9      turned by 180 degrees they are alike: the magnitude starts at 180, or is fixed at that and less
-    background   the picture's brightness gives the class away in train and reg, and not in test
+    planted      images of reg and test are shifted and turned by up to a planted amount, those of train are not
+    6 and 9      digits that are alike when turned by 180 degrees; the rotation starts at 180, or is fixed at some angle
+    background   an image's brightness gives its class away in train and reg, but not in test
 
-Magnitudes change training images alone, so estimators that follow theta's response learn them. What they look for is
-the lowest held-out loss. That is where augmentation makes training images like held-out ones, unless more of it
-regularizes better, or the held-out images do not look like those to come.
+Augmentation acts on training images alone, so it takes estimators that follow theta's response. They look for the
+magnitudes of the lowest held-out loss. Those are the planted ones, unless more augmentation regularizes better, or the
+images of reg do not look like those of test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from services.data import DataConfig
-from studies.augmentation.findings import draw, findings, median_of, numbers, text_of
+from studies.augmentation.findings import findings, median_of, numbers, text_of
 from studies.augmentation.problem import (
     ESTIMATORS,
     STEPS,
@@ -25,7 +25,7 @@ from studies.augmentation.problem import (
     planted,
     train,
 )
-from studies.study import Row, Study
+from studies.study import Measurement, Study
 from studies.summing import mean_and_deviation
 
 if TYPE_CHECKING:
@@ -33,16 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = ["AugmentationMagnitudes"]
 
-# shifts as shares of the width: 2, 3 and 4 pixels of 28
 PLANTED = ((0.0, 0.0), (2 / 28, 0.0), (4 / 28, 0.0), (0.0, 15.0), (0.0, 30.0), (3 / 28, 15.0))
+"""Shifts, as shares of the width of an image (2, 3 and 4 pixels of 28), with rotations in degrees."""
 TURNS = (45.0, 90.0, 135.0, 180.0)
+"""Fixed rotations of 6 and 9, in degrees."""
 BRIGHTNESS = 1.0
 NUM_SHIFTED = 100
+"""Images of the small reg split whose brightness says nothing."""
 FAILURE_ESTIMATORS = ("unrolled, 1 step", "T1-T2")
+"""The estimators that are shown both ways to go wrong."""
 
 
 class AugmentationMagnitudes(Study):
-    """Planted shifts and rotations, 6 and 9 under rotation, and a background that gives the class away."""
+    """Planted shifts and rotations, 6 and 9 under rotation, and a brightness that gives the class away."""
 
     name = "augmentation"
     summary = "learned augmentation: planted magnitudes, 6 and 9 upside down, a spurious background"
@@ -59,21 +62,21 @@ class AugmentationMagnitudes(Study):
     steps: ClassVar[int] = STEPS
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
-        """Return every pair of planted magnitudes, and both failure modes, with every seed."""
+        """Return every pair of planted magnitudes, and both ways to go wrong, with every seed."""
         parts: list[dict[str, Any]] = [
             {"part": "planted", "shift": shift, "rotation": rotation} for shift, rotation in PLANTED
         ]
         parts += [{"part": "6 and 9"}, {"part": "background"}]
         return [{**part, "seed": seed} for part in parts for seed in range(seeds)]
 
-    def solve(self, **case: Any) -> list[Row]:
-        """Return a row for every method."""
+    def solve(self, **case: Any) -> list[Measurement]:
+        """Return a measurement of every method."""
         seed = case["seed"]
         if case["part"] == "planted":
             return self._planted(case["shift"], case["rotation"], seed)
         return self._six_and_nine(seed) if case["part"] == "6 and 9" else self._background(seed)
 
-    def _planted(self, share: float, rotation: float, seed: int) -> list[Row]:
+    def _planted(self, share: float, rotation: float, seed: int) -> list[Measurement]:
         """Train without augmentation, with the planted magnitudes, and with learned ones."""
         pictures = load_pictures(self._data, seed)
         width = pictures.train[0].shape[3]
@@ -88,7 +91,7 @@ class AugmentationMagnitudes(Study):
         arms |= {name: ({"shift": width / 28, "rotation": 5.0}, name) for name in ESTIMATORS}
         return [{**known, "method": name, **train(there, *arm, seed, self.steps)} for name, arm in arms.items()]
 
-    def _six_and_nine(self, seed: int) -> list[Row]:
+    def _six_and_nine(self, seed: int) -> list[Measurement]:
         """Train with fixed rotations, and with one that is learned from 180 degrees on."""
         pictures = load_pictures(self._data, seed)
         if not {"6", "9"} <= set(pictures.classes):
@@ -100,8 +103,8 @@ class AugmentationMagnitudes(Study):
         known = {"part": "6 and 9", "setting": "6 and 9", "seed": seed}
         return [{**known, "method": name, **train(pictures, *arm, seed, self.steps)} for name, arm in arms.items()]
 
-    def _background(self, seed: int) -> list[Row]:
-        """Hold out images like those of training, and then a few whose brightness says nothing."""
+    def _background(self, seed: int) -> list[Measurement]:
+        """Train with a reg split like the training images, and then with a small one whose brightness says nothing."""
         pictures = load_pictures(self._data, seed)
         classes = len(pictures.classes)
         some = (pictures.reg[0][:NUM_SHIFTED], pictures.reg[1][:NUM_SHIFTED])
@@ -112,7 +115,7 @@ class AugmentationMagnitudes(Study):
             test=brightened(pictures.test, classes, BRIGHTNESS, seed=seed),
         )
         shifted = replace(alike, reg=brightened(some, classes, BRIGHTNESS, seed=seed + 1))
-        start = {"brightness": 0.1, "noise": 0.1}
+        start = {"brightness": 0.1, "input_noise": 0.1}
         rows = []
         for setting, here in (("reg like train", alike), (f"reg of {len(some[1])} images like test", shifted)):
             arms: dict[str, tuple[dict[str, float] | None, str | None]] = {"none": (None, None)}
@@ -126,7 +129,7 @@ class AugmentationMagnitudes(Study):
         assert self.data is not None
         return self.data
 
-    def table(self, rows: list[Row]) -> list[dict[str, str]]:
+    def table(self, rows: list[Measurement]) -> list[dict[str, str]]:
         """Return medians over seeds, with the range of what was learned, and standard deviations of accuracies."""
         found = []
         for setting, method in dict.fromkeys((row["setting"], row["method"]) for row in rows):
@@ -142,16 +145,18 @@ class AugmentationMagnitudes(Study):
             )
         return found
 
-    def findings(self, rows: list[Row]) -> list[str]:
-        """Say which estimator finds what was planted, and whether the two failures show."""
+    def findings(self, rows: list[Measurement]) -> list[str]:
+        """Say which estimator finds what was planted, and whether the two ways to go wrong are noticed."""
         return findings(rows)
 
-    def numbers(self, rows: list[Row]) -> dict[str, float]:
-        """Return how far off each estimator is, and what shows the failures."""
+    def numbers(self, rows: list[Measurement]) -> dict[str, float]:
+        """Return how far off each estimator is, and what shows that something goes wrong."""
         return numbers(rows)
 
-    def figure(self, rows: list[Row]) -> Figure:
-        """Draw learned against planted magnitudes, and the two failures."""
+    def figure(self, rows: list[Measurement]) -> Figure:
+        """Draw learned against planted magnitudes, and the two ways to go wrong."""
+        from studies.augmentation.figure import draw
+
         return draw(rows)
 
 

@@ -1,4 +1,4 @@
-"""What an update of rho costs on a network of ordinary size: time in steps of theta, and memory on top of theta's."""
+"""What an update of rho costs on a network of ordinary size: time and memory, beside those of a step of theta."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from services.data import DataConfig, load_data
 
 __all__ = ["BATCH", "INTERVAL", "SAMPLES", "measure"]
 
-BATCH, SAMPLES, INTERVAL = 128, 3, 30
-_WARM_UP, _STEPS, _UPDATES = 5, 10, 3
+BATCH = 128
+SAMPLES = 3
+"""Noise draws of an update."""
+INTERVAL = 30
+"""Steps of theta between updates, for the share of the time that updates take."""
+_WARM_UP = 5  # steps of theta before any are timed
+_UPDATES = 3  # that are timed, each after so many steps:
+_STEPS = 10
 
 
 def measure(
@@ -36,12 +42,12 @@ def measure(
     Args:
         data: a classification task.
         seed: of the weights and the order of batches.
-        estimators: each made of batches of the training split, and theta's optimizer.
+        estimators: by name, with a function that makes each of batches of the training split and theta's optimizer.
         shape: of the multilayer perceptron, see `crossreg.models.mlp`.
 
     Returns:
-        By estimator: "seconds" of processor time and "bytes" (the most that is held at once beyond what was there
-        before) of an update, and "theta_seconds" and "theta_bytes" of a step of theta; medians of a few.
+        By estimator: "seconds" of processor time (median of a few) and "bytes" (the most that is held at once beyond
+        what was there before) of an update, and "theta_seconds" and "theta_bytes" of a step of theta.
     """
     dataset = load_data(data)
     if dataset.task != "classification":
@@ -63,18 +69,23 @@ def measure(
     found = {}
     for name, make in estimators.items():
         regularizer = CrossRegularizer(model, "classification", reg, 1, SAMPLES, estimator=make(again, optimizer))
-        regularizer.update()
-        updates, steps = [], []
-        for _ in range(_UPDATES):  # in turn, so that both are timed under the same load of the machine
-            steps += [_seconds(step) for _ in range(_STEPS)]
-            updates.append(_seconds(regularizer.update))
-        found[name] = {
-            "seconds": statistics.median(updates),
-            "theta_seconds": statistics.median(steps),
-            "bytes": _peak(regularizer.update),
-            "theta_bytes": _peak(step),
-        }
+        found[name] = _costs_of(regularizer.update, step)
     return found
+
+
+def _costs_of(update: Callable[[], object], step: Callable[[], None]) -> dict[str, float]:
+    """Return the costs of an update of rho and of a step of theta, as `measure` does."""
+    update()
+    updates, steps = [], []
+    for _ in range(_UPDATES):  # in turn, so that both are timed under the same load of the machine
+        steps += [_seconds(step) for _ in range(_STEPS)]
+        updates.append(_seconds(update))
+    return {
+        "seconds": statistics.median(updates),
+        "theta_seconds": statistics.median(steps),
+        "bytes": _peak(update),
+        "theta_bytes": _peak(step),
+    }
 
 
 def _theta_step(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batches) -> Callable[[], None]:

@@ -1,81 +1,72 @@
-"""Small problems with a minimum of the training objective that can be found to many digits, one a kind of rho.
+"""Small problems whose minimum of the training objective, and so the true gradient in rho, is found to many digits.
 
-A penalty keeps every minimum isolated: without one, a network that separates its training data has none, and weights
-before a normalization have none with one that leaves out the normalization's own. The truth is a central difference of
-the held-out loss at minima found anew on either side.
+The true gradient in rho is a central difference: rho is moved a little either way, theta is taken to the minimum anew,
+and the two held-out losses there are compared.
+
+For that the minimum has to be isolated, which a penalty sees to: without one, a network that separates its training
+data has no minimum. The penalty has to include the weights of normalization layers: if it left them out, the weights
+before such a layer would have no minimum.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from crossreg import (
-    L1,
-    L2,
-    Classification,
-    GaussianRegression,
-    LabelSmoothing,
-    Loss,
-    LossTemperature,
-    Smoothness,
-    inject_noise,
-    learn_norms,
-    penalize,
-)
+from crossreg import Loss
 from crossreg.core.random import forked_rng
 from crossreg.estimators import Direct
 from crossreg.estimators.hypergradient import theta_of, training_gradient, training_mode_with_rho_grad
 from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, noise_layers, set_draw
 from crossreg.regularizers.penalties import Objective
+from studies.batch import Batch
 
-__all__ = ["KINDS", "Problem", "make_problem"]
+__all__ = ["HypergradientProblem"]
 
-ROWS = 30
-_ACCURACY = 1e-11
-Split = tuple[Tensor, Tensor]
+_ACCURACY = 1e-11  # of the training objective's gradient at a minimum
 
 
 @dataclass(frozen=True)
-class Problem:
+class HypergradientProblem:
     """A model at the minimum of its training objective, in float64.
 
     Attributes:
         model: theta is at the minimum.
-        loss: of both splits.
-        train: theta's, `(x, y)`.
-        reg: rho's, with as many rows.
-        names: of the rho in question; what else the model holds of rho is constant.
-        draws: of the noise; the training objective is their average too.
-        sparse: the minimum is one of the lasso.
+        loss: on both splits, see `crossreg.losses`.
+        train: what theta trains on.
+        reg: what rho is learned on, with as many rows.
+        names: parameters whose gradient is in question, by their names in the model; other rho of the model are
+            constant.
+        draws: draws of the noise; both the training objective and the held-out loss are averaged over them.
+        sparse: it is a linear regression with an L1 penalty, some of whose weights are exactly 0 at the minimum.
     """
 
     model: nn.Module
     loss: Loss
-    train: Split
-    reg: Split
+    train: Batch
+    reg: Batch
     names: list[str]
     draws: list[Draw]
     sparse: bool = False
 
     def orders(self) -> list[list[Draw]]:
-        """Return the draws in as many orders as there are pairs, another one first in each.
+        """Return the draws in several orders, each of which starts with another pair.
 
-        An estimator takes one or two for the training objective. In training they are others in every update, so what
-        counts is the mean over these.
+        An estimator takes only the first one or two draws for the training objective. In a training they are new ones
+        in every update, so what counts is its mean over these orders.
         """
         return [self.draws[start:] + self.draws[:start] for start in range(0, len(self.draws), 2)]
 
     @property
     def rho(self) -> list[nn.Parameter]:
-        """What is differentiated by."""
+        """The parameters that the gradient is taken in."""
         parameters = rho_parameters(self.model)
         return [parameters[name] for name in self.names]
 
@@ -90,7 +81,7 @@ class Problem:
                 raise ArithmeticError("the minimum is a network that sees nothing")
 
     def held_out(self) -> float:
-        """Return the held-out loss."""
+        """Return the loss on the reg split, of the prediction averaged over the draws."""
         return float(Direct().gradient(self.model, self.loss, *self.reg, [], self.draws)[0])
 
     def hessian(self) -> Tensor:
@@ -118,7 +109,7 @@ class Problem:
 
     @contextmanager
     def _slope(self) -> Iterator[Tensor]:
-        """Have the gradient of the training objective in theta, with its graph, `[n]`."""
+        """Provide the gradient of the training objective in theta, `[n]`, which can be differentiated again."""
         with forked_rng(self.train[1].device), training_mode_with_rho_grad(self.model, []):
             theta = theta_of(self.model)
             slopes = training_gradient(self.model, self.loss, *self.train, theta, self.draws)
@@ -149,7 +140,10 @@ class Problem:
             layer.sign = 1.0
 
     def _newton(self, inverse: Tensor | None = None, steps: int = 50) -> None:
-        """Find the digits that a line search cannot see, all there are; a Hessian is kept while it helps."""
+        """Take Newton steps to the minimum, to more digits than a line search can tell apart.
+
+        A step costs little with the inverse of an earlier Hessian, so that is replaced only once steps stop helping.
+        """
         theta, before = list(theta_of(self.model).values()), math.inf
         for _ in range(steps):
             with self._slope() as slope:
@@ -166,7 +160,10 @@ class Problem:
         raise ArithmeticError("no minimum of the training objective was found")
 
     def _inverse(self) -> Tensor:
-        """Return the Hessian's inverse, directions that change nothing (the size of a direction's vector) left out."""
+        """Return the Hessian's inverse, without directions of no curvature.
+
+        Those change nothing: where a weight is a norm times a direction, the length of the vector of the direction.
+        """
         values, vectors = torch.linalg.eigh(self.hessian())
         if float(values[0]) < -1e-6 * float(values[-1]):
             raise ArithmeticError("this is no minimum of the training objective")
@@ -174,7 +171,7 @@ class Problem:
         return vectors[:, kept] / values[kept] @ vectors[:, kept].T
 
     def _lasso(self) -> None:
-        """Soft thresholding to find which weights are 0, then the others in closed form."""
+        """Find which weights are 0 by soft thresholding, then the others in closed form."""
         x, y = self.train
         (weight,) = theta_of(self.model).values()
         strength = float(rho_parameters(self.model)[self.names[0]].exp())
@@ -190,126 +187,6 @@ class Problem:
         if not (len(slack) and kept.any() and float(slack.min()) > 1e-3 * strength):
             raise ArithmeticError("the weights that are 0 are not settled here")
         weight.data = w[None]
-
-
-def make_problem(kind: str, seed: int) -> Problem:
-    """Return a random problem at its minimum.
-
-    Args:
-        kind: of rho, see `KINDS`.
-        seed: fixes data, start and rho; one without an isolated minimum is drawn again.
-    """
-    for attempt in range(20):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1000 * attempt + seed)
-            problem = KINDS[kind]()
-        try:
-            problem.settle()
-        except ArithmeticError:
-            continue
-        return problem
-    raise ArithmeticError(f"no minimum was found for {kind!r}, seed {seed}")
-
-
-def _noise(num_draws: int) -> Problem:
-    model = inject_noise(_network(norm=True), granularity="unit")
-    for layer in noise_layers(model).values():
-        layer.rho.data = torch.log(torch.empty_like(layer.rho).uniform_(0.2, 0.8))
-    model = penalize(model, L2(_log_uniform(0.005, 0.05)), "*")
-    problem = _classifier(model, lambda name: name.endswith("noise.rho"))
-    seed = int(torch.randint(2**31, ()))
-    # in pairs of opposite sign, as `CrossRegularizer` draws them
-    draws = [Draw(seed + number, sign) for number in range(num_draws // 2) for sign in (1.0, -1.0)]
-    return replace(problem, draws=draws)
-
-
-def _output_temperature() -> Problem:
-    problem = _noise(2)
-    getattr(problem.model, TEMPERATURE_RHO).data.fill_(math.log(_log_uniform(0.5, 2)))
-    return replace(problem, names=[TEMPERATURE_RHO])
-
-
-def _weight_decay(each: bool) -> Problem:
-    term = L2(1.0, each)
-    model = penalize(_network(), term, "*")
-    term.rho.data = torch.empty_like(term.rho).uniform_(math.log(0.01), math.log(0.1))
-    return _classifier(model)
-
-
-def _label_smoothing() -> Problem:
-    model = penalize(_network(), LabelSmoothing(_log_uniform(0.02, 0.3)))
-    return _classifier(penalize(model, L2(_log_uniform(0.01, 0.1)), "*"), lambda name: name == "rho_terms.0.rho")
-
-
-def _loss_temperature() -> Problem:
-    model = penalize(_network(), LossTemperature(_log_uniform(0.5, 3)))
-    return _classifier(penalize(model, L2(_log_uniform(0.01, 0.1)), "*"), lambda name: name == "rho_terms.0.rho")
-
-
-def _weight_norms() -> Problem:
-    model = learn_norms(_network(), granularity="unit")
-    for parameter in rho_parameters(model).values():
-        parameter.data = torch.empty_like(parameter).uniform_(-0.5, 1)
-    return _classifier(
-        penalize(model, L2(_log_uniform(0.01, 0.1)), "*bias"), lambda name: not name.startswith("rho_terms")
-    )
-
-
-def _lasso() -> Problem:
-    model = penalize(nn.Linear(12, 1, bias=False).double(), L1(_log_uniform(0.05, 0.3)), "*")
-    return _regression(model, sparse=True)
-
-
-def _own_penalty() -> Problem:
-    return _regression(penalize(nn.Linear(12, 1, bias=False).double(), Smoothness(_log_uniform(0.01, 1)), "*"))
-
-
-KINDS: dict[str, Callable[[], Problem]] = {
-    "noise, 2 draws": lambda: _noise(2),
-    "noise, 16 draws": lambda: _noise(16),
-    "output temperature": _output_temperature,
-    "weight norms": _weight_norms,
-    "L2, one": lambda: _weight_decay(False),
-    "L2, one a tensor": lambda: _weight_decay(True),
-    "L1, where weights are 0": _lasso,
-    "own penalty": _own_penalty,
-    "label smoothing": _label_smoothing,
-    "loss temperature": _loss_temperature,
-}
-"""Random problems of every kind of rho, not at their minimum yet."""
-
-
-def _network(norm: bool = False) -> nn.Module:
-    middle = [nn.LayerNorm(6, eps=0.1)] if norm else []  # with a smaller eps the weights before it shrink to nothing
-    return nn.Sequential(nn.Linear(5, 6), *middle, nn.Tanh(), nn.Linear(6, 3)).double()
-
-
-def _classifier(model: nn.Module, chosen: Callable[[str], bool] = lambda name: True) -> Problem:
-    x = torch.randn(2 * ROWS, 5, dtype=torch.float64)
-    logits = 2 * x @ torch.randn(5, 3, dtype=torch.float64) + torch.randn(2 * ROWS, 3, dtype=torch.float64)
-    return _problem(model, Classification(), x, logits.argmax(1), chosen)
-
-
-def _regression(model: nn.Module, sparse: bool = False) -> Problem:
-    x = torch.randn(2 * ROWS, 12, dtype=torch.float64)
-    weights = torch.randn(12, 1, dtype=torch.float64) * (torch.rand(12, 1) < 0.5) if sparse else _smooth(12)
-    y = x @ weights + torch.randn(2 * ROWS, 1, dtype=torch.float64)
-    return _problem(model, GaussianRegression(), x, y, lambda name: True, sparse)
-
-
-def _smooth(size: int) -> Tensor:
-    return torch.sin(torch.linspace(0, 3, size, dtype=torch.float64) + 6 * torch.rand(()))[:, None]
-
-
-def _problem(
-    model: nn.Module, loss: Loss, x: Tensor, y: Tensor, chosen: Callable[[str], bool], sparse: bool = False
-) -> Problem:
-    names = [name for name in rho_parameters(model) if chosen(name) and name != TEMPERATURE_RHO]
-    return Problem(model, loss, (x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:]), names, [Draw(0)], sparse)
-
-
-def _log_uniform(low: float, high: float) -> float:
-    return float(torch.empty(()).uniform_(math.log(low), math.log(high)).exp())
 
 
 def _flat(values: Sequence[Tensor]) -> Tensor:

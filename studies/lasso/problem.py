@@ -1,9 +1,9 @@
-"""A regression with L1, the path of its solutions, and what each estimator makes of it.
+"""Regressions with an L1 penalty: the exact path of their solutions, and what each estimator learns.
 
     train: min_w 1/(2n) ||X w - y||^2 + lambda ||w||_1
 
-The solution is piecewise linear in lambda, so least-angle regression (Efron et al. 2004) gives all of them exactly, and
-the held-out loss along the path is piecewise quadratic: its minimum needs no search.
+As lambda changes, the solution moves along a path of straight pieces. Least-angle regression (Efron et al. 2004) gives
+the whole path exactly. On each piece the reg loss is a parabola, so its minimum over lambda is known exactly too.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from crossreg import L1, Batches, CrossRegularizer, GaussianRegression, Implicit, learn_levels, penalize, training_loss
-from studies.ridge.problem import Split, half_mse
+from studies.batch import Batch, half_mse
 
 __all__ = ["THETA_STEPS", "UPDATES", "LassoProblem", "diabetes", "learn", "support", "synthetic"]
 
 UPDATES = 150
+"""Updates of rho in a training."""
 THETA_STEPS = 100
-"""Steps of theta before an update of the direct rule."""
-_SEX_SQUARED = 20  # of a feature with two values: the same as the feature
-_START = 0.1  # of the lambda above which all weights are 0
+"""Steps of theta before an update of rho by the direct gradient."""
+_SEX_SQUARED = 20  # number of a square to leave out: the feature has two values, so its square is the feature again
+_START = 0.1  # share of the lambda above which all weights are 0
 
 
 @dataclass(frozen=True)
 class LassoProblem:
-    """Splits of inputs `[n, d]` and targets `[n, 1]`, float64.
+    """A linear regression, whose splits are `(x [n, d], y [n, 1])` in float64.
 
     Attributes:
         train: what theta trains on.
         reg: what lambda is chosen on.
-        test: what nothing is chosen on.
-        truth: the weights that made the data, `[d, 1]`; None where nobody knows.
+        test: plays no part in training or choice.
+        truth: the weights that made the data, `[d, 1]`; None of real data.
     """
 
-    train: Split
-    reg: Split
-    test: Split
+    train: Batch
+    reg: Batch
+    test: Batch
     truth: Tensor | None = None
 
     @cached_property
     def path(self) -> tuple[Tensor, Tensor]:
-        """The knots, lambda falling, `[k]`, and the solutions there, `[k, d]`."""
+        """The lambdas at which two pieces of the path meet, descending, `[k]`, and the solutions there, `[k, d]`."""
         from sklearn.linear_model import lars_path
 
         x, y = (part.numpy() for part in self.train)
@@ -66,7 +66,7 @@ class LassoProblem:
         return torch.lerp(weights[place - 1], weights[place], share)[:, None]
 
     def best(self) -> tuple[float, float]:
-        """Return the lambda whose solution has the lowest loss on the regularization split, and that loss."""
+        """Return the lambda whose solution has the lowest loss on the reg split, and that loss."""
         knots, weights = self.path
         x, y = self.reg
         found = (float(knots[0]), half_mse(weights[0][:, None], self.reg))
@@ -81,11 +81,14 @@ class LassoProblem:
         return found
 
     def direct_fixed_point(self) -> float:
-        """Return the lambda at which the direct rule stops: there the held-out loss has no slope along sign(w)."""
+        """Return the lambda at whose solution w the direct gradient is zero: the reg loss has no slope along sign(w).
+
+        There can be several. This one is where it comes to, downhill from the lambda that estimators start at.
+        """
         knots, _ = self.path
         grid = torch.logspace(math.log10(float(knots[0])), math.log10(max(float(knots[-1]), 1e-8)), 4000).tolist()
         place = min(range(len(grid)), key=lambda index: abs(grid[index] - self.start()))
-        upward = self.slope(grid[place]) > 0  # the loss falls as the norm does: lambda grows
+        upward = self.slope(grid[place]) > 0  # the loss falls as the norm shrinks, so lambda grows
         while 0 < place < len(grid) - 1 and (self.slope(grid[place]) > 0) == upward:
             place += -1 if upward else 1
         return grid[place]
@@ -94,8 +97,8 @@ class LassoProblem:
         """Return the weights `[d, 1]` of scikit-learn's `LassoCV`, with a grid of 100 strengths.
 
         Args:
-            same_split: choose on the regularization split and train on the training split; else choose by five folds of
-                both and train on both.
+            same_split: choose on the reg split and train on the training split; else choose by five folds of both
+                splits together, and train on both.
         """
         from sklearn.linear_model import LassoCV
         from sklearn.model_selection import PredefinedSplit
@@ -114,11 +117,11 @@ class LassoProblem:
         knots, solutions = self.path
         norms = solutions.abs().sum(1)
         norm = float(weights.abs().sum())
-        # the norm grows along the path
+        # the norm grows as lambda falls
         return float(np.interp(norm, norms.numpy(), knots.numpy()))
 
     def slope(self, strength: float) -> float:
-        """Return that of the held-out loss along sign(w), at the solution of a lambda."""
+        """Return the slope of the reg loss along sign(w), the gradient of the norm, at the solution w of a lambda."""
         x, y = self.reg
         weights = self.solution(strength)
         return float((weights.sign() * (x.T @ (x @ weights - y))).sum())
@@ -128,12 +131,12 @@ def synthetic(condition: float, seed: int, num_features: int = 50, relevant: int
     """Return a random problem whose targets depend on a few features; signal of variance 1, noise of 0.25.
 
     Args:
-        condition: of the inputs' covariance, whose eigenvalues are evenly spaced on a logarithmic scale, in a random
-            rotation; 1 for independent features.
+        condition: condition number of the inputs' covariance, whose eigenvalues are evenly spaced on a logarithmic
+            scale, in a random rotation; 1 for independent features.
         seed: fixes everything.
         num_features: d.
-        relevant: features with a weight, of +1 or -1 before scaling.
-        rows: training examples, and held-out ones.
+        relevant: how many features have a weight, of +1 or -1 before scaling.
+        rows: examples of the training split, and of the reg split.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -149,7 +152,7 @@ def synthetic(condition: float, seed: int, num_features: int = 50, relevant: int
     truth[chosen, 0] = normal(relevant).sign()
     truth = truth / (root @ truth).norm()
 
-    def split(rows: int) -> Split:
+    def split(rows: int) -> Batch:
         x = normal(rows, num_features) @ root
         return x, x @ truth + 0.5 * normal(rows, 1)
 
@@ -163,7 +166,7 @@ def diabetes(seed: int, quadratic: bool = False) -> LassoProblem:
 
     Args:
         seed: fixes the split.
-        quadratic: squares and products of the 10 features beside them, 64 in all (Efron et al. 2004).
+        quadratic: add squares and products of the 10 features, 64 in all (Efron et al. 2004).
     """
     from sklearn.datasets import load_diabetes
     from sklearn.preprocessing import PolynomialFeatures
@@ -181,7 +184,7 @@ def diabetes(seed: int, quadratic: bool = False) -> LassoProblem:
 
 
 def support(weights: Tensor) -> set[int]:
-    """Return the features with a weight: more than a thousandth of the largest."""
+    """Return the numbers of the features whose weight is more than a thousandth of the largest."""
     sizes = weights.abs().flatten()
     return set(torch.nonzero(sizes > 1e-3 * sizes.max()).flatten().tolist())
 
@@ -189,42 +192,49 @@ def support(weights: Tensor) -> set[int]:
 def learn(problem: LassoProblem, estimator: str, updates: int = UPDATES) -> Tensor:
     """Return the weights `[d, 1]` that cross-regularization ends with.
 
-    With "implicit" theta is taken to its minimum (the path) before every update of lambda. With "direct" it takes
-    `THETA_STEPS` steps of gradient descent, across the gradient of the norm, before every update along it. The step of
-    rho is lowered to zero.
+    The step size of rho is lowered to zero.
 
     Args:
         problem: the splits.
-        estimator: "direct" or "implicit".
+        estimator: "implicit" learns lambda, and theta is taken to its minimum (on the path) before every update.
+            "direct" learns the level of the norm: theta takes `THETA_STEPS` steps of gradient descent that leave the
+            norm as it is, and then an update moves the weights along the gradient of the norm.
         updates: of rho.
     """
-    x, y = problem.train
-    model: nn.Module = nn.Linear(x.shape[1], 1, bias=False).double()
-    assert isinstance(model.weight, Tensor)
+    model = nn.Linear(problem.train[0].shape[1], 1, bias=False).double()
     model.weight.data = problem.solution(problem.start()).T.clone()
-    loss = GaussianRegression()
-    options: dict[str, Any] = {}
+    return (_learn_strength if estimator == "implicit" else _learn_level)(model, problem, updates)
+
+
+def _learn_strength(model: nn.Module, problem: LassoProblem, updates: int) -> Tensor:
+    x, y = problem.train
     term = L1(problem.start())
-    if estimator == "implicit":
-        penalize(model, term, "*")
-        options["estimator"] = Implicit(
-            Batches(x, y, len(x), shuffle=False), solver="cg", terms=2 * x.shape[1], tolerance=1e-10
-        )
-    else:
-        learn_levels(model, term, "*")
-    steps = 1 if estimator == "implicit" else THETA_STEPS
-    regularizer = CrossRegularizer(model, loss, [problem.reg], steps, 1, lr=0.1, temperature=False, **options)
+    penalize(model, term, "*")
+    whole = Batches(x, y, len(x), shuffle=False)
+    estimator = Implicit(whole, solver="cg", terms=2 * x.shape[1], tolerance=1e-10)
+    regularizer = CrossRegularizer(model, GaussianRegression(), [problem.reg], 1, 1, lr=0.1, estimator=estimator)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(regularizer.optimizer, updates)
+    (theta,) = regularizer.theta
+    for _ in range(updates):
+        theta.data = problem.solution(float(term.strength)).T.clone()
+        regularizer.step()
+        schedule.step()
+    return problem.solution(float(term.strength))
+
+
+def _learn_level(model: nn.Module, problem: LassoProblem, updates: int) -> Tensor:
+    (x, y), loss = problem.train, GaussianRegression()
+    learn_levels(model, L1(), "*")
+    regularizer = CrossRegularizer(model, loss, [problem.reg], THETA_STEPS, 1, lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(regularizer.optimizer, updates)
     steepest = float(torch.linalg.eigvalsh(x.T @ x / len(x))[-1])
     optimizer = torch.optim.SGD(regularizer.theta, lr=1 / steepest)
-    for _ in range(updates * steps):
-        if estimator == "implicit":
-            (theta,) = regularizer.theta
-            theta.data = problem.solution(float(term.strength)).T.clone()
-        else:
-            training_loss(model, loss, model(x), y).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    for _ in range(updates * THETA_STEPS):
+        training_loss(model, loss, model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
         if regularizer.step() is not None:
             schedule.step()
-    return problem.solution(float(term.strength)) if estimator == "implicit" else model.weight.detach().T.clone()
+    weight = model.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().T.clone()

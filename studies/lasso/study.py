@@ -1,8 +1,9 @@
 """Regression with L1, against the exact path of its solutions and scikit-learn's `LassoCV`.
 
-`implicit` learns lambda, as the strength of an `L1` penalty, with the weights at zero out of theta's response. `direct`
-learns the level of the norm by gradient decomposition: theta moves across the norm, rho along it. It can only stop
-where the held-out loss has no slope along sign(w); that place on the path is known, as its best point is.
+`implicit` learns lambda, as the strength of an `L1` penalty; weights at zero stay there when lambda changes a little.
+`direct` learns the level of the norm (`learn_levels`): theta's steps leave the norm as it is, updates of rho change it
+alone. It can only stop where the reg loss has no slope along sign(w). That point of the path is known, as is the one
+of the lowest reg loss.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from studies.batch import half_mse
 from studies.lasso.problem import UPDATES, LassoProblem, diabetes, learn, support, synthetic
-from studies.ridge.problem import half_mse
-from studies.study import Row, Study
+from studies.study import FIXED_POINT, Measurement, Study
 from studies.summing import groups, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FIXED_POINT", "SAME_SPLIT", "Lasso"]
+__all__ = ["BEST", "FOLDS", "SAME_SPLIT", "Lasso"]
 
 CONDITIONS = (1e0, 1e1, 1e2, 1e3, 1e4)
 DIABETES = {"diabetes, 10": False, "diabetes, 64": True}
-FIXED_POINT = "direct, its fixed point"
 SAME_SPLIT, FOLDS, BEST = "LassoCV, same split", "LassoCV, 5 folds of all", "best of the path"
 
 
@@ -49,13 +49,13 @@ class Lasso(Study):
         problems = [*DIABETES, *(f"condition {condition:g}" for condition in CONDITIONS)]
         return [{"problem": problem, "seed": seed} for problem in problems for seed in range(seeds)]
 
-    def solve(self, **case: Any) -> list[Row]:
+    def solve(self, **case: Any) -> list[Measurement]:
         """Return what every estimator reaches on one problem."""
         problem = _problem(case["problem"], case["seed"])
         best, lowest = problem.best()
         ideal = problem.solution(best)
 
-        def row(estimator: str, weights: Tensor, seconds: float = 0.0) -> Row:
+        def row(estimator: str, weights: Tensor, seconds: float = 0.0) -> Measurement:
             found, wanted = support(weights), support(ideal)
             return {
                 **case,
@@ -82,7 +82,7 @@ class Lasso(Study):
         rows[-1]["excess"] = None  # it has trained on what the loss is measured on
         return [*rows, row(BEST, ideal), row("none", problem.solution(0.0))]
 
-    def table(self, rows: list[Row]) -> list[dict[str, str]]:
+    def table(self, rows: list[Measurement]) -> list[dict[str, str]]:
         """Return medians and ranges over seeds."""
         found = []
         for problem, estimator in groups(rows, "problem", "estimator"):
@@ -100,8 +100,8 @@ class Lasso(Study):
             )
         return found
 
-    def findings(self, rows: list[Row]) -> list[str]:
-        """Say how far each estimator is from the best point of the path."""
+    def findings(self, rows: list[Measurement]) -> list[str]:
+        """Say how far each estimator is from the best solution of the path."""
         said = []
         kinds = {
             "implicit": f"learns lambda in {UPDATES} updates",
@@ -133,7 +133,7 @@ class Lasso(Study):
             )
         return said
 
-    def numbers(self, rows: list[Row]) -> dict[str, float]:
+    def numbers(self, rows: list[Measurement]) -> dict[str, float]:
         """Return the worst and the median case of each estimator."""
         found = {}
         for estimator, key in (
@@ -148,31 +148,11 @@ class Lasso(Study):
             found[f"{key}/support"] = statistics.mean(row["support"] for row in mine)
         return found
 
-    def figure(self, rows: list[Row]) -> Figure:
+    def figure(self, rows: list[Measurement]) -> Figure:
         """Draw the excess loss and the norm of every problem."""
-        from services.style import LOSES, WINS, new_figure, plain
+        from studies.lasso.figure import draw
 
-        problems = [problem for (problem,) in groups(rows, "problem")]
-        figure = new_figure(10, 4.4)
-        loss, norm = figure.subplots(1, 2)
-        shown = ((WINS, "implicit", "o"), (LOSES, "direct", "s"), (LOSES, FIXED_POINT, "x"), ("0.45", SAME_SPLIT, "^"))
-        for shift, (colour, estimator, marker) in enumerate(shown):
-            for axes, key, floor in ((loss, "excess", 1e-8), (norm, "norm", 0.0)):
-                mine = those(rows, estimator=estimator)
-                axes.plot(
-                    [problems.index(row["problem"]) + 0.16 * (shift - 1.5) for row in mine],
-                    [max(row[key], floor) for row in mine],
-                    marker, color=colour, linestyle="none", markersize=5, alpha=0.75,
-                    fillstyle="none" if estimator == "direct" else "full", label=estimator,
-                )  # fmt: skip
-        loss.set(yscale="log", ylabel="reg loss above the best of the path (relative)")
-        norm.set(ylabel="L1 norm / that of the best")
-        norm.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
-        for axes in (loss, norm):
-            axes.set_xticks(range(len(problems)), [str(problem) for problem in problems], rotation=30, ha="right")
-            plain(axes)
-        figure.legend(*loss.get_legend_handles_labels(), fontsize=8, ncol=4, loc="outside lower center", frameon=False)
-        return figure
+        return draw(rows)
 
 
 def _problem(name: str, seed: int) -> LassoProblem:

@@ -1,11 +1,12 @@
-"""Ridge regression: the one problem whose best regularization has a formula.
+"""Ridge regression, whose best regularization has a formula.
 
-    train: min_w 1/(2n) ||X w - y||^2 + lambda/2 ||w||^2        reg: min_lambda 1/(2m) ||X' w(lambda) - y'||^2
+    train: w(lambda) = argmin_w 1/(2n) ||X w - y||^2 + lambda/2 ||w||^2
+    reg:   min_lambda 1/(2m) ||X' w(lambda) - y'||^2
 
-`implicit` learns lambda, as the strength of an `L2` penalty; `direct` cannot, and learns the norm of w instead while
-its direction trains (the paper's way; every point it can end in is a ridge solution of some lambda). The truth is the
-minimum over lambda of the closed form on the same splits. Where the direct rule stops has a formula too: at the lambda
-whose solution w satisfies w . d L_reg / d w = 0.
+`implicit` learns lambda, as the strength of an `L2` penalty. `direct` cannot: it learns the norm of w instead, while
+the direction of w trains (the paper's way; wherever it ends is the solution w(lambda) of some lambda). Both are
+compared with the best lambda, the minimum over lambda of the closed form on the same splits. Where the direct gradient
+stops has a formula too: at the lambda whose solution w satisfies w . d L_reg / d w = 0.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from studies.ridge.problem import UPDATES, half_mse, learn, make_problem
-from studies.study import Row, Study
+from studies.batch import half_mse
+from studies.ridge.problem import UPDATES, learn, make_problem
+from studies.study import FIXED_POINT, Measurement, Study
 from studies.summing import factor, groups, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FIXED_POINT", "Ridge"]
+__all__ = ["Ridge"]
 
 CONDITIONS = (1e1, 1e2, 1e3, 1e4, 1e5, 1e6)
 NOISES = (0.3, 1.0)
-FIXED_POINT = "direct, its fixed point"
 
 
 class Ridge(Study):
@@ -56,8 +57,8 @@ class Ridge(Study):
             for seed in range(seeds)
         ]
 
-    def solve(self, **case: Any) -> list[Row]:
-        """Return what the two estimators reach on one problem."""
+    def solve(self, **case: Any) -> list[Measurement]:
+        """Return what both estimators reach on one problem, and where the direct one would stop."""
         problem = make_problem(**case)
         best, lowest = problem.best()
         known = {
@@ -65,7 +66,7 @@ class Ridge(Study):
             "plain_test": half_mse(problem.solution(1e-13), problem.test),
         }
 
-        def row(estimator: str, weights: Tensor, seconds: float) -> Row:
+        def row(estimator: str, weights: Tensor, seconds: float) -> Measurement:
             return {
                 **case,
                 "estimator": estimator,
@@ -83,7 +84,7 @@ class Ridge(Study):
             rows.append(row(estimator, weights, time.perf_counter() - began))
         return [*rows, row(FIXED_POINT, problem.solution(problem.direct_fixed_point()), 0.0)]
 
-    def table(self, rows: list[Row]) -> list[dict[str, str]]:
+    def table(self, rows: list[Measurement]) -> list[dict[str, str]]:
         """Return medians and ranges over seeds."""
         found = []
         for noise, condition, estimator in groups(rows, "noise", "condition", "estimator"):
@@ -103,7 +104,7 @@ class Ridge(Study):
             )
         return found
 
-    def findings(self, rows: list[Row]) -> list[str]:
+    def findings(self, rows: list[Measurement]) -> list[str]:
         """Say how far each estimator is from the optimum."""
         said = []
         kinds = {
@@ -125,7 +126,7 @@ class Ridge(Study):
             )
         return said
 
-    def numbers(self, rows: list[Row]) -> dict[str, float]:
+    def numbers(self, rows: list[Measurement]) -> dict[str, float]:
         """Return the worst and the median case of each estimator."""
         found = {}
         for estimator, key in (("direct", "direct"), ("implicit", "implicit"), (FIXED_POINT, "fixed_point")):
@@ -135,39 +136,8 @@ class Ridge(Study):
             found[f"{key}/lambda_factor_max"] = max(factor(row["ratio"]) for row in mine)
         return found
 
-    def figure(self, rows: list[Row]) -> Figure:
+    def figure(self, rows: list[Measurement]) -> Figure:
         """Draw excess loss and lambda against the condition number."""
-        from services.style import LOSES, WINS, new_figure, plain
+        from studies.ridge.figure import draw
 
-        conditions = sorted({row["condition"] for row in rows})
-        figure = new_figure(9, 4.2)
-        loss, strength = figure.subplots(1, 2)
-        for noise, line, marker in zip(sorted({row["noise"] for row in rows}), ("-", "--"), ("o", "s"), strict=False):
-            for colour, estimator, filled in (
-                (LOSES, FIXED_POINT, True),
-                (LOSES, "direct", False),
-                (WINS, "implicit", True),
-            ):
-                mine = [row for row in rows if row["estimator"] == estimator and row["noise"] == noise]
-                label = f"{estimator}, noise {noise:g}"
-                for axes, key, floor in ((loss, "excess", 1e-9), (strength, "ratio", 1e-6)):
-                    axes.plot(
-                        [row["condition"] for row in mine], [max(row[key], floor) for row in mine], marker,
-                        color=colour, markersize=4, linestyle="none", fillstyle="full" if filled else "none",
-                        alpha=0.6, label=None if filled else label,
-                    )  # fmt: skip
-                    if filled:
-                        medians = [
-                            max(statistics.median(r[key] for r in mine if r["condition"] == c), floor)
-                            for c in conditions
-                        ]
-                        axes.plot(conditions, medians, line, color=colour, label=label)
-        loss.set_ylabel("reg loss above the optimum (relative)")
-        loss.axhline(1e-3, color="0.4", linewidth=0.8, linestyle=":")
-        strength.set_ylabel("learned lambda / best lambda")
-        strength.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
-        for axes in (loss, strength):
-            axes.set(xscale="log", yscale="log", xlabel="condition number of the covariance")
-            plain(axes)
-        figure.legend(*loss.get_legend_handles_labels(), fontsize=8, ncol=3, loc="outside lower center", frameon=False)
-        return figure
+        return draw(rows)

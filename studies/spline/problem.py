@@ -1,4 +1,4 @@
-"""Noisy samples of smooth functions, what is known of each, and what cross-regularization learns on it."""
+"""Smoothing splines of noisy samples: their best smoothness, and what cross-regularization learns."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit, Smoothness, learn_levels, penalize
 from studies.scan import first_fall, lowest
 
-__all__ = ["FUNCTIONS", "UPDATES", "Problem", "Samples", "design", "learn", "make_problem", "roughness"]
+__all__ = ["FUNCTIONS", "UPDATES", "Samples", "SplineProblem", "design", "learn", "make_problem", "roughness"]
 
 UPDATES = 150
+"""Updates of rho in a training."""
 NUM_BASIS = 40
+_START = 0.01  # lambda
 _LOWEST, _HIGHEST = -25.0, 12.0  # log lambda: as good as none, and a straight line
 _GRID = [_LOWEST + 0.2 * step for step in range(int(5 * (_HIGHEST - _LOWEST)) + 1)]
 
@@ -25,12 +27,21 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "bumps": lambda x: torch.exp(-(((x - 0.3) / 0.06) ** 2)) - 0.7 * torch.exp(-(((x - 0.65) / 0.12) ** 2)),
     "chirp": lambda x: torch.sin(2 * math.pi * (x + 2 * x**3)),
 }
-"""By name, on [0, 1], in the order of their wiggliness."""
+"""Functions on [0, 1] by name, from smooth to wiggly."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Points `x [n]` in [0, 1], their basis functions `basis [n, d]`, and values `y [n, 1]`, all float64."""
+    """Samples of a function, and splines that are fitted to them; all float64.
+
+    A spline is a sum of d basis functions times its coefficients c. `lambda` is the strength of the penalty R(c), half
+    the sum of squared second differences of neighbouring coefficients.
+
+    Attributes:
+        x: places in [0, 1], `[n]`.
+        basis: values of the basis functions there, `[n, d]`.
+        y: values of the function there, with noise, `[n, 1]`.
+    """
 
     x: Tensor
     basis: Tensor
@@ -43,13 +54,13 @@ class Samples:
         return torch.linalg.solve(system, self.basis.T @ self.y / n)
 
     def loss(self, coefficients: Tensor) -> float:
-        """Return half the mean squared error of coefficients `[d, 1]`."""
+        """Return half the mean squared error of the spline of coefficients `[d, 1]`."""
         return float(0.5 * (self.basis @ coefficients - self.y).square().mean())
 
     def gcv(self, strength: float) -> float:
         """Return the score of generalized cross-validation, (1/n) ||y - A y||^2 / (1 - tr A / n)^2.
 
-        A is the hat matrix of this lambda. Source: Craven and Wahba 1979, equation 1.9.
+        A is the matrix that takes y to the fitted values with this lambda. Source: Craven and Wahba 1979, equation 1.9.
         """
         n, d = self.basis.shape
         gram = self.basis.T @ self.basis / n
@@ -57,13 +68,20 @@ class Samples:
         return 2 * self.loss(self.solution(strength)) / (1 - degrees / n) ** 2
 
     def strength_of_gcv(self) -> float:
-        """Return the lambda of the lowest score."""
+        """Return the lambda of the lowest score of generalized cross-validation."""
         return lowest(self.gcv, _GRID)[0]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Samples of a function: those theta trains on, those rho learns on, both together, and the function itself."""
+class SplineProblem:
+    """Samples of one function.
+
+    Attributes:
+        train: what theta trains on.
+        reg: what rho is learned on.
+        everything: both together.
+        truth: the function without noise, on a fine grid.
+    """
 
     train: Samples
     reg: Samples
@@ -81,17 +99,18 @@ class Problem:
         return [math.exp(grid[i]) for i in range(1, len(grid) - 1) if values[i - 1] > values[i] <= values[i + 1]]
 
     def oracle(self) -> float:
-        """Return the lambda whose fit to everything is nearest to the function, which only we can know."""
+        """Return the lambda whose fit to everything is nearest to the true function, known here but not in practice."""
         return lowest(lambda strength: self.truth.loss(self.everything.solution(strength)), _GRID)[0]
 
     def error(self, coefficients: Tensor) -> float:
-        """Return the mean squared distance from the function."""
+        """Return the mean squared distance of a spline from the true function."""
         return 2 * self.truth.loss(coefficients)
 
     def library_error(self) -> float:
-        """Return the same of SciPy's smoothing spline of everything, whose lambda is from generalized cross-validation.
+        """Return the same for SciPy's smoothing spline of everything.
 
-        It has a knot at every sample and integrates the squared second derivative.
+        Its lambda is from generalized cross-validation too. It has a knot at every sample, and its penalty is the
+        integral of the squared second derivative.
         """
         from scipy.interpolate import make_smoothing_spline
 
@@ -100,22 +119,29 @@ class Problem:
         return float((torch.from_numpy(spline(self.truth.x.numpy())) - self.truth.y[:, 0]).square().mean())
 
     def refit(self, strength: float) -> Tensor:
-        """Return the fit to everything, the penalty weighing as much against each sample as in the fit to train."""
+        """Return the fit to everything that corresponds to a lambda of fits to train.
+
+        Losses are means over samples, so lambda is scaled to keep the weight of the penalty against a single sample.
+        """
         return self.everything.solution(strength * len(self.train.x) / len(self.everything.x))
 
     def as_on_train(self, strength: float) -> float:
-        """Return the lambda that weighs as much against each sample in a fit to train as this in one to everything."""
+        """Return the lambda of fits to train that corresponds to this one of fits to everything; see `refit`."""
         return strength * len(self.everything.x) / len(self.train.x)
 
     def direct_fixed_point(self) -> float:
-        """Return the lambda at which the direct rule stops: d L_reg / d c at c(lambda) has no part along grad R."""
+        """Return the lambda at whose fit c the direct gradient is zero: the reg loss has no slope along grad R(c).
+
+        The direct gradient learns the level of R alone, so it can stop nowhere else.
+        """
         penalty = roughness(self.train.basis.shape[1])
 
         def slope(strength: float) -> float:
             c = self.train.solution(strength)
             return float(((penalty @ c) * (self.reg.basis.T @ (self.reg.basis @ c - self.reg.y))).sum())
 
-        # stable where the slope along grad R turns from up to down, and R falls as lambda grows
+        # it stops at a minimum over the level: as R grows the slope rises through zero, and as lambda grows R shrinks,
+        # so the slope falls
         grid = [_LOWEST + 0.25 * step for step in range(int(4 * (_HIGHEST - _LOWEST)) + 1)]
         return first_fall(slope, grid) or math.exp(_LOWEST)
 
@@ -123,7 +149,7 @@ class Problem:
         return self.reg.loss(self.train.solution(strength))
 
     def strength_of(self, coefficients: Tensor) -> float:
-        """Return the lambda whose fit to train is as rough as these coefficients, within what lambda can do."""
+        """Return the lambda whose fit to train has the R of these coefficients; an end of lambda's range if none."""
         from scipy.optimize import brentq
 
         wanted = math.log(_rough(coefficients))
@@ -141,13 +167,13 @@ def _rough(coefficients: Tensor) -> float:
 
 
 def roughness(size: int) -> Tensor:
-    """Return D^T D of second differences, the matrix of the quadratic form 2 R."""
+    """Return the matrix M `[size, size]` with R(c) = 1/2 c^T M c."""
     differences = torch.eye(size, dtype=torch.float64).diff(n=2, dim=0)
     return differences.T @ differences
 
 
 def design(x: Tensor, num_basis: int = NUM_BASIS) -> Tensor:
-    """Return cubic B-splines on evenly spaced knots, `[n, num_basis]`, at points of [0, 1]."""
+    """Return the values of cubic B-splines on evenly spaced knots at places in [0, 1], `[n, num_basis]`."""
     from scipy.interpolate import BSpline
 
     width = 1 / (num_basis - 3)
@@ -155,15 +181,15 @@ def design(x: Tensor, num_basis: int = NUM_BASIS) -> Tensor:
     return torch.from_numpy(BSpline.design_matrix(x.clamp(0, 1 - 1e-12).numpy(), knots.numpy(), 3).toarray())
 
 
-def make_problem(function: str, noise: float, seed: int, num_train: int = 100, num_reg: int = 50) -> Problem:
+def make_problem(function: str, noise: float, seed: int, num_train: int = 100, num_reg: int = 50) -> SplineProblem:
     """Return a random problem.
 
     Args:
-        function: see `FUNCTIONS`.
+        function: a name of `FUNCTIONS`.
         noise: standard deviation of the samples' noise, in standard deviations of the function.
         seed: fixes everything.
-        num_train: samples to train on, at random places.
-        num_reg: samples for regularization, at others.
+        num_train: samples of the training split, at random places.
+        num_reg: samples of the reg split, at others.
     """
     generator = torch.Generator().manual_seed(seed)
     n = num_train + num_reg
@@ -177,19 +203,19 @@ def make_problem(function: str, noise: float, seed: int, num_train: int = 100, n
     train, reg = (Samples(x[rows], everything.basis[rows], y[rows]) for rows in (slice(num_train), slice(num_train, n)))
     inside = grid[(grid >= train.x.min()) & (grid <= train.x.max())]  # nobody is asked to extrapolate
     true = ((FUNCTIONS[function](inside) - values.mean()) / values.std())[:, None]
-    return Problem(train, reg, everything, Samples(inside, design(inside), true))
+    return SplineProblem(train, reg, everything, Samples(inside, design(inside), true))
 
 
-def learn(problem: Problem, estimator: str, updates: int = UPDATES) -> Tensor:
+def learn(problem: SplineProblem, estimator: str, updates: int = UPDATES) -> Tensor:
     """Return the coefficients `[d, 1]` that cross-regularization ends with.
 
-    Theta is put at its minimum, which has a closed form, before every update of rho, and the step of rho is lowered to
-    zero, so that what is left is the estimator's own error. With "direct" the minimum is that among coefficients of
-    the present roughness.
+    Theta is put at its minimum, which has a closed form, before every update of rho, and the step size of rho is
+    lowered to zero, so that what is left is the estimator's own error.
 
     Args:
         problem: the samples.
-        estimator: "direct" or "implicit".
+        estimator: "implicit" learns lambda; "direct" learns the level of R, and theta's minimum is the one among
+            coefficients of that level.
         updates: of rho.
     """
     train = problem.train
@@ -204,9 +230,7 @@ def learn(problem: Problem, estimator: str, updates: int = UPDATES) -> Tensor:
         learn_levels(model, Smoothness(), "*")
         options["lr"] = 0.02  # of the size of the coefficients
     reg = [(problem.reg.basis, problem.reg.y)]
-    regularizer = CrossRegularizer(
-        model, GaussianRegression(), reg, interval=1, samples=1, temperature=False, **options
-    )
+    regularizer = CrossRegularizer(model, GaussianRegression(), reg, interval=1, samples=1, **options)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(regularizer.optimizer, updates)
     (weights,) = regularizer.theta
     weights.data = train.solution(_START).T
@@ -216,6 +240,3 @@ def learn(problem: Problem, estimator: str, updates: int = UPDATES) -> Tensor:
         strength = float(penalty.strength) if estimator == "implicit" else problem.strength_of(weights.detach().T)
         weights.data = train.solution(strength).T
     return weights.detach().T.clone()
-
-
-_START = 0.01

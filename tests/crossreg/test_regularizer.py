@@ -153,12 +153,13 @@ def test_antithetic_draws_come_in_pairs() -> None:
 
 
 def test_temperature_is_learned_only_when_asked_and_never_in_the_theta_step(batch: tuple[Tensor, Tensor]) -> None:
-    for learn in (True, False):
+    for names in (None, ["noise"]):
         model = inject_noise(small_model())
-        regularizer = CrossRegularizer(model, "classification", [batch], interval=1, temperature=learn)
+        regularizer = CrossRegularizer(model, "classification", [batch], interval=1, learn=names)
         regularizer.step()
+        learn = names is None
         assert (float(temperature(model)) != 1.0) is learn
-        assert (TEMPERATURE_RHO in regularizer.rho) is learn
+        assert ("output_temperature.0.rho" in regularizer.rho) is learn
     model.train()
     torch.manual_seed(0)
     first = model(batch[0])
@@ -172,7 +173,7 @@ def test_overconfident_model_gets_a_temperature_and_noise() -> None:
     x = torch.randn(256, 8)
     y = torch.randint(0, 3, (256,))  # nothing to learn: confidence can only hurt
     model = inject_noise(small_model("layer"))
-    model[-1].weight.data.mul_(20)
+    model[6].weight.data.mul_(20)
     regularizer = CrossRegularizer(model, "classification", [(x, y)], interval=1, samples=4)
     losses = [u.loss for _ in range(60) if (u := regularizer.step())]
     assert losses[-1] < 0.6 * losses[0]

@@ -13,7 +13,7 @@ from crossreg.estimators.hypergradient import theta_of
 from crossreg.regularizers.penalties import training_loss
 from services.data import DataConfig
 from studies.hypergradient.cost import _peak, measure
-from studies.hypergradient.problem import KINDS, make_problem
+from studies.hypergradient.kinds import KINDS, make_problem
 from studies.hypergradient.study import COST, ESTIMATORS, SAMPLED, Hypergradient
 from studies.run import study_named
 
@@ -86,8 +86,8 @@ def test_s_steps_at_a_minimum_are_a_series_of_s_minus_one_terms() -> None:
     whole = Batches(*problem.train, len(problem.train[1]), shuffle=False)
     optimizer = torch.optim.SGD(list(theta_of(problem.model).values()), lr=0.5)
     given: Any = (problem.model, problem.loss, *problem.reg, problem.rho, problem.draws, 1.0)
-    _, unrolled = Unrolled(whole, optimizer, 4)(*given)
-    _, series = Implicit(whole, optimizer, terms=3)(*given)
+    _, unrolled = Unrolled(whole, optimizer, 4).gradient(*given)
+    _, series = Implicit(whole, optimizer, terms=3).gradient(*given)
     for ours, other in zip(unrolled, series, strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-6, atol=1e-12)
 

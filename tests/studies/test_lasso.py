@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso as ScikitLasso
 
+from studies.batch import half_mse
 from studies.lasso.problem import LassoProblem, diabetes, learn, support, synthetic
-from studies.lasso.study import BEST, FIXED_POINT, FOLDS, SAME_SPLIT, Lasso
-from studies.ridge.problem import half_mse
+from studies.lasso.study import BEST, FOLDS, SAME_SPLIT, Lasso
+from studies.study import FIXED_POINT
 
 
 def small(condition: float = 10.0) -> LassoProblem:

@@ -12,9 +12,11 @@ import torch
 
 from crossreg import UserError
 from services.tracking import TrackingConfig
-from studies.ridge.problem import half_mse, learn, make_problem
-from studies.ridge.study import FIXED_POINT, Ridge
+from studies.batch import half_mse
+from studies.ridge.problem import learn, make_problem
+from studies.ridge.study import Ridge
 from studies.run import reproduce, study_named
+from studies.study import FIXED_POINT
 
 
 class Small(Ridge):

@@ -11,7 +11,8 @@ from crossreg import Smoothness, UserError
 from services.data import DataConfig
 from studies.run import study_named
 from studies.spline.problem import design, learn, make_problem, roughness
-from studies.spline.study import BASELINE, FIXED_POINT, Spline
+from studies.spline.study import BASELINE, Spline
+from studies.study import FIXED_POINT
 
 
 def test_roughness_is_zero_for_straight_lines_alone() -> None:

@@ -11,21 +11,21 @@ from services.comparison.report.estimates import larger_is_better
 from services.comparison.report.groups import Group, spent
 
 if TYPE_CHECKING:
-    from services.search.outcome import Outcome
+    from services.comparison.outcome import Outcome
 
-__all__ = ["ComputeToTarget", "compute_to_reach", "compute_to_targets"]
+__all__ = ["ComputeToTarget", "compute_to_target", "compute_to_targets"]
 
 
 @dataclass(frozen=True)
 class ComputeToTarget:
-    """What the reference needed to reach a search's final score.
+    """What the reference spent until one of its scores was as good as a search's at the end: the target.
 
     Attributes:
         split: "reg" or "test".
         score: the score's name.
-        fractions: by seed, the reference's compute until its curve was first as good, as a fraction of all the
-            search's compute; only seeds on which it ever was.
-        never: seeds on which it never was.
+        fractions: by seed, what the reference had spent then, as a fraction of all that the search spent; only seeds
+            on which it got there.
+        never: seeds on which it did not.
         mean: of the fractions; NaN without any.
     """
 
@@ -37,7 +37,7 @@ class ComputeToTarget:
 
     @property
     def num_seeds(self) -> int:
-        """Seeds on which there was a final score to reach."""
+        """Seeds on which there was a target."""
         return len(self.fractions) + len(self.never)
 
     @property
@@ -47,30 +47,30 @@ class ComputeToTarget:
 
 
 def compute_to_targets(search: Group, reference: Group, names: Sequence[str], unit: str) -> list[ComputeToTarget]:
-    """Return what the reference needed for a search's final scores: NLL on reg; accuracy, NLL or RMSE on test.
+    """Return the reference's compute to a search's final scores: NLL on reg; accuracy, NLL or RMSE on test.
 
     Args:
-        search: whose scores are to be reached.
+        search: whose final scores are the targets.
         reference: whose curve is followed.
         names: scores that there are.
         unit: of compute.
     """
-    asked = [("reg", "nll")] + [("test", name) for name in ("accuracy", "nll", "rmse") if name in names]
-    return [_reach(search, reference, split, score, unit) for split, score in asked]
+    targets = [("reg", "nll")] + [("test", name) for name in ("accuracy", "nll", "rmse") if name in names]
+    return [_over_seeds(search, reference, split, score, unit) for split, score in targets]
 
 
-def compute_to_reach(curve_of: Outcome, target: Outcome, split: str, score: str, unit: str) -> float:
+def compute_to_target(curve_of: Outcome, target: Outcome, split: str, score: str, unit: str) -> float:
     """Return the fraction of one outcome's compute at which another was first as good as it finally was.
 
     Args:
         curve_of: whose curve is followed.
-        target: whose final score is to be reached and whose compute is the whole.
+        target: whose final score is the target and whose compute is the whole.
         split: "reg" or "test".
         score: the score's name.
         unit: of compute.
 
     Returns:
-        The fraction; infinite where it never was as good, NaN where there is no score to reach.
+        The fraction; infinite where it never was as good, NaN where there is no score to be as good as.
     """
     # where the search's own curve ends: its points are measured on the same examples as the other's
     final = target.curve[-1] if target.curve else target
@@ -85,9 +85,9 @@ def compute_to_reach(curve_of: Outcome, target: Outcome, split: str, score: str,
     return math.inf
 
 
-def _reach(search: Group, reference: Group, split: str, score: str, unit: str) -> ComputeToTarget:
+def _over_seeds(search: Group, reference: Group, split: str, score: str, unit: str) -> ComputeToTarget:
     found = {
-        seed: compute_to_reach(reference.outcomes[seed], outcome, split, score, unit)
+        seed: compute_to_target(reference.outcomes[seed], outcome, split, score, unit)
         for seed, outcome in search.outcomes.items()
         if seed in reference.outcomes and reference.outcomes[seed].curve
     }

@@ -1,4 +1,4 @@
-"""What a comparison was: all that its outcomes do not say."""
+"""What was compared, with what, and where: all that a report tells and the outcomes do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Context:
 
     Attributes:
         title: heading of the report.
-        command: as it was typed.
+        command: the command line as it was typed.
         commit: of the code.
         machine: facts by name: processor, cores, memory, accelerator.
         versions: of Python and packages, by name.
@@ -25,13 +25,14 @@ class Context:
         num_train: examples that theta trains on.
         num_reg: examples of the regularization split.
         num_test: examples of the test split.
-        population: members of a population; a full budget is so many times the reference's compute.
+        population: how many members a population has, and how many times the reference's compute the budget "full" is;
+            "matched" is that compute once, and a budget that is a number that many times.
         unit: "flops", "examples" or "worker_seconds": the field of `Cost` that budgets are given in.
         reference: the method that the others are compared with.
         select_on: the score on the regularization split by which searches choose.
-        samples: K, noise draws averaged at test by every noisy method; None leaves the number out.
-        seconds: wall-clock time of the whole comparison.
-        started: seconds since the epoch; 0 leaves it out.
+        samples: how many noise draws every noisy method averages at test; None does not tell.
+        seconds: wall-clock time of the whole comparison; 0 does not tell.
+        started: seconds since the epoch; 0 does not tell.
     """
 
     title: str

@@ -12,7 +12,7 @@ __all__ = ["Difference", "Estimate", "Verdict", "difference", "estimate", "large
 CONFIDENCE = 0.95
 
 Verdict = Literal["wins", "loses", "undecided", "one seed", "nothing"]
-"""What the reference does against a method: the last is for no seed on which both have a score."""
+"""What the reference does against a method; "nothing" where there is no seed on which both have a score."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Difference(Estimate):
     """A method's score minus the reference's, by seed.
 
     Attributes:
-        excludes_zero: the interval does; None where there is none.
+        excludes_zero: whether the interval does; None where there is no interval.
         verdict: what this means for the reference.
     """
 
@@ -50,7 +50,7 @@ class Difference(Estimate):
     verdict: Verdict
 
     def advantage(self, score: str) -> tuple[float, float, float]:
-        """Return mean, low and high of what the reference is better by."""
+        """Return by how much the reference is better: mean, and the interval's low and high end."""
         if larger_is_better(score):
             return -self.mean, -self.high, -self.low
         return self.mean, self.low, self.high

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from services.comparison.report.compute_to_target import ComputeToTarget
 from services.comparison.report.context import Context
 from services.comparison.report.estimates import Difference
 from services.comparison.report.numbers import amount, factor, interval, score_name
-from services.comparison.report.compute_to_target import ComputeToTarget
 from services.comparison.report.rows import Row
 
-__all__ = ["SCALED", "at_compute", "comparison", "diverged", "join", "phrase", "compute_to_target_sentence", "verdicts"]
+__all__ = ["SCALED", "at_compute", "comparison", "compute_to_target_sentence", "diverged", "join", "phrase", "verdicts"]
 
 SCALED = ("nll", "ece")
 """Scores that temperature scaling changes and that are shown after it."""
@@ -104,15 +104,15 @@ def diverged(row: Row) -> str:
 
 def compute_to_target_sentence(row: Row, context: Context) -> str:
     """Say what the reference needed to be as good as a search was at its end."""
-    told = "; ".join(_reach(reach) for reach in row.reach if reach.num_seeds)
+    told = "; ".join(_target(found) for found in row.compute_to_target if found.num_seeds)
     label = row.label
     lead = f"To be as good as {label} at its end, {context.reference} needed this fraction of the compute of {label}"
     return f"{lead}: {told}." if told else ""
 
 
-def _reach(reach: ComputeToTarget) -> str:
-    at = factor(reach.mean) if reach.fractions else "never"
-    return f"{reach.split} {score_name(reach.score)} {at} ({reach.counted})"
+def _target(found: ComputeToTarget) -> str:
+    at = factor(found.mean) if found.fractions else "never"
+    return f"{found.split} {score_name(found.score)} {at} ({found.counted})"
 
 
 def join(words: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from services.comparison.report.estimates import Estimate, estimate
 from services.comparison.report.numbers import budget_name
 
 if TYPE_CHECKING:
-    from services.search.outcome import Outcome
-    from services.search.spec import Cost
+    from crossreg.training.compute import Cost
+    from services.comparison.outcome import Outcome
 
 __all__ = ["Group", "group_outcomes", "reference_of", "score_names", "spent"]
 
@@ -98,7 +98,7 @@ def score_names(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def spent(cost: Cost, unit: str) -> float:
-    """Return a cost in a unit."""
+    """Return a cost in a unit, the name of a field of `Cost`."""
     return float(getattr(cost, unit))
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from services.comparison.report.context import Context
 from services.comparison.report.estimates import Difference
-from services.comparison.report.numbers import amount, factor, interval, score_name
-from services.comparison.report.rows import Row
 from services.comparison.report.findings import SCALED, at_compute, diverged, join
+from services.comparison.report.numbers import UNIT_NAMES, amount, factor, interval, score_name
+from services.comparison.report.rows import Row
 
 __all__ = ["how_to_read", "losses", "notes"]
 
@@ -63,7 +63,7 @@ def _differences(row: Row) -> list[tuple[str, str, Difference]]:
 
 
 def _cheaper(row: Row) -> list[str]:
-    """Say that a method needs less compute and is not worse in anything that can be told."""
+    """Say so where a method needs less compute and no difference shows it to be worse."""
     found = [paired for _, _, paired in _differences(row)]
     if not row.compute_ratio < CHEAPER or not found:
         return []
@@ -99,8 +99,8 @@ def how_to_read(context: Context) -> str:
     return (
         "All methods of a seed share the splits, the optimizer of the weights, its schedule and the evaluation; the "
         "trials of a search differ in initial weights and order of examples. "
-        f"Budget “matched” is the compute of one {context.reference} run, counted in {context.unit} over all trials "
-        "with everything they do, also what selection evaluates and trials that lost; "
+        f"Budget “matched” is the compute of one {context.reference} run, counted in {UNIT_NAMES[context.unit]} over "
+        "all trials with everything they do, also what selection evaluates and trials that lost; "
         f"“full” is {context.population} times that, the size of the population; a number is such a factor. "
         f"Searches choose by {score_name(context.select_on)} on the regularization split. At test every noisy method "
         f"averages {draws} of the noise. Accuracy is in percent, NLL in nats an example, ECE of 15 bins of equal "

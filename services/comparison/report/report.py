@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from services.comparison.report.context import Context
 from services.comparison.report.figures import CAPTIONS, draw
 from services.comparison.report.groups import group_outcomes
-from services.comparison.report.numbers import duration
+from services.comparison.report.numbers import UNIT_NAMES, duration
 from services.comparison.report.summary import Summary, summarize
 from services.comparison.report.tables import tables
 
 if TYPE_CHECKING:
-    from services.search.outcome import Outcome
+    from services.comparison.outcome import Outcome
 
 __all__ = ["Report", "write_report"]
 
@@ -66,7 +66,7 @@ def write_report(outcomes: Sequence[Outcome], context: Context, folder: Path) ->
     figures = [
         {
             "name": name,
-            "caption": CAPTIONS[name].format(reference=context.reference, unit=context.unit),
+            "caption": CAPTIONS[name].format(reference=context.reference, unit=UNIT_NAMES[context.unit]),
             "data": base64.b64encode(path.read_bytes()).decode(),
         }
         for name, path in paths.items()

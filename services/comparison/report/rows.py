@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.comparison.report.compute_to_target import ComputeToTarget, compute_to_targets
 from services.comparison.report.estimates import Difference, Estimate, difference
 from services.comparison.report.groups import Group, spent
-from services.comparison.report.compute_to_target import ComputeToTarget, compute_to_targets
 
 __all__ = ["Row", "row_of"]
 
@@ -19,25 +19,26 @@ class Row:
 
     Attributes:
         method: its name.
-        budget: "matched", "full" or a factor.
+        budget: "matched", "full" or a factor; see `Context.population`.
         label: the method, and the budget where the method has several.
-        is_reference: the others are compared with it.
+        is_reference: whether the others are compared with it.
         seeds: that it was run on.
-        diverged: those of them without scores; they are in no mean of scores, but in all of compute.
+        diverged: seeds without scores; they are in no mean of scores, but in every mean of what was spent.
         scores: on the test split, by name.
         scaled: the same after temperature scaling on the regularization split; without values where there is none.
         temperature: the fitted temperature.
-        compute: used, of all trials, in the unit of the comparison.
+        compute: spent on all trials of a seed, in the unit of the comparison.
         compute_ratio: the same divided by the reference's on the same seeds; NaN without a reference.
-        trials: mean over seeds.
-        failed: those that ended by an error, of all seeds.
-        worker_seconds: mean over seeds.
+        trials: trials that were run, mean over seeds.
+        failed: trials that ended by an error, on all seeds together.
+        worker_seconds: time of all workers together, mean over seeds.
         peak_memory_bytes: the largest over seeds.
         seconds: wall-clock time, mean over seeds.
-        busy: share of the time in which the slots in use trained, mean over seeds; NaN for a single trial.
+        utilization: share of their time that workers trained, mean over seeds; NaN for a single trial.
         differences: scores minus the reference's, by name; empty for the reference.
         scaled_differences: the same after temperature scaling of both.
-        reach: what the reference needed to reach its final scores; empty unless it ran several trials.
+        compute_to_target: the reference's compute until it was as good as this method at its end, by score; empty
+            unless this is a search.
     """
 
     method: str
@@ -56,10 +57,10 @@ class Row:
     worker_seconds: float
     peak_memory_bytes: int
     seconds: float
-    busy: float
+    utilization: float
     differences: dict[str, Difference]
     scaled_differences: dict[str, Difference]
-    reach: list[ComputeToTarget]
+    compute_to_target: list[ComputeToTarget]
 
 
 def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: str) -> Row:
@@ -74,6 +75,7 @@ def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: st
     outcomes = group.outcomes.values()
     other = reference if reference is not None and reference is not group else None
     scores, scaled = group.scores(names), group.scores(names, scaled=True)
+    searched = any(outcome.members for outcome in outcomes)
     return Row(
         method=group.method,
         budget=group.budget,
@@ -91,10 +93,10 @@ def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: st
         worker_seconds=group.over_seeds(lambda outcome: outcome.cost.worker_seconds).mean,
         peak_memory_bytes=max(outcome.peak_memory_bytes for outcome in outcomes),
         seconds=group.over_seeds(lambda outcome: outcome.seconds).mean,
-        busy=group.over_seeds(lambda outcome: outcome.busy).mean,
+        utilization=group.over_seeds(lambda outcome: outcome.utilization).mean,
         differences=_differences(scores, other.scores(names)) if other else {},
         scaled_differences=_differences(scaled, other.scores(names, scaled=True)) if other else {},
-        reach=compute_to_targets(group, other, names, unit) if other and any(o.members for o in outcomes) else [],
+        compute_to_target=compute_to_targets(group, other, names, unit) if other and searched else [],
     )
 
 

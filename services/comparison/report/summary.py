@@ -8,16 +8,16 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from services.comparison.report.context import Context
+from services.comparison.report.findings import comparison, compute_to_target_sentence
 from services.comparison.report.groups import group_outcomes, reference_of, score_names
 from services.comparison.report.losses import how_to_read, losses, notes
 from services.comparison.report.numbers import column_name, mean, times
 from services.comparison.report.rows import Row, row_of
-from services.comparison.report.findings import comparison, compute_to_target_sentence
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from services.search.outcome import Outcome
+    from services.comparison.outcome import Outcome
 
 __all__ = ["Summary", "summarize"]
 
@@ -27,7 +27,7 @@ class Summary:
     """What a comparison found.
 
     Attributes:
-        context: what the comparison was.
+        context: what was compared, with what, and where.
         scores: names of the scores on the test split, in the order of the tables.
         rows: one for every method and budget.
         sentences: one paragraph for every method but the reference: who won, by how much, at what compute.
@@ -50,10 +50,8 @@ class Summary:
         return next((row for row in self.rows if row.is_reference), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as dictionaries, lists, texts and numbers; a number that is not finite becomes None."""
-        plain = _plain(self)
-        assert isinstance(plain, dict)
-        return plain
+        """Return it as JSON takes it: dictionaries, lists, texts, numbers; one that is not finite becomes None."""
+        return {field.name: _jsonable(getattr(self, field.name)) for field in fields(self)}
 
     def as_table(self) -> RichTable:
         """Return the scores that people ask for first as a table for a terminal."""
@@ -102,13 +100,13 @@ def summarize(outcomes: Sequence[Outcome], context: Context) -> Summary:
     )
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): _jsonable(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_jsonable(entry) for entry in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.comparison.report.compute_to_target import ComputeToTarget
 from services.comparison.report.estimates import Difference, Estimate, Verdict
+from services.comparison.report.findings import SCALED
 from services.comparison.report.numbers import (
     DASH,
     UNIT_NAMES,
@@ -23,7 +26,6 @@ from services.comparison.report.numbers import (
 )
 from services.comparison.report.rows import Row
 from services.comparison.report.summary import Summary
-from services.comparison.report.findings import SCALED
 
 __all__ = ["Cell", "Table", "tables"]
 
@@ -54,8 +56,8 @@ class Table:
     Attributes:
         title: the heading.
         header: of the columns; the first two are method and budget.
-        rows: cells.
-        notes: what stands below.
+        rows: the cells of each.
+        notes: paragraphs that stand below.
     """
 
     title: str
@@ -65,8 +67,8 @@ class Table:
 
 
 def tables(summary: Summary) -> list[Table]:
-    """Return the report's tables: scores, differences, compute to reach, cost; those that have something to say."""
-    made = [_scores(summary), _differences(summary), _reach(summary), _cost(summary)]
+    """Return the report's tables: scores, differences, compute to target, cost; those that have something to say."""
+    made = [_scores(summary), _differences(summary), _compute_to_target(summary), _cost(summary)]
     return [table for table in made if table.rows]
 
 
@@ -89,6 +91,7 @@ def _scores(summary: Summary) -> Table:
 
 
 def _differences(summary: Summary) -> Table:
+    """Return every score minus the reference's."""
     name = summary.context.reference
     others = [row for row in summary.rows if row.differences]
     scaled = [score for score in SCALED if any(_has(row.scaled_differences, score) for row in others)]
@@ -112,36 +115,34 @@ def _differences(summary: Summary) -> Table:
     return _table(f"Paired differences to {name}", header, others, cells, notes)
 
 
-def _reach(summary: Summary) -> Table:
+def _compute_to_target(summary: Summary) -> Table:
+    """Return what the reference spent until it was as good as a search at its end, as a fraction."""
     name = summary.context.reference
-    searches = [row for row in summary.rows if any(reach.num_seeds for reach in row.reach)]
-    header = [f"{reach.split} {score_name(reach.score)}" for reach in searches[0].reach] if searches else []
+    searches = [row for row in summary.rows if any(found.num_seeds for found in row.compute_to_target)]
+    targets = searches[0].compute_to_target if searches else []
+    header = [f"{target.split} {score_name(target.score)}" for target in targets]
 
     def cells(row: Row) -> list[Cell]:
-        found = []
-        for reach in row.reach:
-            asked = reach.num_seeds
-            text = factor(reach.mean) if reach.fractions else "never" if asked else DASH
-            found.append(Cell(text, "", reach.counted if asked else ""))
-        return found
+        return [_fraction(found) for found in row.compute_to_target]
 
     notes = [
-        f"Compute of {name} until its score was first as good as the search's final score, as a fraction of all the "
-        "search's compute: mean over the seeds that reached it, and how many did.",
+        f"Compute of {name} until its score was first as good as the search's final score, the target, as a fraction "
+        "of all the search's compute: mean over the seeds that reached it, and how many did.",
         "Scores before the end of a run are averaged over fewer noise draws than final ones, on a part of the test "
         "split where that is large, and the first point as good as the final score may be so by chance: read these "
         "fractions as estimates.",
     ]
-    return _table(f"Compute {name} needed to reach a search's final score", header, searches, cells, notes)
+    return _table(f"Compute to target: what {name} needed for a search's final score", header, searches, cells, notes)
 
 
 def _cost(summary: Summary) -> Table:
+    """Return what every method spent."""
     unit, name = summary.context.unit, summary.context.reference
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("trials", lambda row: f"{row.trials:.4g}"),
         ("worker time", lambda row: duration(row.worker_seconds)),
         ("wall-clock time", lambda row: duration(row.seconds)),
-        ("workers busy", lambda row: f"{100 * row.busy:.0f} %" if row.busy == row.busy else DASH),
+        ("worker utilization", lambda row: _share(row.utilization)),
         ("peak memory", lambda row: memory(row.peak_memory_bytes)),
     ]
     if summary.reference is not None:
@@ -153,7 +154,9 @@ def _cost(summary: Summary) -> Table:
         return [Cell(text(row)) for _, text in columns]
 
     notes = [
-        "Means over seeds; peak memory is of the worker that used most. Trials that lost, failed or were stopped count."
+        "Means over seeds; peak memory is of the worker that used most. Trials that lost, failed or were stopped "
+        "count. Worker utilization is the share of their time that workers trained, from the end of a search's first "
+        "interval to the end of its last."
     ]
     return _table("What it cost", [title for title, _ in columns], summary.rows, cells, notes)
 
@@ -163,6 +166,16 @@ def _table(
 ) -> Table:
     filled = [[Cell(row.method), Cell(budget_name(row.budget)), *cells(row)] for row in rows]
     return Table(title, ["method", "budget", *header], filled, notes)
+
+
+def _fraction(found: ComputeToTarget) -> Cell:
+    if not found.num_seeds:
+        return Cell(DASH)
+    return Cell(factor(found.mean) if found.fractions else "never", "", found.counted)
+
+
+def _share(value: float) -> str:
+    return DASH if math.isnan(value) else f"{100 * value:.0f} %"
 
 
 def _has(found: Mapping[str, Estimate], score: str) -> bool:

@@ -1,45 +1,27 @@
-"""The optimizer of theta that a configuration names."""
+"""Optimizers of theta by name, one file a kind."""
 
 from __future__ import annotations
 
-import math
+from crossreg.core.errors import UserError, nearest
+from services.training.optimizers.adamw import AdamW
+from services.training.optimizers.base import OptimizerKind
+from services.training.optimizers.cpr import CPR
+from services.training.optimizers.sam import GSAM, SAM
+from services.training.optimizers.sgd import SGD
 
-import torch
-from torch import nn
+__all__ = ["OPTIMIZERS", "OptimizerKind", "optimizer_kind"]
 
-from services.training.optimizers.cpr import AdamCPR
-from crossreg.core.errors import UserError
-from services.training.config import OptimizerConfig
-
-__all__ = ["build_optimizer"]
+OPTIMIZERS: dict[str, OptimizerKind] = {kind.name: kind() for kind in (AdamW, SGD, SAM, GSAM, CPR)}
+"""Every kind by its name."""
 
 
-def build_optimizer(config: OptimizerConfig, theta: list[nn.Parameter], steps: int) -> torch.optim.Optimizer:
-    """Return the optimizer.
-
-    Args:
-        config: which one, and its options.
-        theta: what it trains.
-        steps: theta steps of the whole run.
+def optimizer_kind(name: str) -> OptimizerKind:
+    """Return a kind of optimizer.
 
     Raises:
-        UserError: the package that holds it is not installed.
+        UserError: there is none of this name.
     """
-    lr, weight_decay = config.lr, config.weight_decay
-    if config.name == "sgd":
-        return torch.optim.SGD(theta, lr=lr, momentum=0.9, weight_decay=weight_decay)
-    if config.name == "cpr":
-        warm_start = max(1, math.ceil(config.kappa_after * steps))
-        return AdamCPR(theta, lr, warm_start=warm_start, kappa_update=config.kappa_update, weight_decay=weight_decay)
-    if config.name == "adamw":
-        return torch.optim.AdamW(theta, lr=lr, weight_decay=weight_decay)
-    try:
-        from services.training.optimizers.sharpness import GSAM, sam
-    except ImportError as error:
-        raise UserError(
-            f"optimizer {config.name!r} needs the package pytorch-optimizer, which cannot be imported ({error}); "
-            "install it with: pip install 'crossreg[baselines]'"
-        ) from error
-    if config.name == "sam":
-        return sam(theta, config.radius, lr=lr, weight_decay=weight_decay)
-    return GSAM(theta, config.radius, config.surrogate_gap, lr=lr, weight_decay=weight_decay)
+    if name not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise UserError(f"no optimizer is called {name!r}{nearest(name, OPTIMIZERS)}; there are {known}")
+    return OPTIMIZERS[name]

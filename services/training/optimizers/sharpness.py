@@ -1,8 +1,8 @@
-"""Sharpness-aware optimizers of the `pytorch-optimizer` package, made of AdamW. Importing this needs the package.
+"""SAM and GSAM, from AdamW and the `pytorch-optimizer` package: theta is asked to be good in a whole neighbourhood.
 
-Both step with the closure of `crossreg.training.closure`: the gradient at theta is there already, and the closure evaluates it
-again where theta was moved to. In a distributed run every gradient is averaged over the ranks before it is used, so
-all ranks move theta alike, as one process with the whole batch would.
+A step evaluates the gradient twice: at theta, and where theta is then moved to, uphill. The second is evaluated by a
+closure (`crossreg.training.closure`). In a distributed run every gradient is averaged over the ranks before it is used,
+so all ranks move theta alike, as one process with the whole batch would. Importing this needs the package.
 """
 
 from __future__ import annotations

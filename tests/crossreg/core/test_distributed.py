@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # Noise of the whole batch, of which each rank takes its rows: then two processes and one draw the same numbers.
 COMMON = """
 import sys, torch, torch.nn.functional as F
 import torch.distributed as dist
-import crossreg, crossreg.regularizers.noise
-from crossreg import Batches, CrossRegularizer, Trainer, inject_noise, process_group, sigmas
+import crossreg.regularizer, crossreg.regularizers.noise, crossreg.training.trainer
+from crossreg import Batches, CrossRegularizer, EvaluationPlan, Trainer, inject_noise, process_group, sigmas
 from crossreg.core.distributed import data_parallel, gather_rows, rank, world_size
 from tests.crossreg.conftest import small_model
 torch.set_num_threads(1)
@@ -46,7 +46,7 @@ with process_group("gloo"):
     regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
     optimizer = torch.optim.SGD(regularizer.theta, lr=0.1)
     trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
-                      evaluations={"test": test})
+                      evaluation=EvaluationPlan(splits={"test": test}))
     trainer.fit()
     if dist.is_initialized():
         dist.barrier()

@@ -101,7 +101,7 @@ def test_implicit_is_the_derivative_through_the_minimum_of_ridge_regression(each
 
     estimator = Implicit(whole(train), solver="cg", terms=200, tolerance=1e-12)
     rho = list(rho_parameters(model).values())
-    value, found = estimator(model, loss, *reg, rho, DRAWS, 1.0)
+    value, found = estimator.gradient(model, loss, *reg, rho, DRAWS, 1.0)
     assert float(value) == pytest.approx(held_out(model, loss, reg))
     check(found, differences(model, solved))
 
@@ -117,7 +117,7 @@ def test_implicit_is_the_derivative_through_the_minimum_with_noise_and_temperatu
         return held_out(twin, loss, reg)
 
     estimator = Implicit(whole(train), solver="cg", terms=500, tolerance=1e-13)
-    _, found = estimator(model, loss, *reg, list(rho_parameters(model).values()), DRAWS, 3.0)
+    _, found = estimator.gradient(model, loss, *reg, list(rho_parameters(model).values()), DRAWS, 3.0)
     check([gradient / 3 for gradient in found], differences(model, solved, 1e-3), 1e-3)
 
 
@@ -145,7 +145,7 @@ def test_unrolled_is_the_derivative_through_steps_of_theta(steps: int, momentum:
         return held_out(twin, loss, reg)
 
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    value, found = estimator(model, loss, *reg, list(rho_parameters(model).values()), DRAWS, 1.0)
+    value, found = estimator.gradient(model, loss, *reg, list(rho_parameters(model).values()), DRAWS, 1.0)
     assert float(value) == pytest.approx(moved(copy.deepcopy(model)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     check(found, differences(model, moved))
@@ -205,9 +205,9 @@ def test_step_sizes_are_how_far_an_optimizer_goes_for_a_unit_of_gradient(make: A
     torch.testing.assert_close(before - weight.detach(), 2 * size.expand(3), rtol=1e-6, atol=0)
 
 
-def test_the_Direct_refuses_what_it_cannot_learn() -> None:
+def test_the_direct_gradient_refuses_what_it_cannot_learn() -> None:
     model = linear()
-    with pytest.raises(UserError, match=r"does not depend on L2 .*estimator=Implicit\(train\)"):
+    with pytest.raises(UserError, match=r"does not depend on l2 .*estimator=Implicit\(train\)"):
         CrossRegularizer(model, "regression", [regression(8, 0)])
 
 
@@ -242,7 +242,7 @@ def test_learns_a_weight_decay_beside_noise_in_the_training_loop(kind: type[Hype
     assert all(not torch.equal(value, regularizer.rho[name]) for name, value in before.items())
     assert not torch.equal(statistics, model[1].running_mean)
     assert trainer.ledger is not None
-    assert trainer.ledger.flops > 0
+    assert trainer.ledger.cost.flops > 0
 
 
 @pytest.mark.parametrize("kind", [Implicit, Unrolled])

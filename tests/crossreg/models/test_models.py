@@ -256,7 +256,7 @@ def test_a_list_from_a_yaml_file_is_a_shape() -> None:
 
 def test_importing_models_loads_no_torchvision() -> None:
     code = "import sys, crossreg.models; sys.exit('torchvision' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
 def test_without_torchvision_own_models_build_and_the_rest_say_why(monkeypatch: pytest.MonkeyPatch) -> None:

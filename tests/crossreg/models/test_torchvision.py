@@ -40,7 +40,10 @@ def test_noise_one_step_each_save_and_load(name: str, tmp_path: Path) -> None:
     assert update.applied
     # the prediction can depend on every layer; a last normalization may sit before a layer that starts at zero
     assert sum(float(first[name] != value) for name, value in sigmas(model).items()) >= len(first) - 2
-    export_model(model, preprocess, tmp_path, name=f"torchvision:{name}", input_shape=shape, num_outputs=5, noise={})
+    export_model(
+        model, preprocess, tmp_path, name=f"torchvision:{name}", input_shape=shape, num_outputs=5,
+        regularizers={"noise": {}, "temperature": {}},
+    )  # fmt: skip
     found = load_exported(tmp_path)(x.numpy(), samples=3, seed=1)
     expected = predict(model, preprocess(x), 3, seed=1).mean
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)

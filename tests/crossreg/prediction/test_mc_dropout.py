@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from crossreg import Batches, Classification, GaussianRegression, Trainer, UserError, evaluate, inject_noise, predict
+from crossreg import (
+    Batches,
+    Classification,
+    EvaluationPlan,
+    GaussianRegression,
+    Trainer,
+    UserError,
+    evaluate,
+    inject_noise,
+    predict,
+)
 from crossreg.core.random import derive_seed
 from crossreg.models import build
 from tests.crossreg.conftest import small_model
@@ -83,8 +93,9 @@ def test_trainer_evaluates_with_dropout_on_and_counts_it() -> None:
     def run(on: bool) -> Trainer:
         model = dropping()
         train, test = Batches(*data(96, 1), 16), Batches(*data(48, 3), 16, shuffle=False)
-        trainer = Trainer(model, "classification", torch.optim.AdamW(model.parameters()), train, steps=4,
-                          evaluations={"test": test}, evaluate_every=2, sample_dropout=on)  # fmt: skip
+        plan = EvaluationPlan(splits={"test": test}, every=2, dropout=on)
+        optimizer = torch.optim.AdamW(model.parameters())
+        trainer = Trainer(model, "classification", optimizer, train, steps=4, evaluation=plan)
         trainer.fit()
         return trainer
 

@@ -22,9 +22,9 @@ from crossreg import (
     Trainer,
     Unrolled,
     UserError,
+    get_hyperparameters,
     inject_noise,
     learn_augmentation,
-    learned,
     penalize,
     predict,
 )
@@ -121,8 +121,8 @@ def test_brightness_contrast_and_noise_are_what_they_say(images: Tensor) -> None
     factor = (contrasted - mean) / (images - mean)
     torch.testing.assert_close(factor, factor[:, :1, :1, :1].expand_as(images))
     assert float(factor.log().abs().max()) <= 0.5
-    noisy = changed("noise", 2.0) - images
-    torch.testing.assert_close(changed("noise", 2.0, -1.0) - images, -noisy)
+    noisy = changed("input_noise", 2.0) - images
+    torch.testing.assert_close(changed("input_noise", 2.0, -1.0) - images, -noisy)
     assert 1.5 < float(noisy.std()) < 2.5
 
 
@@ -159,16 +159,18 @@ def test_weights_keep_their_names_and_copies_draw(images: Tensor) -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(96, 3)).double()
     old = copy.deepcopy(plain.state_dict())
     model = learn_augmentation(plain, {"rotation": 10.0, "shift": 2.0})
-    assert set(model.state_dict()) - set(old) == {"learned_augmentation.0.rho"}
-    assert model.state_dict()["learned_augmentation.0.rho"].dtype == torch.float64
+    added = set(model.state_dict()) - set(old)
+    assert added == {"learned_augmentation.0.rho_shift", "learned_augmentation.0.rho_rotation"}
+    assert {model.state_dict()[name].dtype for name in added} == {torch.float64}
     model.load_state_dict(old, strict=True)
-    assert learned(model) == pytest.approx({"shift": 2.0, "rotation": 10.0})
+    assert get_hyperparameters(model) == pytest.approx({"shift": 2.0, "rotation": 10.0})
     twins = (copy.deepcopy(model), pickle.loads(pickle.dumps(model)))
     for twin in twins:
-        rho_parameters(twin)["learned_augmentation.0.rho"].data += 1
+        for rho in rho_parameters(twin).values():
+            rho.data += 1
         assert len(stochastic(twin)) == 1
         assert not torch.equal(twin(images), twin(images))
-    assert learned(model)["shift"] == pytest.approx(2.0)
+    assert get_hyperparameters(model)["shift"] == pytest.approx(2.0)
     zero = {name: torch.zeros_like(value) for name, value in model.named_parameters() if "rho" not in name}
     assert not functional_call(model, zero, (images,)).any()
     assert "rotation=10" in repr(model)
@@ -184,7 +186,7 @@ def test_wrappers_augment_too(images: Tensor, tmp_path: Path) -> None:
         wrapped(images).sum().backward()
     finally:
         dist.destroy_process_group()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == ["learned_augmentation.0.rho"]
+    assert [name for name, p in model.named_parameters() if p.grad is None] == ["learned_augmentation.0.rho_shift"]
     compiled = torch.compile(model, backend="eager")
     assert not torch.equal(compiled(images), compiled(images))
 
@@ -197,18 +199,23 @@ def test_half_precision_keeps_its_dtype_and_shapes_alone_will_do() -> None:
 
 
 START = {
-    "shift": 0.4, "rotation": 8.0, "shear": 7.0, "scale": 0.1, "brightness": 0.4, "contrast": 0.3, "noise": 0.2
+    "shift": 0.4, "rotation": 8.0, "shear": 7.0, "scale": 0.1, "brightness": 0.4, "contrast": 0.3, "input_noise": 0.2
 }  # fmt: skip
 
 
-def differences(rho: nn.Parameter, value: Callable[[], float], step: float = 1e-6) -> Tensor:
+def magnitudes(model: nn.Module) -> list[nn.Parameter]:
+    """Return the rho of every kind."""
+    return [rho for name, rho in rho_parameters(model).items() if name.startswith("learned_augmentation.0.rho_")]
+
+
+def differences(rho: list[nn.Parameter], value: Callable[[], float], step: float = 1e-6) -> Tensor:
     found = []
-    for index in range(len(rho)):
+    for parameter in rho:
         sides = []
         for side in (step, -step):
-            rho.data[index] += side
+            parameter.data += side
             sides.append(value())
-            rho.data[index] -= side
+            parameter.data -= side
         found.append((sides[0] - sides[1]) / (2 * step))
     return torch.tensor(found, dtype=torch.float64)
 
@@ -218,16 +225,18 @@ def loss_under(model: nn.Module, loss: Loss, weights: dict[str, Tensor], x: Tens
     return loss(functional_call(model, weights, (x,)), y)
 
 
-def test_the_Direct_equals_finite_differences() -> None:
+def test_the_direct_gradient_equals_finite_differences() -> None:
     (x, y), _ = splits()
     model, loss = learn_augmentation(net(), START, predict=True), as_loss("classification")
-    (rho,) = rho_parameters(model).values()
+    rho = magnitudes(model)
     draws = [Draw(1), Draw(1, -1.0), Draw(2)]
-    _, (found,) = Direct().gradient(model, loss, x, y, [rho], draws)
+    _, gradients = Direct().gradient(model, loss, x, y, rho, draws)
+    found = torch.stack(gradients)
 
     def value() -> float:
-        return float(Direct().gradient(model, loss, x, y, [rho], draws)[0])
+        return float(Direct().gradient(model, loss, x, y, rho, draws)[0])
 
+    assert len(found) == len(KINDS)
     torch.testing.assert_close(found, differences(rho, value), rtol=1e-5, atol=1e-8)
     assert (found != 0).all()
 
@@ -237,11 +246,12 @@ def test_the_Direct_equals_finite_differences() -> None:
 def test_unrolled_equals_finite_differences_through_its_steps(steps: int, predicts: bool) -> None:
     (x, y), (reg_x, reg_y) = splits()
     model, loss = learn_augmentation(net(), START, predict=predicts), as_loss("classification")
-    (rho,), theta = rho_parameters(model).values(), theta_of(model)
+    rho, theta = magnitudes(model), theta_of(model)
     draws = [Draw(1), Draw(1, -1.0)]
     sgd = torch.optim.SGD(theta.values(), lr=0.3)
     estimator = Unrolled(Batches(x, y, len(x), shuffle=False), sgd, steps)
-    _, (found,) = estimator(model, loss, reg_x, reg_y, [rho], draws)
+    _, gradients = estimator.gradient(model, loss, reg_x, reg_y, rho, draws)
+    found = torch.stack(gradients)
 
     def value() -> float:
         weights: dict[str, Tensor] = {name: w.detach().clone().requires_grad_() for name, w in theta.items()}
@@ -268,8 +278,9 @@ def test_unrolled_equals_finite_differences_through_its_steps(steps: int, predic
 def test_t1_t2_equals_finite_differences_of_the_step() -> None:
     (x, y), (reg_x, reg_y) = splits()
     model, loss = learn_augmentation(net(), START), as_loss("classification")
-    (rho,), theta = rho_parameters(model).values(), theta_of(model)
-    _, (found,) = T1T2(Batches(x, y, len(x), shuffle=False))(model, loss, reg_x, reg_y, [rho], [Draw(1)])
+    rho, theta = magnitudes(model), theta_of(model)
+    estimator = T1T2(Batches(x, y, len(x), shuffle=False))
+    _, gradients = estimator.gradient(model, loss, reg_x, reg_y, rho, [Draw(1)])
     slopes = torch.autograd.grad(loss(model.eval()(reg_x), reg_y), list(theta.values()))
     model.train()
 
@@ -278,15 +289,15 @@ def test_t1_t2_equals_finite_differences_of_the_step() -> None:
         steps = torch.autograd.grad(training, list(theta.values()))
         return -float(sum((s * v).sum() for s, v in zip(steps, slopes, strict=True)))
 
-    torch.testing.assert_close(found, differences(rho, value), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(torch.stack(gradients), differences(rho, value), rtol=1e-4, atol=1e-8)
 
 
 def test_implicit_equals_finite_differences_of_minima_found_again() -> None:
     train, (reg_x, reg_y) = splits()
-    model = learn_augmentation(net(), {"shift": 0.4, "rotation": 8.0, "brightness": 0.4, "noise": 0.2})
+    model = learn_augmentation(net(), {"shift": 0.4, "rotation": 8.0, "brightness": 0.4, "input_noise": 0.2})
     penalize(model, L2(0.05), "*")  # for curvature everywhere
     loss, draws = as_loss("classification"), [Draw(1), Draw(2)]
-    rho = rho_parameters(model)["learned_augmentation.0.rho"]
+    rho = magnitudes(model)
 
     def value() -> float:
         settle(model, loss, train, draws)
@@ -295,14 +306,14 @@ def test_implicit_equals_finite_differences_of_minima_found_again() -> None:
 
     settle(model, loss, train, draws)
     estimator = Implicit(Batches(*train, len(train[1]), shuffle=False), solver="cg", terms=1000, tolerance=1e-12)
-    _, (found,) = estimator(model, loss, reg_x, reg_y, [rho], draws)
-    torch.testing.assert_close(found, differences(rho, value, 1e-5), rtol=1e-5, atol=1e-8)
+    _, gradients = estimator.gradient(model, loss, reg_x, reg_y, rho, draws)
+    torch.testing.assert_close(torch.stack(gradients), differences(rho, value, 1e-5), rtol=1e-5, atol=1e-8)
 
 
 def test_a_run_learns_it_and_theta_does_not_train_it() -> None:
     train, reg = splits(24)
     model = learn_augmentation(inject_noise(nn.Sequential(net(), nn.LayerNorm(3).double())), ["shift", "brightness"])
-    before = learned(model)
+    before = get_hyperparameters(model)
     estimator = Unrolled(Batches(*train, 24, seed=1))
     regularizer = CrossRegularizer(model, "classification", [reg], 2, 2, estimator=estimator)
     assert len(regularizer.theta) == 6
@@ -311,7 +322,7 @@ def test_a_run_learns_it_and_theta_does_not_train_it() -> None:
         model, "classification", estimator.optimizer, Batches(*train, 24), regularizer=regularizer, steps=4
     )
     trainer.fit()
-    after = learned(model)
+    after = get_hyperparameters(model)
     assert all(after[kind] != before[kind] for kind in ("shift", "brightness"))
     assert not any(module.learning or module.forced for module in stochastic(model))
 
@@ -328,12 +339,15 @@ class Two(nn.Module):
         (lambda: learn_augmentation(net(), []), "no kind of augmentation"),
         (lambda: learn_augmentation(net(), {"shift": 0.0}), "magnitude of 'shift' is 0.0; it must be a positive"),
         (lambda: learn_augmentation(net(), {"shift": math.inf}), "must be a positive finite number"),
-        (lambda: learn_augmentation(learn_augmentation(net(), "shift"), "noise"), "already"),
+        (lambda: learn_augmentation(learn_augmentation(net(), "shift"), "input_noise"), "already"),
         (lambda: learn_augmentation(nn.DataParallel(net())), "wrapped model"),
         (lambda: learn_augmentation(net())(torch.zeros(2, 36).double()), r"given is \(2, 36\) float64"),
         (lambda: learn_augmentation(net())(torch.zeros(2, 1, 6, 6).byte()), "uint8"),
         (lambda: learn_augmentation(Two())(x=torch.zeros(2, 1, 6, 6)), "first positional argument"),
-        (lambda: CrossRegularizer(learn_augmentation(net()), "classification", [1]), "Augmentation with the weights"),
+        (
+            lambda: CrossRegularizer(learn_augmentation(net()), "classification", [1]),
+            "does not depend on shift, rotation, .* with the weights held fixed",
+        ),
     ],
 )
 def test_mistakes_are_named(wrong: Callable[[], object], words: str) -> None:
@@ -341,13 +355,13 @@ def test_mistakes_are_named(wrong: Callable[[], object], words: str) -> None:
         wrong()
 
 
-def test_the_Direct_may_learn_what_predictions_average_over() -> None:
+def test_the_direct_gradient_may_learn_what_predictions_average_over() -> None:
     _, reg = splits()
     model = learn_augmentation(net(), {"shift": 0.5}, predict=True)
     regularizer = CrossRegularizer(model, "classification", [reg], 1, 2)
     update = regularizer.update()
     assert update.applied
-    assert learned(model)["shift"] != 0.5
+    assert get_hyperparameters(model)["shift"] != 0.5
 
 
 @pytest.mark.gpu
@@ -359,11 +373,12 @@ def test_a_gpu_gives_the_same_warp_and_gradients() -> None:
     there = warp(x, rotation=x.new_full((len(x),), 20.0), shift=x.new_full((len(x), 2), 0.7))
     torch.testing.assert_close(there.cpu(), turned)
     model, loss = learn_augmentation(net().cuda(), START), as_loss("classification")
-    (rho,), theta = rho_parameters(model).values(), theta_of(model)
+    rho, theta = magnitudes(model), theta_of(model)
     train = Batches(x, y, len(x), shuffle=False, device="cuda")
     sgd = torch.optim.SGD(theta.values(), lr=0.3)
     for estimator in (Unrolled(train, sgd, 2), Implicit(train, sgd), T1T2(train)):
-        _, (gradient,) = estimator(model, loss, reg_x, reg_y, [rho], [Draw(1), Draw(1, -1.0)])
+        _, gradients = estimator.gradient(model, loss, reg_x, reg_y, rho, [Draw(1), Draw(1, -1.0)])
+        gradient = torch.stack(gradients)
         assert gradient.is_cuda
         assert bool(gradient.isfinite().all())
         assert bool((gradient != 0).all())

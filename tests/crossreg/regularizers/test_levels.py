@@ -166,7 +166,7 @@ def test_l1_descends_to_the_lasso_of_its_norm() -> None:
     model = nn.Linear(8, 1, bias=False).double()
     model.weight.data *= expected.abs().sum() / model.weight.detach().abs().sum()  # another point of that norm
     learn_levels(model, L1())
-    regularizer = CrossRegularizer(model, "regression", [(x, y)], 10_000, 1, temperature=False)
+    regularizer = CrossRegularizer(model, "regression", [(x, y)], 10_000, 1, learn=["l1_level"])
     optimizer = torch.optim.SGD(regularizer.theta, lr=0.3)
     for _ in range(400):
         (0.5 * (model(x) - y).square().mean()).backward()

@@ -195,10 +195,10 @@ def test_channels_last_stays_and_is_filled_with_independent_draws() -> None:
 
 
 def test_where_selects_by_pattern_patterns_and_predicate() -> None:
-    assert list(sigmas(inject_noise(small_model(), where="4"))) == ["4"]
-    assert list(sigmas(inject_noise(small_model(), where=["1", "9*"]))) == ["1"]
+    assert list(sigmas(inject_noise(small_model(), where="4"))) == ["noise/00_4"]
+    assert list(sigmas(inject_noise(small_model(), where=["1", "9*"]))) == ["noise/00_1"]
     chosen = inject_noise(small_model(), where=lambda name, module: module.num_features == 12)
-    assert list(sigmas(chosen)) == ["4"]
+    assert list(sigmas(chosen)) == ["noise/00_4"]
 
 
 def test_remove_noise_gives_the_plain_model_back(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -208,7 +208,7 @@ def test_remove_noise_gives_the_plain_model_back(batch: tuple[torch.Tensor, torc
     assert remove_noise(model) is model
     assert list(model.state_dict()) == keys
     assert torch.equal(model(batch[0]), plain(batch[0]))
-    assert not hasattr(model, TEMPERATURE_RHO)
+    assert not hasattr(model, "output_temperature")
     inject_noise(model)
 
 
@@ -216,9 +216,9 @@ def test_noise_in_place_of_dropout_starts_at_its_rate_and_gives_it_back() -> Non
     plain = nn.Sequential(nn.Linear(5, 200), nn.Dropout(0.2), nn.Linear(200, 2), nn.Dropout(0.0))
     model = inject_noise(copy.deepcopy(plain), after="dropout")
     found = sigmas(model)
-    assert list(found) == ["1", "3"]
-    torch.testing.assert_close(found["1"], torch.tensor(0.5))  # of mean 1 and the variance of dropout, p / (1 - p)
-    torch.testing.assert_close(found["3"], torch.tensor(0.1))
+    assert list(found) == ["noise/00_1", "noise/01_3"]
+    torch.testing.assert_close(found["noise/00_1"], torch.tensor(0.5))  # of mean 1 and the variance of dropout, p / (1 - p)
+    torch.testing.assert_close(found["noise/01_3"], torch.tensor(0.1))
     x = torch.ones(400, 5)
     hidden = model[0](x).detach()
     ratio = model.train()[:2](x).detach() / hidden
@@ -233,7 +233,7 @@ def test_noise_in_place_of_dropout_starts_at_its_rate_and_gives_it_back() -> Non
 def test_shared_normalization_layer_has_one_sigma() -> None:
     norm = nn.LayerNorm(4)
     model = nn.Sequential(nn.Linear(4, 4), norm, nn.Linear(4, 4), norm)
-    assert list(sigmas(inject_noise(model))) == ["1"]
+    assert list(sigmas(inject_noise(model))) == ["noise/00_1"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_weights_keep_their_values_and_norms_are_told_by_weight(batch: tuple[Ten
     assert set(norms(learn_norms(small_model(), "3.w*"))) == {"3.weight"}
 
 
-def test_the_Direct_equals_finite_differences(batch: tuple[Tensor, Tensor]) -> None:
+def test_the_direct_gradient_equals_finite_differences(batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch[0].double(), batch[1]
     model = learn_norms(small_model("layer", torch.float64))
     loss, rho = as_loss("classification"), rho_parameters(model)

@@ -20,7 +20,7 @@ def test_all_of_them_are_learned_together_and_taken_off_again() -> None:
     x, y = torch.randn(24, 1, 6, 6, generator=generator), torch.randint(0, 3, (24,), generator=generator)
     model = regularize(network(), STARTS)
     names = {("noise" if name == "input_noise" else name) for name in STARTS}
-    before = learned(model)
+    before = get_hyperparameters(model)
     assert set(before) == names
     assert all(value == pytest.approx(STARTS.get(name, STARTS["input_noise"])) for name, value in before.items())
     regularizer = CrossRegularizer(model, "classification", [(x, y)], 1, 2, estimator=Unrolled(Batches(x, y, 12)))
@@ -31,12 +31,12 @@ def test_all_of_them_are_learned_together_and_taken_off_again() -> None:
     trainer = Trainer(model, "classification", optimizer, Batches(x, y, 12), regularizer=regularizer, steps=2)
     said = trainer.fit()
     for name in names:
-        assert learned(model)[name] != before[name], name
-        assert said[f"rho/{name}"] == pytest.approx(learned(model)[name])
+        assert get_hyperparameters(model)[name] != before[name], name
+        assert said[f"rho/{name}"] == pytest.approx(get_hyperparameters(model)[name])
     model.eval()
     expected = model(x)
     strip(model)
-    assert learned(model) == {}
+    assert get_hyperparameters(model) == {}
     assert set(model.state_dict()) == set(network().state_dict())
     torch.testing.assert_close(model(x), expected)
     torch.testing.assert_close(model.train()(x), expected)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import crossreg.training.closure
-from crossreg import Batches, CrossRegularizer, Trainer, UserError, inject_noise
+from crossreg import Batches, CrossRegularizer, EvaluationPlan, Trainer, UserError, inject_noise
 from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Noise
 from tests.crossreg.training.test_trainer import assert_equal, data
@@ -62,7 +62,7 @@ def trainer(optimizer: Callable[..., torch.optim.Optimizer], steps: int, closure
         regularizer=regularizer,
         closure=closure,
         steps=steps,
-        evaluations={"test": test},
+        evaluation=EvaluationPlan(splits={"test": test}),
         **options,
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from crossreg import Batches, CrossRegularizer, Diagnostics, Trainer, inject_noise
+from crossreg import Batches, CrossRegularizer, Diagnostics, EvaluationPlan, Trainer, inject_noise
 
 
 def splits(shift: float = 0.0) -> tuple[Batches, Batches, Batches]:
@@ -39,8 +39,7 @@ def diagnose(
         train,
         regularizer=regularizer,
         steps=steps,
-        evaluations={"reg": reg, "test": test},
-        evaluate_every=50,
+        evaluation=EvaluationPlan(splits={"reg": reg, "test": test}, every=50),
         callbacks=[diagnostics],
     ).fit()
     return diagnostics

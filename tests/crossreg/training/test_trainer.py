@@ -12,6 +12,7 @@ from crossreg import (
     Batches,
     Callback,
     CrossRegularizer,
+    EvaluationPlan,
     Preprocess,
     SaveCheckpoint,
     Trainer,
@@ -46,8 +47,7 @@ def trainer(steps: int = 40, callbacks: tuple[Callback, ...] = (), **options: An
         regularizer=regularizer,
         scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
         steps=steps,
-        evaluations={"reg": reg, "test": test},
-        evaluate_every=10,
+        evaluation=EvaluationPlan(splits={"reg": reg, "test": test}, every=10),
         log_every=4,
         callbacks=callbacks,
         **options,
@@ -117,8 +117,9 @@ def test_training_learns_and_reports_under_the_agreed_keys() -> None:
     run = trainer(steps=120, callbacks=(record,))
     latest = run.fit()
     assert latest["test/accuracy"] > 0.6
-    assert {"train/loss", "train/accuracy", "reg/loss", "test/nll", "test/ece", "test/brier", "sigma/00_0.1",
-            "sigma/01_0.4", "rho/temperature", "compute/examples", "compute/flops", "epoch"} <= set(latest)  # fmt: skip
+    assert {"train/loss", "train/accuracy", "reg/loss", "test/nll", "test/ece", "test/brier",
+            "regularizers/noise/00_0.1", "regularizers/noise/01_0.4", "regularizers/temperature",
+            "compute/examples", "compute/flops", "epoch"} <= set(latest)  # fmt: skip
     assert [s for s, m in record.values if "reg/loss" in m] == list(range(3, 121, 3))
     assert [s for s, m in record.values if "test/nll" in m] == list(range(10, 121, 10))
 
@@ -239,9 +240,10 @@ def test_regression_learns_its_observation_noise() -> None:
     )
     regularizer = CrossRegularizer(model, "regression", reg, interval=5)
     optimizer = torch.optim.AdamW(regularizer.theta, lr=1e-2)
-    run = Trainer(model, "regression", optimizer, train, regularizer=regularizer, epochs=60, evaluations={"test": test})
+    plan = EvaluationPlan(splits={"test": test})
+    run = Trainer(model, "regression", optimizer, train, regularizer=regularizer, epochs=60, evaluation=plan)
     latest = run.fit()
-    assert latest["rho/temperature"] == pytest.approx(0.5, abs=0.12)
+    assert latest["regularizers/temperature"] == pytest.approx(0.5, abs=0.12)
     assert latest["test/rmse"] < 0.62
     assert latest["test/nll"] == pytest.approx(0.5 * math.log(2 * math.pi * math.e * 0.25), abs=0.2)
 

@@ -6,16 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from crossreg.core.metrics import TEMPERATURE, sigma
-from services.tracking.figures import losses, reliability, sigma_trajectories
+from crossreg.core.metrics import hyperparameter
+from services.style import log_axis, new_figure
+from services.tracking.figures import hyperparameter_trajectories, losses, reliability
 
 STEPS = list(range(0, 3000, 30))
+
+
+def noise(index, layer):
+    return hyperparameter(f"noise/{index:02d}_{layer}")
 
 
 def layers(count):
     rng = np.random.default_rng(0)
     return {
-        sigma(index, f"layer{index}"): (STEPS, (0.1 * np.exp(rng.normal(size=100).cumsum() * 0.1)).tolist())
+        noise(index, f"layer{index}"): (STEPS, (0.1 * np.exp(rng.normal(size=100).cumsum() * 0.1)).tolist())
         for index in range(count)
     }
 
@@ -40,28 +45,67 @@ def drawn_lines(axes):
 
 @pytest.mark.parametrize("count", [1, 3, 12, 13, 20, 60])
 def test_noise_scales_are_graded_by_depth_and_named(count):
-    figure = sigma_trajectories(layers(count), "a run")
+    figure = hyperparameter_trajectories(layers(count), "a run")
     axes = figure.axes[0]
     assert len(drawn_lines(axes)) == count
     assert axes.get_yscale() == "log"
     assert png(figure).startswith(b"\x89PNG")
     shown = texts(figure)
-    assert {"a run", "optimizer step", "noise scale σ (normalized activations)"} <= shown
-    assert {"00_layer0", f"{count - 1:02d}_layer{count - 1}"} <= shown
+    assert {"a run", "optimizer step", "noise\n(standard deviations of the normalized activation)"} <= shown
+    assert {"noise/00_layer0", f"noise/{count - 1:02d}_layer{count - 1}"} <= shown
     assert len([text for text in shown if "_layer" in text]) <= 21
     luminance = [np.dot(line.get_color()[:3], [0.3, 0.6, 0.1]) for line in drawn_lines(axes)]
     assert luminance == sorted(luminance, reverse=True), "the first layer is the lightest, the last the darkest"
 
 
-def test_a_learned_temperature_has_its_own_panel():
-    figure = sigma_trajectories(layers(3) | {TEMPERATURE: (STEPS, [3.0] * 100)})
-    assert "temperature" in texts(figure)
-    assert len(figure.axes) == 2
+def test_every_other_hyperparameter_has_its_own_panel_with_its_unit_and_scale():
+    others = {"weight_decay": 0.01, "label_smoothing": 0.1, "temperature": 3.0, "shift": 2.0, "mine": -1.0}
+    recorded = {hyperparameter(name): (STEPS, [value] * 100) for name, value in others.items()}
+    figure = hyperparameter_trajectories(layers(3) | recorded)
+    assert [(axes.get_ylabel(), axes.get_yscale()) for axes in figure.axes[1:]] == [
+        ("temperature\n(factor)", "log"),
+        ("label_smoothing\n(share)", "linear"),
+        ("shift\n(pixels)", "log"),
+        ("weight_decay\n(as the optimizer\ntakes it)", "log"),
+        ("mine", "linear"),
+    ]
+    png(figure)
+
+
+def test_the_parts_of_a_regularizer_share_a_panel():
+    norms = {hyperparameter(f"norm/{index:02d}_conv"): (STEPS, [0.1 * index] * 100) for index in range(3)}
+    figure = hyperparameter_trajectories(norms | {hyperparameter("l2"): ([], [])})
+    (axes,) = figure.axes
+    assert len(drawn_lines(axes)) == 3
+    assert {"norm/00_conv", "norm/02_conv"} <= texts(figure)
+    (axes,) = hyperparameter_trajectories({hyperparameter("norm/00_conv"): (STEPS, [1.0] * 100)}).axes
+    assert axes.get_ylabel().startswith("norm/00_conv\n")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.09, 0.6, [0.1, 0.2, 0.5]),
+        (0.9, 6.0, [1, 2, 5]),
+        (0.5, 3000.0, [1, 10, 100, 1000]),
+        (0.91, 1.19, [0.95, 1.0, 1.05, 1.1, 1.15]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_round_and_few(low, high, expected):
+    axes = new_figure(4, 2).subplots()
+    axes.set_ylim(low, high)
+    log_axis(axes, "y", ticks=5)
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert ticks == pytest.approx(expected)
+
+
+def test_without_hyperparameters_the_figure_says_so():
+    assert {"a run", "no hyperparameters recorded yet"} <= texts(hyperparameter_trajectories({}, "a run"))
 
 
 def test_a_collapsed_or_infinite_scale_does_not_spoil_the_axis():
-    history = {sigma(0, "a"): ([0, 1, 2], [0.1, 0.0, 0.0]), sigma(1, "b"): ([0, 1, 2], [0.1, np.inf, np.nan])}
-    figure = sigma_trajectories(history)
+    history = {noise(0, "a"): ([0, 1, 2], [0.1, 0.0, 0.0]), noise(1, "b"): ([0, 1, 2], [0.1, np.inf, np.nan])}
+    figure = hyperparameter_trajectories(history)
     png(figure)
     low, high = figure.axes[0].get_ylim()
     assert 1e-8 < low < high < 10
@@ -96,7 +140,7 @@ def test_a_regression_has_test_loss():
 @pytest.mark.parametrize("history", [{}, {"train/loss": ([5], [1.0])}, {"test/nll": ([0, 1], [1.0, np.nan])}])
 def test_short_histories_still_make_figures(history):
     assert png(losses(history)).startswith(b"\x89PNG")
-    assert png(sigma_trajectories(history)).startswith(b"\x89PNG")
+    assert png(hyperparameter_trajectories(history)).startswith(b"\x89PNG")
 
 
 def test_reliability_shows_accuracy_confidence_and_counts():
@@ -126,8 +170,8 @@ def test_reliability_draws_what_the_library_computes_and_an_empty_diagram():
 
 def test_no_global_plotting_state():
     code = (
-        "import sys\nfrom services.tracking.figures import losses\nlosses({'train/loss': ([0, 1], [2, 1])})\n"
-        "print('matplotlib.pyplot' in sys.modules)"
+        "import sys\nfrom services.tracking.figures import losses\nprint('matplotlib' in sys.modules)\n"
+        "losses({'train/loss': ([0, 1], [2, 1])})\nprint('matplotlib.pyplot' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert out.stdout.strip() == "False"
+    assert out.stdout.split() == ["False", "False"]

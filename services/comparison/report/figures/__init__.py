@@ -30,8 +30,9 @@ CAPTIONS = {
         "marks an interval that goes on beyond the panel; without a line there is no interval."
     ),
     "schedules": (
-        "Noise scales by layer, first layer on top. Left: what {reference} learned. Right: the schedules that led to "
-        "each member of a population at its end, thin, and to the chosen one, thick. One seed."
+        "Hyperparameters, a row each, at most ten: noise scales by layer, first layer on top, then the others; of many "
+        "layers some, evenly spaced. Thick and black: what {reference} learned. Thin: the schedules that led to each "
+        "member of a search at its end; thick and blue: the schedule of the chosen one. One seed."
     ),
     "reliability": (
         "Accuracy against confidence on the test split, seeds pooled, with the share of all predictions below. "

@@ -6,17 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from services.style import GREY, REFERENCE_MARKER, LineStyle, line_styles, new_figure, plain, shorten
 from services.comparison.report.groups import Group, spent
 from services.comparison.report.numbers import UNIT_NAMES, score_name
 from services.comparison.report.summary import Summary
+from services.style import REFERENCE_MARKER, LineStyle, empty, line_styles, log_axis, new_figure, plain, shorten
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from services.search.outcome import Outcome
+    from services.comparison.outcome import Outcome
 
 __all__ = ["compute", "mean_curve"]
 
@@ -58,15 +58,16 @@ def compute(groups: Sequence[Group], summary: Summary) -> Figure | None:
     names = sorted(summary.scores, key=lambda name: name not in ("accuracy", "nll"))[:2]
     figure = new_figure(9.0, 3.4 * max(len(names), 1) + 0.28 * math.ceil(len(groups) / 4) + 0.3)
     panels: Any = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0] if names else []
-    entries: dict[str, Any] = {}
+    styles = line_styles([group.method for group in groups], reference)
+    entries: dict[str, LineStyle] = {}
     starts, ends = [], []
     for axes, score in zip(panels, names, strict=True):
         drawn = []
-        for group, look in zip(groups, line_styles(groups, reference), strict=True):
+        for group, style in zip(groups, styles, strict=True):
             line = _Line(group, score, unit)
-            if line.draw(axes, look):
+            if line.draw(axes, style):
                 drawn.append(line)
-                entries.setdefault(_label(group), look)
+                entries.setdefault(_label(group), style)
         low, high = _limits(axes, score, [value for line in drawn for value in line.settled])
         starts += [line.enters(low, high) for line in drawn]
         ends += [line.end for line in drawn]
@@ -75,7 +76,7 @@ def compute(groups: Sequence[Group], summary: Summary) -> Figure | None:
     if not entries:
         return None
     _compute_axis(panels[-1], unit, min(starts), max(ends))
-    handles = [panels[0].plot([], [], label=label, **look.line, **look.marks)[0] for label, look in entries.items()]
+    handles = [panels[0].plot([], [], label=label, **style.line, **style.marks)[0] for label, style in entries.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     return figure
 
@@ -103,17 +104,17 @@ class _Line:
             late = self.curve[0] >= _SETTLED * self.curve[0, -1]
             self.settled += self.curve[1:, late].ravel().tolist()
 
-    def draw(self, axes: Axes, look: LineStyle) -> bool:
+    def draw(self, axes: Axes, style: LineStyle) -> bool:
         """Draw it; say whether there was anything to draw."""
         import numpy as np
 
         if self.curve is not None:
             cost, mean, low, high = self.curve
-            axes.plot(cost, mean, zorder=3, **look.line)
-            axes.fill_between(cost, low, high, color=look.colour, alpha=0.13, linewidth=0)
+            axes.plot(cost, mean, zorder=3, **style.line)
+            axes.fill_between(cost, low, high, color=style.colour, alpha=0.13, linewidth=0)
         if self.finals and not math.isnan(self.at):
-            top = 6 if look.marker == REFERENCE_MARKER else 5
-            axes.plot([self.at], [np.mean(self.finals)], linestyle="none", zorder=top, **look.marks)
+            top = 6 if style.marker == REFERENCE_MARKER else 5
+            axes.plot([self.at], [np.mean(self.finals)], linestyle="none", zorder=top, **style.marks)
         return bool(self.settled)
 
     def enters(self, low: float, high: float) -> float:
@@ -131,20 +132,18 @@ def _label(group: Group) -> str:
 
 def _limits(axes: Axes, score: str, values: Sequence[float]) -> tuple[float, float]:
     """Show all that methods settle at; on a logarithmic axis where that spans more than a factor of eight."""
-    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+    from matplotlib.ticker import PercentFormatter
 
     if score == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if not values:
-        axes.text(0.5, 0.5, "no scores", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        empty(axes, "no scores")
         return axes.get_ylim()
     low, high = min(values), max(values)
     if score != "accuracy" and low > 0 and high / low > 8:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(low / 1.2, high * 1.2)
+        log_axis(axes, "y", ticks=8)
     else:
         margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.1
         axes.set_ylim(low - margin, high + margin)
@@ -152,13 +151,10 @@ def _limits(axes: Axes, score: str, values: Sequence[float]) -> tuple[float, flo
 
 
 def _compute_axis(axes: Axes, unit: str, low: float, high: float) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter
 
     axes.set_xscale("log")
     margin = 1.05 * (high / low) ** 0.04
     axes.set_xlim(low / margin, high * margin)
-    ticks = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0) if high / low < 12 else (1.0, 2.0, 5.0) if high / low < 1000 else (1.0,)
-    axes.xaxis.set_major_locator(LogLocator(subs=ticks, numticks=20))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_axis(axes, "x", ticks=10, formatter=EngFormatter(sep=" "))
     axes.set_xlabel(f"compute of all trials ({UNIT_NAMES[unit]}, logarithmic)")

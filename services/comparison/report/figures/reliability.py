@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.style import GREY, new_figure, plain, shorten
 from services.comparison.report.groups import Group
 from services.comparison.report.summary import Summary
+from services.style import count_bars, new_figure, plain, reliability_bars, shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,14 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class Bins:
-    """A reliability diagram: mean confidence and accuracy, NaN in an empty bin; predictions; edges."""
+    """The numbers of a reliability diagram of B bins.
+
+    Attributes:
+        confidence: mean over the predictions of each bin; NaN in an empty one.
+        accuracy: the same.
+        count: predictions in each bin.
+        edges: of the bins, B + 1.
+    """
 
     confidence: np.ndarray
     accuracy: np.ndarray
@@ -62,12 +69,12 @@ def reliability(groups: Sequence[Group], summary: Summary) -> Figure | None:
     figure = new_figure(2.55 * columns + (0.4 if wide else 1.2), 3.15 * lines + (0.7 if wide else 1.1))
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[4, 1] * lines)
     largest = max(float(bins.count.max() / bins.count.sum()) for _, _, bins in found)
-    handles: dict[str, Any] = {}
+    handles: list[Any] = []
     for index, (group, row, bins) in enumerate(found):
         line, column = divmod(index, columns)
         axes = figure.add_subplot(grid[2 * line, column])
         counts = figure.add_subplot(grid[2 * line + 1, column], sharex=axes)
-        handles |= _diagram(axes, bins)
+        handles = _diagram(axes, bins)
         _counts(counts, bins, largest)
         ece = row.scores["ece"].mean if "ece" in row.scores else math.nan
         axes.set_title(f"{shorten(group.label, 26)}\nECE {ece:.3f}", fontsize="medium")
@@ -78,38 +85,26 @@ def reliability(groups: Sequence[Group], summary: Summary) -> Figure | None:
             axes.tick_params(labelleft=False)
             counts.tick_params(labelleft=False)
     figure.supxlabel("confidence (mean probability of the predicted class)", fontsize="medium")
-    entries = list(handles.values())
-    figure.legend(handles=entries, loc="outside upper center", ncols=3 if wide else 1, frameon=False, fontsize="small")
+    figure.legend(handles=handles, loc="outside upper center", ncols=3 if wide else 1, frameon=False, fontsize="small")
     return figure
 
 
-def _diagram(axes: Axes, bins: Bins) -> dict[str, Any]:
-    import numpy as np
-
-    filled = bins.count > 0
-    left, width = bins.edges[:-1][filled], np.diff(bins.edges)[filled]
-    accuracy, missing = bins.accuracy[filled], bins.confidence[filled] - bins.accuracy[filled]
-    bar: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.6}
-    solid = axes.bar(left, accuracy, width, color="#56B4E9", label="accuracy", **bar)
-    gap = axes.bar(
-        left, missing, width, bottom=accuracy, color="#D55E00", alpha=0.35, hatch="////",
-        label="confidence − accuracy", **bar,
-    )  # fmt: skip
-    (diagonal,) = axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+def _diagram(axes: Axes, bins: Bins) -> list[Any]:
+    """Draw the upper panel; return what its legend names."""
+    drawn = reliability_bars(axes, bins)
+    axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:.2g}")
     axes.tick_params(labelbottom=False)
     plain(axes)
-    return {"accuracy": solid, "gap": gap, "diagonal": diagonal}
+    return drawn
 
 
 def _counts(axes: Axes, bins: Bins, largest: float) -> None:
-    import numpy as np
+    """Draw the lower panel, up to the largest share of all methods."""
     from matplotlib.ticker import PercentFormatter
 
-    share = bins.count / max(bins.count.sum(), 1.0)
-    axes.bar(bins.edges[:-1], share, np.diff(bins.edges), align="edge", color="0.6", edgecolor="white", linewidth=0.6)
+    count_bars(axes, bins.edges, bins.count / max(bins.count.sum(), 1.0))
     axes.set(ylim=(0, 1.1 * largest), yticks=[0, largest])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     plain(axes)

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+from services.comparison.outcome import Outcome, Point
 
+from crossreg.training.compute import Cost
 from services.comparison.report import Context, summarize
-from services.search.outcome import Outcome, Point
-from services.search.spec import Cost
 
 EDGES = (np.arange(16) / 15).tolist()
 
@@ -79,8 +79,8 @@ def sentence(outcomes: list[Outcome], **changes: Any) -> str:
 
 
 def noise(*sigmas: float) -> dict[str, float]:
-    """Knobs of a network with so many layers."""
-    return {f"sigma/{index:02d}_norm{index}": value for index, value in enumerate(sigmas)}
+    """Noise scales of a network with so many layers."""
+    return {f"noise/{index:02d}_norm{index}": value for index, value in enumerate(sigmas)}
 
 
 def diagram(accuracies: dict[int, float], counts: dict[int, int]) -> dict[str, Any]:

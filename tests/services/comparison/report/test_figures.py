@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services.comparison.outcome import Outcome
 
 from services.comparison.report import summarize
 from services.comparison.report.figures import compute, differences, reliability, schedules
 from services.comparison.report.figures.compute import mean_curve
 from services.comparison.report.figures.reliability import pooled
-from services.comparison.report.figures.schedules import shown_layers
+from services.comparison.report.figures.schedules import shown_hyperparameters
 from services.comparison.report.groups import group_outcomes
-from services.search.outcome import Outcome
 from tests.services.comparison.report.conftest import NAN, context, cost, diagram, noise, outcome, point, runs, scores
 
 
@@ -166,7 +166,9 @@ def test_schedules_are_steps_with_the_chosen_lineage_thick() -> None:
         outcome("pbt", "full", schedule=members[0], members=members, trials=2, curve=[point(8e12, {}, scores(), 200)]),
     ]
     figure = drawn(schedules, outcomes)
-    assert {"crossreg, seed 0", "pbt, seed 0", "00_norm0", "01_norm1", "learned", "chosen", "members"} <= texts(figure)
+    assert {"crossreg, seed 0", "pbt, seed 0", "learned", "chosen", "members"} <= texts(figure)
+    unit = "(standard deviations of the\nnormalized activation)"
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == [f"noise/00_norm0\n{unit}", "noise/01_norm1"]
     first, second = figure.axes[:2]
     (line,) = first.get_lines()
     assert list(line.get_xdata()) == [0, 30, 60, 100]
@@ -178,17 +180,48 @@ def test_schedules_are_steps_with_the_chosen_lineage_thick() -> None:
     assert [axes.get_yscale() for axes in figure.axes] == ["log"] * 4
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     # a scale of zero has no place on a logarithmic axis: it lies at the bottom
-    assert figure.axes[3].get_lines()[1].get_ydata()[0] == 1e-4
+    assert figure.axes[3].get_lines()[1].get_ydata()[0] == pytest.approx(1e-5)
+
+
+def test_other_hyperparameters_have_rows_with_their_own_axes() -> None:
+    learned = [(0, noise(0.1, 0.1) | {"temperature": 1.0}), (50, noise(0.3, 0.9) | {"temperature": 1.4})]
+    member = [(0, {"weight_decay": 0.02, "label_smoothing": 0.1, "mine": -2.0})]
+    fields = {"schedule": member, "members": [member], "trials": 2}
+    figure = drawn(schedules, [outcome(schedule=learned), outcome("pbt", "full", **fields)])
+    rows = {axes.get_ylabel().partition("\n")[0]: axes for axes in figure.axes[::2]}
+    assert list(rows) == ["noise/00_norm0", "noise/01_norm1", "temperature", "label_smoothing", "weight_decay", "mine"]
+    assert {name: axes.get_yscale() for name, axes in rows.items() if axes.lines} == {
+        "noise/00_norm0": "log", "noise/01_norm1": "log", "temperature": "log"
+    }  # fmt: skip
+    assert rows["temperature"].get_ylabel() == "temperature\n(factor)"
+    assert rows["temperature"].get_ylim() != rows["noise/00_norm0"].get_ylim()
+    others = {name: axes for name, axes in zip(rows, figure.axes[1::2], strict=True) if axes.lines}
+    assert {name: axes.get_yscale() for name, axes in others.items()} == {
+        "label_smoothing": "linear", "weight_decay": "log", "mine": "linear"
+    }  # fmt: skip
+    assert sum(text.get_text() == "not in this method" for axes in figure.axes for text in axes.texts) == 6
 
 
 def test_of_many_layers_six_are_shown_with_both_ends() -> None:
     many = outcome(schedule=[(0, noise(*[0.1] * 16))])
-    assert shown_layers([many]) == [f"sigma/{index:02d}_norm{index}" for index in (0, 3, 6, 9, 12, 15)]
+    expected = [f"noise/{index:02d}_norm{index}" for index in (0, 3, 6, 9, 12, 15)]
+    assert shown_hyperparameters([many]) == {"noise": expected}
     assert len(drawn(schedules, [many]).axes) == 6
-    assert len(shown_layers([outcome(schedule=[(0, noise(*[0.1] * 6))])])) == 6
+    assert len(shown_hyperparameters([outcome(schedule=[(0, noise(*[0.1] * 6))])])["noise"]) == 6
 
 
-def test_without_noise_there_are_no_schedules() -> None:
+def test_at_most_ten_rows_are_shown() -> None:
+    norms = {f"norm/{index:02d}_conv": 0.1 for index in range(9)}
+    many = outcome(schedule=[(0, noise(*[0.1] * 8) | norms | {"temperature": 1.0, "l2": 0.1})])
+    found = shown_hyperparameters([many])
+    assert list(found) == ["noise", "temperature", "norm", "l2"]
+    assert [len(names) for names in found.values()] == [4, 1, 4, 1]
+    assert found["norm"] == ["norm/00_conv", "norm/03_conv", "norm/05_conv", "norm/08_conv"]
+    own = outcome(schedule=[(0, {f"own{index:02d}": 1.0 for index in range(12)})])
+    assert list(shown_hyperparameters([own])) == [f"own{index:02d}" for index in range(10)]
+
+
+def test_without_hyperparameters_there_are_no_schedules() -> None:
     assert drawn(schedules, [outcome(), outcome("pbt", members=[[(0, {"dropout": 0.1})]])]) is None
 
 

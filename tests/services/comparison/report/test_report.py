@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from services.comparison.outcome import Outcome
 
 from crossreg.core.errors import UserError
 from services.comparison.report import Report, write_report
-from services.search.outcome import Outcome
 from tests.services.comparison.report.conftest import NAN, context, cost, diagram, noise, outcome, point, scores
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

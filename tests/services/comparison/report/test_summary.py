@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -62,7 +63,7 @@ def test_the_compute_ratio_is_over_shared_seeds_in_the_comparisons_unit() -> Non
     ]
     assert row(summarize(outcomes, context()), "pbt").compute_ratio == pytest.approx(16 / 4)
     slow = [each.model_copy(update={"cost": each.cost * 1}) for each in outcomes]
-    slow[0].cost = cost(1e12).model_copy(update={"worker_seconds": 130.0})
+    slow[0].cost = replace(cost(1e12), worker_seconds=130.0)
     found = summarize(slow, context(unit="worker_seconds"))
     assert row(found, "pbt").compute_ratio == pytest.approx(160 / 160)
 

@@ -1,0 +1,110 @@
+"""What can be found wrong with a training before it starts: a batch that fits no split, a model that fits no data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from crossreg.core.errors import UserError
+from crossreg.losses import as_loss
+from crossreg.regularizers.noise import dropout_layers
+from crossreg.regularizers.penalties import training_loss
+from services.data import Dataset
+from services.training.assemble import (
+    build_model,
+    build_optimizer,
+    checkpoint_identity,
+    preprocess_of,
+    targets_of,
+)
+from services.training.resolve import ResolvedConfig
+from services.training.storage import read_checkpoint
+
+__all__ = ["check", "starting_state"]
+
+
+def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> None:
+    """Find what would fail later.
+
+    Args:
+        config: what to train.
+        data: on what.
+        sizes: how many workers may train together.
+
+    Raises:
+        UserError: names the value and what is allowed.
+    """
+    for workers in sizes:
+        _check_batches(config, data, workers)
+    if config.augment != "none" and len(data.input_shape) != 3:
+        raise UserError(f"augment is {config.augment!r}, but {data.name} holds no images; use 'none'")
+    _check_model(config, data, sizes[-1])
+
+
+def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
+    size, reg = config.batch_size, config.rho.batch_size
+    if size % workers:
+        raise UserError(f"batch size is {size}; it must be a multiple of the {workers} workers")
+    if size > len(data.train.x):
+        raise UserError(f"batch size is {size}, but the training split has {len(data.train.x)} examples")
+    if config.learned and reg > len(data.reg.x):
+        raise UserError(
+            f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
+            "batch size (--batch-size, or rho.batch_size) or hold out more (--reg-share)"
+        )
+    if config.learned and reg % workers:
+        raise UserError(f"rho.batch_size is {reg}; it must be a multiple of the {workers} workers")
+    for name, split in (("test", data.test), ("regularization", data.reg)):
+        if 0 < len(split) < workers:
+            raise UserError(f"the {name} split has {len(split)} examples, fewer than the {workers} workers")
+
+
+def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
+    """Build the model and take two examples through it."""
+    torch.manual_seed(0)
+    model = build_model(config, data)
+    if config.mc_dropout and not dropout_layers(model):
+        raise UserError(
+            f"mc_dropout is on, but model {config.model!r} has no dropout layer; give it some, e.g. "
+            "model_options: {dropout: 0.2}, or turn mc_dropout off"
+        )
+    build_optimizer(config, list(model.parameters()))
+    rows = config.batch_size // workers  # as many as a worker gets: BatchNorm needs two
+    if config.learned and config.rho.estimator != "direct":
+        rows = min(rows, config.rho.batch_size // workers)
+    x = preprocess_of(data)(torch.from_numpy(data.train.x[:2].copy()))
+    try:
+        with torch.no_grad():
+            model.train()(x[:rows])
+            output = model.eval()(x)
+    except Exception as error:
+        raise UserError(
+            f"model {config.model!r} cannot take {data.name}'s examples of shape {data.input_shape}: {error}"
+        ) from error
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != (2, data.num_outputs):
+        given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise UserError(
+            f"model {config.model!r} returns {given} for 2 examples; it must return (2, {data.num_outputs})"
+        )
+    training_loss(model, as_loss(data.task), output, torch.from_numpy(targets_of(data, data.train)[:2].copy()))
+
+
+def starting_state(config: ResolvedConfig, data: Dataset, location: str) -> dict[str, Any]:
+    """Return the state of a checkpoint that a new run is to start from, once it is known to fit.
+
+    Raises:
+        UserError: it cannot be read, is of another training, or is of a step that the run does not reach.
+    """
+    state = read_checkpoint(location, **checkpoint_identity(config, data))
+    try:  # the file may come from anywhere
+        build_model(config, data).load_state_dict(state["model"])
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"checkpoint {location} does not hold the weights of this model: {reason}") from None
+    if state["step"] >= config.steps:
+        raise UserError(
+            f"checkpoint {location} is of step {state['step']}, and this run has {config.steps}; give more --epochs or "
+            "--steps to go on from it"
+        )
+    return state

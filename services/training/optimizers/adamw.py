@@ -1,0 +1,26 @@
+"""AdamW, as PyTorch has it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from services.training.config import OptimizerConfig
+from services.training.optimizers.base import OptimizerKind
+
+__all__ = ["AdamW"]
+
+
+class AdamW(OptimizerKind):
+    """Weight decay is decoupled from the gradient.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
+    """
+
+    name = "adamw"
+
+    def build(
+        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+    ) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return torch.optim.AdamW(theta, lr=config.lr, weight_decay=weight_decay)

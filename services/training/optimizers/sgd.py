@@ -1,0 +1,23 @@
+"""Stochastic gradient descent, as PyTorch has it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from services.training.config import OptimizerConfig
+from services.training.optimizers.base import OptimizerKind
+
+__all__ = ["SGD"]
+
+
+class SGD(OptimizerKind):
+    """Momentum 0.9; weight decay is added to the gradient."""
+
+    name = "sgd"
+
+    def build(
+        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+    ) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return torch.optim.SGD(theta, lr=config.lr, momentum=0.9, weight_decay=weight_decay)
