@@ -5,7 +5,6 @@ from __future__ import annotations
 from baselines import (
     asha,
     cpr,
-    crossreg,
     ensemble,
     fixed_noise,
     grid,
@@ -20,25 +19,25 @@ from baselines import (
     weight_decay_dropout,
 )
 from services.comparison.method import Method
-from crossreg.core.errors import UserError, nearest
+from services.comparison.reference import CrossReg, Refit
 
-__all__ = ["METHODS", "method"]
+__all__ = ["METHODS"]
 
 METHODS: dict[str, Method] = {
     kind.name: kind()
     for kind in (
-        crossreg.CrossReg,
-        crossreg.Refit,
+        CrossReg,
+        Refit,
         none.Plain,
-        none.AllData,
+        none.PlainAllData,
         fixed_noise.FixedNoise,
-        fixed_noise.AllData,
+        fixed_noise.FixedNoiseAllData,
         weight_decay_dropout.WeightDecayDropout,
         weight_decay_dropout.Tuned,
         sam.SAM,
         sam.GSAM,
         cpr.CPR,
-        t1_t2.T1T2,
+        t1_t2.T1T2Run,
         mc_dropout.MCDropout,
         ensemble.Ensemble,
         pbt.PBT,
@@ -52,15 +51,4 @@ METHODS: dict[str, Method] = {
         optuna.Optuna,
     )
 }
-"""Every method by its name."""
-
-
-def method(name: str) -> Method:
-    """Return a method.
-
-    Raises:
-        UserError: no such method.
-    """
-    if name not in METHODS:
-        raise UserError(f"unknown method {name!r}{nearest(name, METHODS)}; allowed are {', '.join(METHODS)}")
-    return METHODS[name]
+"""Every method by its name: cross-regularization, and its baselines."""

@@ -1,4 +1,4 @@
-"""Successive halving over every layer's noise scale.
+"""Successive halving over all that the cross-regularized run learns.
 
 Source: Li et al. 2020, A System for Massively Parallel Hyperparameter Tuning, arXiv:1810.05934, as Ray Tune has it.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import PopulationSearch, Study
+from services.comparison.conditions import Conditions
+from services.comparison.method import PopulationSearch
 from services.search.budget import Budget
 from services.search.spec import TrialSpec
 
@@ -22,14 +23,15 @@ class ASHA(PopulationSearch):
     """Random search that stops the worse two thirds at each rung and spends what it saves on more trials."""
 
     name = "asha"
-    summary = "asynchronous successive halving over every layer's noise scale"
+    summary = "asynchronous successive halving over all that crossreg learns"
     planned = False
 
-    def specs(self, study: Study, seed: int, budget: Budget) -> list[TrialSpec]:
+    def specs(self, conditions: Conditions, seed: int, budget: Budget) -> list[TrialSpec]:
         """Return more members than the budget would pay for if none were stopped."""
-        return [study.member(seed, budget, index, method="fixed") for index in range(MORE_TRIALS * study.population)]
+        number = MORE_TRIALS * conditions.population
+        return [conditions.member(seed, budget, index, **conditions.fixed()) for index in range(number)]
 
-    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+    def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
         """Return Ray Tune's scheduler."""
         from ray.tune.schedulers import ASHAScheduler
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import SingleRun, Study
+from services.comparison.conditions import Conditions
+from services.comparison.method import SingleRun
 
 __all__ = ["CPR"]
 
@@ -18,7 +19,7 @@ class CPR(SingleRun):
     name = "cpr"
     summary = "constrained parameter regularization (AdamCPR), no noise"
 
-    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+    def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other optimizer, without the weight decay that it replaces."""
-        given = study.config.optimizer
-        return {"method": "none", "optimizer": {"name": "cpr", "lr": given.lr, "schedule": given.schedule}}
+        given = conditions.config.optimizer
+        return {"regularizers": {}, "optimizer": {"name": "cpr", "lr": given.lr, "schedule": given.schedule}}

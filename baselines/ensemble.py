@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from services.comparison.method import Method, Run, Study, Trials
-from crossreg.prediction import calibration
 from crossreg.core.errors import UserError
+from crossreg.prediction import calibration
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method, Run, Trials
 from services.search.budget import Budget
-from services.search.outcome import reliability_of, scaled_scores
 from services.search.trial import read_predictions
+from services.training.result import calibrated
 
 __all__ = ["Ensemble"]
 
@@ -24,19 +25,21 @@ class Ensemble(Method):
     summary = "deep ensemble of trainings without noise, one a member of the population"
     searches = True
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+    def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train the members and average their predictions.
 
         Raises:
             UserError: the task is no classification, whose probabilities can be averaged.
         """
-        if study.data(seed).task != "classification":
-            raise UserError(f"method 'ensemble' averages class probabilities, but {study.config.data.name} has none")
-        share = budget.amount / study.population
+        if conditions.data(seed).task != "classification":
+            raise UserError(
+                f"method 'ensemble' averages class probabilities, but {conditions.config.data.name} has none"
+            )
+        share = budget.amount / conditions.population
         trials = yield Trials(
             [
-                study.trial(seed, method="none", member=member, amount=share, unit=budget.unit)
-                for member in range(study.population)
+                conditions.trial(seed, member=member, amount=share, unit=budget.unit, **conditions.regularized_by())
+                for member in range(conditions.population)
             ]
         )
         members = [read_predictions(trial.states, trial.final.state) for trial in trials]
@@ -47,7 +50,6 @@ class Ensemble(Method):
             }
             for split in members[0]
         }
-        scaled, temperature = scaled_scores(together)
         scores = {
             split: calibration.score(values["mean"], values["targets"]).as_dict() for split, values in together.items()
         }
@@ -58,9 +60,7 @@ class Ensemble(Method):
             budget,
             test=scores["test"],
             reg=scores.get("reg", {}),
-            test_scaled=scaled,
-            temperature=temperature,
-            reliability=reliability_of(together),
             curve=[],
             members=[],
+            **calibrated(together),
         )

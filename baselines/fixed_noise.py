@@ -1,12 +1,13 @@
-"""Noise of one scale in all layers, as one would guess it."""
+"""The same noise everywhere, not learned and not tuned."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import SingleRun, Study
+from services.comparison.conditions import Conditions
+from services.comparison.method import SingleRun
 
-__all__ = ["AllData", "FixedNoise"]
+__all__ = ["FixedNoise", "FixedNoiseAllData"]
 
 SIGMA = 0.5
 """Noise scale of every layer, in standard deviations of the normalized activation."""
@@ -19,12 +20,14 @@ class FixedNoise(SingleRun):
     summary = f"noise of scale {SIGMA} after every normalization layer, not tuned"
     all_data = False
 
-    def changes(self, study: Study, seed: int) -> dict[str, Any]:
-        """Return what fixes the noise."""
-        return {"method": "fixed", "knobs": dict.fromkeys(study.noise_space, SIGMA), "all_data": self.all_data}
+    def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
+        """Return what fixes the noise, in the places and the form that the comparison's has."""
+        own = conditions.config.regularizers.get("noise")
+        noise = {"value": SIGMA, **(own.options if own else {})}
+        return {"all_data": self.all_data, **conditions.regularized_by(noise=noise)}
 
 
-class AllData(FixedNoise):
+class FixedNoiseAllData(FixedNoise):
     """The regularization split is trained on too."""
 
     name = "fixed-noise-all-data"

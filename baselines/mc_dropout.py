@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import SingleRun, Study, with_dropout
+from services.comparison.conditions import Conditions
+from services.comparison.method import SingleRun, with_dropout
 
 __all__ = ["MCDropout"]
 
@@ -18,6 +19,6 @@ class MCDropout(SingleRun):
     name = "mc-dropout"
     summary = "dropout 0.5, averaged over draws at test time, no noise"
 
-    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+    def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what puts dropout in the noise's place."""
-        return {"mc_dropout": True, **with_dropout(study, 0.5)}
+        return {"mc_dropout": True, **with_dropout(conditions, 0.5)}

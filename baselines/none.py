@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import SingleRun, Study
+from services.comparison.conditions import Conditions
+from services.comparison.method import SingleRun
 
-__all__ = ["AllData", "Plain"]
+__all__ = ["Plain", "PlainAllData"]
 
 
 class Plain(SingleRun):
@@ -16,12 +17,12 @@ class Plain(SingleRun):
     summary = "no noise, same splits"
     all_data = False
 
-    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+    def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what leaves the noise out."""
-        return {"method": "none", "all_data": self.all_data}
+        return {"all_data": self.all_data, **conditions.regularized_by()}
 
 
-class AllData(Plain):
+class PlainAllData(Plain):
     """The regularization split is trained on too."""
 
     name = "none-all-data"

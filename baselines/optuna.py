@@ -1,4 +1,4 @@
-"""Bayesian optimization (tree-structured Parzen estimators) of every layer's noise scale, by Optuna.
+"""Bayesian optimization (tree-structured Parzen estimators) of all that the cross-regularized run learns, by Optuna.
 
 Source: Bergstra et al. 2011; Akiba et al. 2019, arXiv:1907.10902. BOHB is not among the baselines: Ray Tune's needs
 hpbandster, whose last release is of November 2018 and pulls in Pyro4 and netifaces.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import PopulationSearch, Study
 from crossreg.core.errors import UserError
+from services.comparison.conditions import Conditions
+from services.comparison.method import PopulationSearch
 from services.search.budget import Budget
-from services.search.spec import Knobs, TrialSpec, tune_name
+from services.search.space import position_key
+from services.search.spec import TrialSpec, Values
 
 __all__ = ["Optuna"]
 
@@ -20,17 +22,17 @@ class Optuna(PopulationSearch):
     """As many trials as the population has members, each proposed from those before."""
 
     name = "optuna"
-    summary = "Bayesian optimization (Optuna's TPE) of every layer's noise scale"
+    summary = "Bayesian optimization (Optuna's TPE) of all that crossreg learns"
 
-    def specs(self, study: Study, seed: int, budget: Budget) -> list[TrialSpec]:
+    def specs(self, conditions: Conditions, seed: int, budget: Budget) -> list[TrialSpec]:
         """Return the one specification that all share: what is proposed differs, the weights' start does not."""
-        return [study.member(seed, budget, None, method="fixed")]
+        return [conditions.member(seed, budget, None, **conditions.fixed())]
 
-    def starts(self, study: Study, seed: int, size: int) -> list[Knobs]:
+    def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
         """Return nothing: every start is proposed."""
         return []
 
-    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+    def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
         """Return Ray Tune's Optuna searcher and what it looks through.
 
         Raises:
@@ -48,13 +50,12 @@ class Optuna(PopulationSearch):
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-        def searcher(earlier: list[Knobs]) -> Any:
+        def searcher(earlier: list[Values]) -> Any:
             # what was proposed before a search was stopped is proposed first, so nothing of it is lost
-            points = [{tune_name(name): value for name, value in knobs.items()} for knobs in earlier]
-            return OptunaSearch(metric="score", mode="min", seed=seed, points_to_evaluate=points or None)
+            return OptunaSearch(metric="score", mode="min", seed=seed, points_to_evaluate=earlier or None)
 
         return {
             "searcher": searcher,
-            "space": {name: tune.loguniform(low, high) for name, (low, high) in study.noise_space.items()},
-            "num_samples": study.population,
+            "space": {position_key(name): tune.uniform(0, 1) for name in conditions.space},
+            "num_samples": conditions.population,
         }

@@ -5,14 +5,15 @@ Source: Parker-Holder et al. 2020, arXiv:2002.02518, as Ray Tune has it.
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any
 
 import numpy as np
 
-from services.comparison.method import PopulationSearch, Study
-from services.search.spec import Knobs, TrialSpec, tune_name
+from services.comparison.conditions import Conditions
+from services.comparison.method import PopulationSearch
+from services.search.space import position_key
+from services.search.spec import TrialSpec, Values
 
 __all__ = ["PB2"]
 
@@ -20,20 +21,20 @@ QUANTILE = 0.25
 
 
 class PB2(PopulationSearch):
-    """Ray Tune's scheduler; it looks through logarithms of the noise scales."""
+    """Ray Tune's scheduler; it looks through positions on every range."""
 
     name = "pb2"
-    summary = "population-based bandits (Ray Tune's PB2) of every layer's noise scale"
+    summary = "population-based bandits (Ray Tune's PB2) of all that crossreg learns"
 
-    def starts(self, study: Study, seed: int, size: int) -> list[Knobs]:
-        """Return logarithms of sampled noise scales."""
+    def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
+        """Return sampled positions."""
         return [
-            {f"log10({name})": math.log10(value) for name, value in start.items()}
-            for start in super().starts(study, seed, size)
+            {position_key(name): conditions.space[name].position(value) for name, value in start.items()}
+            for start in super().starts(conditions, seed, size)
         ]
 
-    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
-        """Return Ray Tune's scheduler, which changes knobs at a configuration's top."""
+    def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+        """Return Ray Tune's scheduler, which changes positions at a configuration's top."""
         from ray.tune.schedulers import pb2
 
         random.seed(seed)  # it draws from the global generators
@@ -44,10 +45,7 @@ class PB2(PopulationSearch):
             mode="min",
             perturbation_interval=1,
             quantile_fraction=QUANTILE,
-            hyperparam_bounds={
-                tune_name(f"log10({name})"): [math.log10(low), math.log10(high)]
-                for name, (low, high) in study.noise_space.items()
-            },
+            hyperparam_bounds={position_key(name): [0.0, 1.0] for name in conditions.space},
             log_config=False,
         )
         return {"scheduler": scheduler, "top_level": True, "keep": None}

@@ -1,7 +1,7 @@
-"""Population-based training of the noise scales.
+"""Population-based training of all that the cross-regularized run learns.
 
 Source: Jaderberg et al. 2017, Population Based Training of Neural Networks, arXiv:1711.09846. Truncation selection by
-the regularization split's score; knobs are perturbed by 0.8 or 1.25, or resampled with probability 1/4.
+the regularization split's score; values are perturbed by 0.8 or 1.25, or resampled with probability 1/4.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from services.comparison.method import PopulationSearch, Space, Study
-from services.search.spec import Knobs, TrialSpec, tune_name
+from services.comparison.conditions import Conditions
+from services.comparison.method import PopulationSearch
+from services.search.space import Explore, Space, value_key
+from services.search.spec import TrialSpec, Values
 
 __all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT", "explore"]
 
@@ -21,17 +23,14 @@ RESAMPLE = 0.25
 QUANTILE = 0.25
 
 
-def explore(space: Space) -> Any:
-    """Return the function that makes a donor's knobs into new ones."""
+def explore(space: Space) -> Explore:
+    """Return the function that makes a donor's values into new ones."""
 
-    def explored(knobs: Knobs, rng: random.Random) -> Knobs:
-        new = {}
-        for name, (low, high) in space.items():
-            if rng.random() < RESAMPLE:
-                new[name] = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-            else:
-                new[name] = min(max(knobs[name] * rng.choice(FACTORS), low), high)
-        return new
+    def explored(values: Values, rng: random.Random) -> Values:
+        return {
+            name: one.at(rng.random()) if rng.random() < RESAMPLE else one.perturbed(values[name], rng.choice(FACTORS))
+            for name, one in space.items()
+        }
 
     return explored
 
@@ -40,15 +39,15 @@ class PBT(PopulationSearch):
     """Members meet at every interval."""
 
     name = "pbt"
-    summary = "population-based training of every layer's noise scale, synchronous"
+    summary = "population-based training of all that crossreg learns, synchronous"
     synchronous = True
 
-    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+    def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
         """Return our scheduler."""
         from services.search.scheduler import PopulationScheduler
 
         return {
-            "scheduler": PopulationScheduler(explore(study.noise_space), QUANTILE, self.synchronous, seed=seed),
+            "scheduler": PopulationScheduler(explore(conditions.space), QUANTILE, self.synchronous, seed=seed),
             "keep": 2 if self.synchronous else None,
         }
 
@@ -67,15 +66,21 @@ class StockPBT(PBT):
     name = "pbt-stock"
     summary = "Ray Tune's own PopulationBasedTraining, synchronous"
 
-    def how(self, study: Study, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
-        """Return Ray Tune's scheduler; it clones through checkpoints, and changes knobs at a configuration's top."""
+    def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
+        """Return sampled values under the keys that the scheduler changes."""
+        return [
+            {value_key(name): value for name, value in start.items()}
+            for start in super().starts(conditions, seed, size)
+        ]
+
+    def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
+        """Return Ray Tune's scheduler; it clones through checkpoints, and changes values at a configuration's top."""
         from ray.tune.schedulers import PopulationBasedTraining
 
         random.seed(seed)  # it draws from the global generators
         np.random.seed(seed % 2**32)
         mutations = {
-            tune_name(name): (lambda low=low, high=high: float(np.exp(random.uniform(np.log(low), np.log(high)))))
-            for name, (low, high) in study.noise_space.items()
+            value_key(name): (lambda one=one: one.at(random.random())) for name, one in conditions.space.items()
         }
         scheduler = PopulationBasedTraining(
             time_attr="training_iteration",

@@ -1,4 +1,4 @@
-"""Random search over every layer's noise scale."""
+"""Random search over all that the cross-regularized run learns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["RandomSearch"]
 
 
 class RandomSearch(PopulationSearch):
-    """As many trainings as the population has members, each with noise scales drawn log-uniformly."""
+    """As many trainings as the population has members, each drawn uniformly on the scale of every range."""
 
     name = "random-search"
-    summary = "random search over every layer's noise scale"
+    summary = "random search over all that crossreg learns"

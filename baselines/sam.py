@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import SingleRun, Study
+from services.comparison.conditions import Conditions
+from services.comparison.method import SingleRun
 
 __all__ = ["GSAM", "SAM"]
 
@@ -18,9 +19,10 @@ class SAM(SingleRun):
     name = "sam"
     summary = "sharpness-aware minimization (two gradients a step), no noise"
 
-    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+    def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other optimizer."""
-        return {"method": "none", "optimizer": {**study.config.optimizer.model_dump(), "name": self.name}}
+        optimizer = {**conditions.config.optimizer.model_dump(), "name": self.name}
+        return {"optimizer": optimizer, **conditions.regularized_by()}
 
 
 class GSAM(SAM):

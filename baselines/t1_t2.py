@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.method import SingleRun, Study
+from services.comparison.conditions import Conditions
+from services.comparison.method import SingleRun
 
-__all__ = ["T1T2"]
+__all__ = ["T1T2Run"]
 
 
-class T1T2(SingleRun):
+class T1T2Run(SingleRun):
     """The cross-regularized run with another gradient."""
 
     name = "t1-t2"
-    summary = "T1-T2: noise scales follow the held-out loss through one step of the weights"
+    summary = "T1-T2: what crossreg learns follows the held-out loss through one step of the weights"
 
-    def changes(self, study: Study, seed: int) -> dict[str, Any]:
+    def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other gradient."""
-        return {"method": "crossreg", "rho": {**study.reference(seed).rho.model_dump(), "estimator": "t1-t2"}}
+        return {"rho": {**conditions.reference(seed).rho.model_dump(), "estimator": "t1-t2"}}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from services.comparison.method import Method, PopulationSearch, Run, Space, Study, Trials, sample, with_dropout
-from crossreg.regularizers.knobs import DROPOUT, WEIGHT_DECAY
+from crossreg.regularizers.registry import description
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method, PopulationSearch, Run, Trials, sample, with_dropout
 from services.search.budget import Budget
-from services.search.spec import Knobs, TrialSpec, rank
+from services.search.space import space_of
+from services.search.spec import TrialSpec, Values, selection_score
 
 __all__ = ["Tuned", "WeightDecayDropout"]
 
-# PyTorch's defaults of AdamW's weight_decay and of Dropout's p
-DEFAULTS = {WEIGHT_DECAY: 0.01, DROPOUT: 0.5}
-SPACE: Space = {WEIGHT_DECAY: (1e-4, 1.0), DROPOUT: (0.05, 0.8)}
+# the registry's are PyTorch's: AdamW's weight_decay and Dropout's p
+DEFAULTS = {name: description(name).default or 0.0 for name in ("weight_decay", "dropout")}
 PATIENCE = 5
 
 
@@ -21,20 +22,19 @@ class WeightDecayDropout(Method):
     name = "weight-decay-dropout"
     summary = "weight decay 0.01, dropout 0.5 and early stopping"
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+    def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train once and take the interval that was best on the regularization split."""
-        spec = study.trial(
+        spec = conditions.trial(
             seed,
             amount=budget.amount,
             unit=budget.unit,
             select=True,
-            patience=PATIENCE,
+            stopping={"patience": PATIENCE},
             interim_test=None,  # the interval that is chosen need not be the last
-            knobs=DEFAULTS,
-            **with_dropout(study, DEFAULTS[DROPOUT]),
+            **with_dropout(conditions, DEFAULTS["dropout"], weight_decay=DEFAULTS["weight_decay"]),
         )
         (trial,) = yield Trials([spec])
-        chosen = min(trial.records, key=lambda record: rank(record, "nll"))
+        chosen = min(trial.records, key=lambda record: selection_score(record, "nll"))
         return self.outcome([trial], chosen, seed, budget)
 
 
@@ -44,11 +44,11 @@ class Tuned(PopulationSearch):
     name = "weight-decay-dropout-tuned"
     summary = "random search over weight decay and dropout"
 
-    def specs(self, study: Study, seed: int, budget: Budget) -> list[TrialSpec]:
+    def specs(self, conditions: Conditions, seed: int, budget: Budget) -> list[TrialSpec]:
         """Return members with dropout and no noise."""
-        changes = with_dropout(study, DEFAULTS[DROPOUT])
-        return [study.member(seed, budget, index, **changes) for index in range(study.population)]
+        changes = with_dropout(conditions, DEFAULTS["dropout"])
+        return [conditions.member(seed, budget, index, **changes) for index in range(conditions.population)]
 
-    def starts(self, study: Study, seed: int, size: int) -> list[Knobs]:
+    def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
         """Return sampled weight decay and dropout."""
-        return [sample(SPACE, seed, index) for index in range(size)]
+        return [sample(space_of(DEFAULTS), seed, index) for index in range(size)]

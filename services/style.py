@@ -114,7 +114,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], ticks: int, formatter: Format
     counts = {within: sum(low <= first * 10.0**p <= high for p in powers for first in within) for within in _TICKS}
     chosen = next((within for within, count in counts.items() if count <= ticks), None)
     if counts[_TICKS[0]] < 3:
-        axis.set_major_locator(MaxNLocator(ticks))
+        axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     else:
         axis.set_major_locator(LogLocator(subs=chosen, numticks=100) if chosen else LogLocator(numticks=ticks))
     axis.set_major_formatter(formatter)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from baselines import METHODS, method
-from services.comparison.run_jobs import Job
-from services.comparison.method import Study
-from services.comparison.session import Display, check_placed, make_study, session
-from crossreg.core.errors import UserError
+from crossreg.core.errors import UserError, nearest
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method
+from services.comparison.outcome import Outcome
 from services.comparison.report import Context, Summary, write_report
+from services.comparison.run_jobs import Job
+from services.comparison.session import ComparisonDisplay, check_placed, make_conditions, session
 from services.search.budget import Budget, Unit
-from services.search.outcome import Outcome
-from services.tracking import TrackingConfig
+from services.settings import Flag, Settings
+from services.tracking import Tracker, TrackingConfig
 from services.tracking.environment import environment_tags
-from services.training.assemble import check
+from services.training.check import check
 from services.training.config import Placement, TrainConfig
 from services.training.describe import command, slug
 from services.training.runtime import available_cpus
@@ -30,59 +32,60 @@ from services.training.storage import RunFolder, new_name
 __all__ = ["CompareConfig", "Comparison", "compare"]
 
 
-class CompareConfig(BaseModel):
-    """What is compared.
-
-    Attributes:
-        training: the cross-regularized run; every method trains the same model on the same splits.
-        methods: names of `baselines.METHODS`.
-        population: trials of a search.
-        seeds: how many seeds, from the training's on.
-        budgets: compute of a search: "matched" (that of one cross-regularized run), "full" (population times
-            that), or a factor.
-        unit: what budgets are counted in.
-        select_on: the regularization split's score that searches choose by.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CompareConfig(Settings):
+    """What is compared."""
 
     training: TrainConfig
-    methods: tuple[str, ...] = ("crossreg", "none", "pbt")
-    population: int = Field(default=8, ge=2, le=10_000)
-    seeds: int = Field(default=3, ge=1, le=10_000)
-    budgets: tuple[str, ...] = ("matched", "full")
-    unit: Unit = "flops"
-    select_on: Literal["nll", "accuracy"] = "nll"
+    methods: Annotated[tuple[str, ...], Flag()] = Field(
+        default=("crossreg", "none", "pbt"),
+        description="Comma-separated; `--methods list` describes them all.",
+    )
+    population: Annotated[int, Flag()] = Field(default=8, ge=2, le=10_000, description="Trials of a search.")
+    seeds: Annotated[int, Flag()] = Field(
+        default=3, ge=1, le=10_000, description="How many seeds, counted from --seed on."
+    )
+    budgets: Annotated[tuple[str, ...], Flag("budget")] = Field(
+        default=("matched", "full"),
+        description="Compute of a search, comma-separated: matched (that of one crossreg run), full (population times "
+        "that), or a factor.",
+    )
+    unit: Annotated[Unit, Flag()] = Field(default="flops", description="What budgets are counted in.")
+    select_on: Annotated[Literal["nll", "accuracy"], Flag()] = Field(
+        default="nll", description="Score of the regularization split that searches choose by."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> CompareConfig:
-        for name in self.methods:
-            method(name)
         for name, values in (("methods", self.methods), ("budgets", self.budgets)):
             if not values or len(set(values)) < len(values):
                 raise UserError(f"{name} is {','.join(values)!r}; give at least one, each once")
         for budget in self.budgets:
             Budget.factor_of(budget, self.population)
-        if self.training.method != "crossreg":
-            raise UserError(f"method is {self.training.method!r}; a comparison is set up with --methods")
-        if not self.training.noise.on:
-            raise UserError("noise is off, but a comparison is over noise scales; leave out --no-noise")
-        if self.training.learn and "crossreg-refit" in self.methods:
+        if not self.training.learned:
             raise UserError(
-                f"crossreg-refit replays noise scales alone, not {', '.join(self.training.learn)}; leave out one of "
-                "the two"
+                "the training learns nothing, but a comparison is over what it learns; name what to --learn, and "
+                "choose what it is compared with by --methods"
             )
         return self
 
-    @property
-    def jobs(self) -> list[Job]:
-        """Every method on every seed under every budget that it takes."""
+    def jobs(self, methods: Mapping[str, Method]) -> list[Job]:
+        """Return every method on every seed under every budget that it takes.
+
+        Args:
+            methods: all that there are, by name.
+
+        Raises:
+            UserError: no such method.
+        """
+        for name in self.methods:
+            if name not in methods:
+                raise UserError(f"unknown method {name!r}{nearest(name, methods)}; allowed are {', '.join(methods)}")
         first = self.training.seed
         return [
-            Job(METHODS[name], budget, seed)
+            Job(methods[name], budget, seed)
             for seed in range(first, first + self.seeds)
             for name in self.methods
-            for budget in METHODS[name].budgets(self.budgets)
+            for budget in methods[name].budgets(self.budgets)
         ]
 
 
@@ -109,16 +112,18 @@ class Comparison:
 
 def compare(
     config: CompareConfig,
+    methods: Mapping[str, Method],
     placement: Placement,
     tracking: TrackingConfig,
     *,
     folder: RunFolder | None = None,
-    display: Display | None = None,
+    display: ComparisonDisplay | None = None,
 ) -> Comparison:
     """Compare methods, record all of it, and write the report.
 
     Args:
         config: what is compared.
+        methods: all methods that there are, by name.
         placement: where; `workers` is what a trial reserves in CPUs.
         tracking: which MLflow.
         folder: of an earlier comparison to go on with.
@@ -129,20 +134,21 @@ def compare(
         TrainingError: a trial ended without a result.
         TrainingInterruptedError: stopped by the user; the message says how to go on.
     """
-    display = display or Display()
+    display = display or ComparisonDisplay()
+    jobs = config.jobs(methods)
     storage_path = check_placed(placement)
-    study = make_study(config.training, config.population, config.unit, config.select_on)
+    conditions = make_conditions(config.training, config.population, config.unit, config.select_on)
     display.phase(f"loading {config.training.data.name}")
-    _check_all(config, study, display)
+    _check_all(config, conditions, jobs, display)
     experiment = slug(config.training)
     started = time.time()
     with session(
-        study,
+        conditions,
         placement,
         tracking,
         folder or RunFolder(storage_path, new_name(f"{experiment}-compare")),
         kind="compare",
-        params=config.model_dump(mode="json"),
+        params=config.model_dump(mode="json", exclude_none=True),
         tags={"crossreg.compare": config.model_dump_json(exclude_defaults=True)},
         note=_note(config),
         display=display,
@@ -150,42 +156,49 @@ def compare(
         typed = running.folder / "command.txt"  # a comparison that goes on was set up by the first
         if not typed.exists():
             typed.write_text(command())
-        outcomes = running.run_jobs(config.jobs)
+        outcomes = running.run_jobs(jobs)
         display.phase("writing the report")
-        context = _context(config, study, started, time.time() - started, typed.read_text())
+        context = _context(config, conditions, started, time.time() - started, typed.read_text())
         report = write_report(outcomes, context, running.folder / "report")
-        for path in sorted((running.folder / "report").rglob("*")):
-            if path.is_file():
-                running.parent.artifact(str(path.relative_to(running.folder / "report")), path.read_bytes())
-        plain = [json.loads(outcome.model_dump_json(exclude={"curve"})) for outcome in outcomes]
-        running.parent.artifact_json(plain, "outcomes.json")
+        _record_report(running.parent, running.folder / "report", outcomes)
     parent = running.parent
     return Comparison(parent.run_id, outcomes, report.summary, report.html, parent.ui_command, parent.url)
 
 
-def _check_all(config: CompareConfig, study: Study, display: Display) -> None:
+def _record_report(parent: Tracker, folder: Path, outcomes: list[Outcome]) -> None:
+    """Keep the report and the outcomes with the parent run."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            parent.artifact(str(path.relative_to(folder)), path.read_bytes())
+    plain = [json.loads(outcome.model_dump_json(exclude={"curve"})) for outcome in outcomes]
+    parent.artifact_json(plain, "outcomes.json")
+
+
+def _check_all(config: CompareConfig, conditions: Conditions, jobs: list[Job], display: ComparisonDisplay) -> None:
     """Find what would fail later, and say what every job may spend."""
     amounts = {}
-    if config.select_on == "accuracy" and study.data(config.training.seed).task != "classification":
+    first = config.training.seed
+    if config.select_on == "accuracy" and conditions.data(first).task != "classification":
         raise UserError(f"select_on is 'accuracy', but {config.training.data.name} has no classes; use 'nll'")
-    for job in config.jobs:
-        if job.seed == config.training.seed:
-            check(study.reference(job.seed), study.data(job.seed), 1)
-        budget = study.budget(job.budget, job.seed)
+    for job in jobs:
+        if job.seed == first:
+            check(conditions.reference(job.seed), conditions.data(job.seed))
+        budget = conditions.budget(job.budget, job.seed)
         amounts[job] = budget.amount
-        if job.seed == config.training.seed and not (config.unit == "worker_seconds" and job.method.searches):
-            run = job.method.run(study, job.seed, budget)
+        if job.seed == first and not (config.unit == "worker_seconds" and job.method.searches):
+            run = job.method.run(conditions, job.seed, budget)
             next(run)
             run.close()
-    if config.unit == "worker_seconds" and "crossreg" not in config.methods:
+    if config.unit == "worker_seconds" and not any(job.method.is_reference for job in jobs):
         raise UserError("a budget in worker_seconds is measured on the cross-regularized run; add it to --methods")
+    display.note(f"searched and learned: {', '.join(conditions.space)}")
     display.plan(amounts, "flops" if config.unit == "worker_seconds" else config.unit)
 
 
-def _context(config: CompareConfig, study: Study, started: float, seconds: float, typed: str) -> Context:
+def _context(config: CompareConfig, conditions: Conditions, started: float, seconds: float, typed: str) -> Context:
     tags = environment_tags()
     first = config.training.seed
-    data = study.data(first)
+    data = conditions.data(first)
     return Context(
         title=f"{config.training.model} on {Path(config.training.data.name).name}",
         command=typed,
@@ -198,7 +211,7 @@ def _context(config: CompareConfig, study: Study, started: float, seconds: float
         versions={key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")},
         model=config.training.model,
         data=Path(config.training.data.name).name,
-        data_fingerprints={seed: study.data(seed).fingerprint for seed in range(first, first + config.seeds)},
+        data_fingerprints={seed: conditions.data(seed).fingerprint for seed in range(first, first + config.seeds)},
         num_train=len(data.train),
         num_reg=len(data.reg),
         num_test=len(data.test),

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from services.comparison.outcome import Outcome
 from services.comparison.run_jobs import Job
-from services.comparison.session import Display
-from services.search.outcome import Outcome
+from services.comparison.session import ComparisonDisplay
 from services.search.spec import Record, TrialSpec
 from services.training.progress import ProgressLine
 
 __all__ = ["CompareBar"]
 
 
-class CompareBar(ProgressLine, Display):
+class CompareBar(ProgressLine, ComparisonDisplay):
     """What runs, the share of the compute that is done and the time left of a comparison."""
 
     def __init__(self, console: Console) -> None:

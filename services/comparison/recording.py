@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from services.comparison.run_jobs import Job, Listener
-from services.comparison.method import Method, Study
 from crossreg.core import metrics
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method
+from services.comparison.outcome import Outcome
+from services.comparison.run_jobs import Job, Listener
 from services.search.budget import Budget
-from services.search.outcome import Outcome
 from services.search.spec import Record, TrialSpec
 from services.tracking import Status, Tracker, TrackingConfig, saved_run
 
@@ -27,7 +28,7 @@ class Recorder(Listener):
 
     Args:
         tracking: which MLflow.
-        study: what is compared.
+        conditions: of the comparison.
         folder: of the comparison; spools of the runs lie in it.
         experiment: MLflow experiment.
         name: of the parent run.
@@ -39,7 +40,7 @@ class Recorder(Listener):
     def __init__(
         self,
         tracking: TrackingConfig,
-        study: Study,
+        conditions: Conditions,
         folder: Path,
         *,
         experiment: str,
@@ -48,7 +49,7 @@ class Recorder(Listener):
         tags: Mapping[str, str],
         verbose: bool = False,
     ) -> None:
-        self.tracking, self.study, self.folder, self.experiment = tracking, study, folder, experiment
+        self.tracking, self.conditions, self.folder, self.experiment = tracking, conditions, folder, experiment
         self.verbose = verbose
         self.open: dict[tuple[Job, int | None], Tracker] = {}
         self.steps: dict[Job, int] = {}
@@ -91,7 +92,7 @@ class Recorder(Listener):
         tracker = self._trial(job, trial, spec) if nested else self._child(job)
         for step, when, values in record.metrics:
             tracker.record(values, step, when)
-        tracker.record(_knobs(record), record.until, round(1000 * record.ended))
+        tracker.record(_named(record.given), record.until, round(1000 * record.ended))
         self.steps[job] = max(self.steps.get(job, 0), record.until)
         if nested and record.until >= spec.steps:
             self.open.pop((job, trial)).finish("FINISHED")
@@ -101,20 +102,23 @@ class Recorder(Listener):
         outcome.run_id = tracker.run_id
         if job.method.nested:
             for point in outcome.curve:
-                values = metrics.scores("reg", point.reg) | metrics.scores("test", point.test) | _cost(point.cost)
+                values = metrics.scores("reg", point.reg) | metrics.scores("test", point.test) | point.cost.as_metrics()
                 tracker.record(values, point.step)
         last = max(self.steps.get(job, 0), outcome.curve[-1].step if outcome.curve else 0) + 1
         final = metrics.scores("test", outcome.test) | metrics.scores("test_scaled", outcome.test_scaled)
-        sigma = {metrics.sigma(index, name): value for index, (name, value) in enumerate(outcome.sigma.items())}
-        tracker.record(final | sigma | _cost(outcome.cost), last)
+        tracker.record(final | _named(outcome.regularizers) | outcome.cost.as_metrics(), last)
         tracker.artifact("outcome.json", outcome.model_dump_json(indent=1).encode())
         for key in [key for key in self.open if key[0] == job]:
             self.open.pop(key).finish("FINISHED")
 
     def _child(self, job: Job) -> Tracker:
         if (job, None) not in self.open:
-            config = self.study.reference(job.seed)
-            params = {**config.model_dump(mode="json"), "method": job.method.name, "budget": job.budget}
+            config = self.conditions.reference(job.seed)
+            params = {
+                **config.model_dump(mode="json", exclude_none=True),
+                "method": job.method.name,
+                "budget": job.budget,
+            }
             self.open[job, None] = self._start(
                 job.name, job.name, params, {**_tags(job.method, job), "kind": "method"}, self.parent.run_id
             )
@@ -125,7 +129,7 @@ class Recorder(Listener):
             parent = self._child(job).run_id
             tags = {**_tags(job.method, job), "kind": "trial", "trial_id": f"{trial:02d}"}
             name = f"{job.name}-{trial:02d}"
-            params = spec.config.model_dump(mode="json")
+            params = spec.config.model_dump(mode="json", exclude_none=True)
             self.open[job, trial] = self._start(name, name, params, tags, parent)
         return self.open[job, trial]
 
@@ -152,17 +156,6 @@ def _tags(method: Method, job: Job) -> dict[str, str]:
     return {"method": method.name, "budget": job.budget, "seed": str(job.seed), "group": group}
 
 
-def _knobs(record: Record) -> dict[str, float]:
-    """Return the knobs that were set, under the key of the metric that a learned value has."""
-    return {
-        name if name.startswith(("sigma/", "rho/")) else f"hparam/{name}": value for name, value in record.given.items()
-    }
-
-
-def _cost(cost: Any) -> dict[str, float]:
-    return {
-        metrics.COMPUTE_EXAMPLES: cost.examples,
-        metrics.COMPUTE_BACKWARD_EXAMPLES: cost.backward_examples,
-        metrics.COMPUTE_FLOPS: cost.flops,
-        metrics.COMPUTE_WORKER_SECONDS: cost.worker_seconds,
-    }
+def _named(values: Mapping[str, float]) -> dict[str, float]:
+    """Return values of hyperparameters under their metric keys."""
+    return {metrics.hyperparameter(name): value for name, value in values.items()}

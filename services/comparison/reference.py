@@ -1,10 +1,11 @@
-"""Cross-regularization itself: one run that learns its noise."""
+"""Cross-regularization itself as methods of a comparison: one run that learns, and the same refitted on all data."""
 
 from __future__ import annotations
 
-from services.comparison.method import Method, Run, Study, Trials
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method, Run, Trials
+from services.comparison.outcome import schedule_of
 from services.search.budget import Budget
-from services.search.outcome import schedule_of
 
 __all__ = ["CrossReg", "Refit"]
 
@@ -13,24 +14,25 @@ class CrossReg(Method):
     """One run; its compute is what "matched" means."""
 
     name = "crossreg"
-    summary = "cross-regularization: one run that learns its noise scales"
+    summary = "cross-regularization: one run that learns its regularization"
+    is_reference = True
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+    def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train once."""
-        (trial,) = yield Trials([study.trial(seed, method="crossreg")])
+        (trial,) = yield Trials([conditions.trial(seed)])
         return self.outcome([trial], trial.final, seed, budget)
 
 
 class Refit(Method):
-    """Learns the noise, then trains once more on all data with the learned schedule; costs two runs."""
+    """Learns, then trains once more on all data with the learned schedule; costs two runs."""
 
     name = "crossreg-refit"
-    summary = "the learned schedule of noise scales replayed on training and regularization split together"
+    summary = "the learned schedule replayed on training and regularization split together"
     own_budget = "2"
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+    def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train, then replay."""
-        (learned,) = yield Trials([study.trial(seed, method="crossreg")])
+        (learned,) = yield Trials([conditions.trial(seed)])
         schedule = schedule_of(learned.lineage)
-        (refitted,) = yield Trials([study.trial(seed, method="fixed", all_data=True, schedule=schedule)])
+        (refitted,) = yield Trials([conditions.trial(seed, all_data=True, schedule=schedule, **conditions.fixed())])
         return self.outcome([learned, refitted], refitted.final, seed, budget, members=[])

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from typing import Any
 
-from services.comparison.method import Method, Run, Study, Trials
 from crossreg.core.errors import UserError
+from crossreg.core.metrics import hyperparameter, hyperparameters_in
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method, Run, Trials
+from services.comparison.outcome import Outcome
 from services.search.budget import Budget
-from services.search.outcome import Outcome
-from services.search.spec import Schedule
+from services.search.spec import Schedule, Values
 from services.tracking import TrackingConfig
 from services.tracking.resume import metric_history, read_artifact, run_tags
 from services.training.config import TrainConfig
 
 __all__ = ["Replay", "Source", "find_source"]
-
-_LEARNED = ("sigma/", "rho/")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Source:
         run_id: the MLflow run.
         method: what made it.
         config: what was trained.
-        schedule: knobs by step.
+        schedule: values of hyperparameters by step.
         test: its scores on the test split.
     """
 
@@ -39,53 +39,49 @@ class Source:
 
     @property
     def frozen(self) -> Schedule:
-        """The last values of all knobs, from the first step on."""
-        values: dict[str, float] = {}
-        for _, knobs in self.schedule:
-            values |= knobs
+        """The last value of each, from the first step on."""
+        values: Values = {}
+        for _, said in self.schedule:
+            values |= said
         return [(0, values)]
 
-    def as_dict_(self) -> str:
+    def as_dict(self) -> dict[str, Any]:
         """Return what `--export` writes."""
-        plain = {
+        return {
             "run_id": self.run_id,
             "method": self.method,
-            "schedule": [{"step": step, "knobs": knobs} for step, knobs in self.schedule],
+            "schedule": [{"step": step, "hyperparameters": values} for step, values in self.schedule],
             "frozen": self.frozen[0][1],
             "config": self.config.model_dump(mode="json"),
         }
-        return json.dumps(plain, indent=1)
 
 
 class Replay(Method):
-    """The same training with given knobs, learned no more.
+    """The same training with given values, learned no more.
 
     Args:
-        source: whose knobs.
-        frozen: their last values from the start, instead of the schedule.
+        source: whose values.
+        frozen: the last ones from the start, instead of the schedule.
         all_data: train on the regularization split too.
     """
 
     def __init__(self, source: Source, *, frozen: bool = False, all_data: bool = False) -> None:
         self.schedule = source.frozen if frozen else source.schedule
-        self.noisy, self.all_data = source.config.noisy, all_data
+        self.all_data = all_data
         self.name = ("frozen" if frozen else "schedule") + ("-all-data" if all_data else "")
         self.summary = "a replay"
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+    def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train once."""
-        (trial,) = yield Trials(
-            [
-                study.trial(
-                    seed,
-                    method="fixed" if self.noisy else "none",
-                    knobs={},
-                    schedule=self.schedule,
-                    all_data=self.all_data,
-                    final_test=True,
-                )
-            ]
+        spec = conditions.trial(
+            seed,
+            schedule=self.schedule,
+            all_data=self.all_data,
+            final_test=True,
+            stopping={},
+            **conditions.fixed(),
         )
+        (trial,) = yield Trials([spec])
         return self.outcome([trial], trial.final, seed, budget)
 
 
@@ -103,13 +99,13 @@ def find_source(tracking: TrackingConfig, run_id: str) -> Source:
         return Source(run_id, outcome.method, outcome.config, outcome.schedule, outcome.test)
     if "crossreg.config" in tags:
         config = TrainConfig.model_validate_json(tags["crossreg.config"])
-        history, latest = metric_history(tracking, run_id, _LEARNED)
+        history, latest = metric_history(tracking, run_id, (hyperparameter(""),))
         if not history:
-            raise UserError(f"run {run_id!r} learned no regularization; give one of method crossreg")
-        steps: dict[int, dict[str, float]] = {}
+            raise UserError(f"run {run_id!r} learned no regularization; give one that did")
+        steps: dict[int, Values] = {}
         for name, points in history.items():
             for step, value in points:
-                steps.setdefault(step, {})[name] = value
+                steps.setdefault(step, {}).update(hyperparameters_in({name: value}))
         test = {name.removeprefix("test/"): value for name, value in latest.items() if name.startswith("test/")}
         return Source(run_id, config.method, config, sorted(steps.items()), test)
     kind = tags.get("kind", "foreign")

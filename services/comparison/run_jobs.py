@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.comparison.method import Method, Run, Study, Trials
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method, Run, Trials
+from services.comparison.outcome import Outcome
 from services.search.budget import Budget
-from services.search.outcome import Outcome
-from services.search.run import Search, SearchError, TrialResult, run_search
+from services.search.run import run_search
+from services.search.search import Search, SearchError, TrialResult
 from services.search.spec import Record, TrialSpec
 from services.search.trial import States
 
@@ -54,7 +56,7 @@ class _Active:
 
 
 def run_jobs(
-    jobs: list[Job], study: Study, folder: Path, listener: Listener | None = None, **placement: Any
+    jobs: list[Job], conditions: Conditions, folder: Path, listener: Listener | None = None, **placement: Any
 ) -> list[Outcome]:
     """Run jobs and return their outcomes, in their order.
 
@@ -62,7 +64,7 @@ def run_jobs(
 
     Args:
         jobs: what to run.
-        study: what is compared.
+        conditions: of the comparison.
         folder: of this comparison.
         listener: is told what happens.
         placement: `gpu`, `cpus_per_trial`, `max_failures` and `verbose` of `services.search.run.run_search`.
@@ -70,48 +72,49 @@ def run_jobs(
     Raises:
         SearchError: a trial failed that is not one of a search, or one of a search before its first interval.
     """
-    import ray
-
-    listener = listener or Listener()
     folder.mkdir(parents=True, exist_ok=True)
-    outcomes: dict[Job, Outcome] = {}
-    references: dict[str, Any] = {}
+    running = _Running(conditions, folder, listener or Listener(), placement)
+    # the reference first: budgets in seconds are measured on it
+    first = [job for job in jobs if job.method.is_reference]
+    for group in (first, [job for job in jobs if job not in first]):
+        for job in group:
+            running.start(job)
+        if group is not first or conditions.unit == "worker_seconds":
+            running.to_the_end()
+    shutil.rmtree(folder / "trials", ignore_errors=True)
+    return [running.outcomes[job] for job in jobs]
 
-    def refer(specs: list[TrialSpec], seed: int) -> dict[str, Any]:
-        for all_data in (False, True):
-            data = study.data(seed, all_data)
-            if data.fingerprint not in references and any(spec.data == data.fingerprint for spec in specs):
-                references[data.fingerprint] = ray.put(data)
-        return {spec.data: references[spec.data] for spec in specs}
 
-    active: list[_Active] = []
+class _Running:
+    """The jobs that run now: each is asked what it wants, and handed what came of it."""
 
-    def start(job: Job) -> None:
-        saved = folder / job.name / "outcome.json"
+    def __init__(self, conditions: Conditions, folder: Path, listener: Listener, placement: dict[str, Any]) -> None:
+        self.conditions, self.folder, self.listener, self.placement = conditions, folder, listener, placement
+        self.outcomes: dict[Job, Outcome] = {}
+        self.active: list[_Active] = []
+        self._references: dict[str, Any] = {}
+
+    def start(self, job: Job) -> None:
+        """Ask a job for its first request, unless its outcome is there."""
+        saved = self.folder / job.name / "outcome.json"
         if saved.exists():
-            finish(job, Outcome.model_validate_json(saved.read_bytes()))
+            self._finish(job, Outcome.model_validate_json(saved.read_bytes()))
             return
-        budget = study.budget(job.budget, job.seed)
-        listener.started(job, budget)
-        run = job.method.run(study, job.seed, budget)
-        active.append(_Active(job, run, next(run)))
+        budget = self.conditions.budget(job.budget, job.seed)
+        self.listener.started(job, budget)
+        run = job.method.run(self.conditions, job.seed, budget)
+        self.active.append(_Active(job, run, next(run)))
 
-    def finish(job: Job, outcome: Outcome) -> None:
-        outcomes[job] = outcome
-        if job.method.name == "crossreg":
-            study.seconds[job.seed] = outcome.cost.worker_seconds / outcome.cost.flops
-        listener.ended(job, outcome)
+    def to_the_end(self) -> None:
+        """Run what the jobs ask for until none asks for more."""
+        while self.active:
+            waiting = [entry for entry in self.active if isinstance(entry.request, Trials)]
+            if waiting:
+                self._run_trials(waiting)
+            else:
+                self._run_search(self.active[0])
 
-    def hand_back(entry: _Active, results: list[TrialResult]) -> None:
-        entry.trials += len(results)
-        try:
-            entry.request = entry.run.send(results)
-        except StopIteration as stop:
-            active.remove(entry)
-            _save(folder / entry.job.name, stop.value)
-            finish(entry.job, stop.value)
-
-    def wave(entries: list[_Active]) -> None:
+    def _run_trials(self, entries: list[_Active]) -> None:
         """Run the trials of several jobs together."""
         # equal trials, such as the run that a refit starts with, are trained once
         specs = list({_key(spec): spec for entry in entries for spec in _specs(entry)}.values())
@@ -119,52 +122,61 @@ def run_jobs(
         owners: list[list[tuple[_Active, int]]] = [[] for _ in specs]
         data: dict[str, Any] = {}
         for entry in entries:
-            data |= refer(_specs(entry), entry.job.seed)
+            data |= self._refer(_specs(entry), entry.job.seed)
             for index, spec in enumerate(_specs(entry)):
                 owners[places[_key(spec)]].append((entry, entry.trials + index))
 
         def watch(place: int, spec: TrialSpec, record: Record) -> None:
             for entry, index in owners[place]:
-                listener.interval(entry.job, index, spec, record)
+                self.listener.interval(entry.job, index, spec, record)
 
-        results = run_search(Search(specs), data, folder / "trials", watch=watch, **placement)
+        results = run_search(Search(specs), data, self.folder / "trials", watch=watch, **self.placement)
         for result in results:
             if result.error is not None:  # in a search it would lose; here it is what was asked for
                 name = owners[result.index][0][0].job.name
                 raise SearchError(f"{name} ended at step {result.final.until} of {result.spec.steps}: {result.error}")
         for entry in entries:
-            hand_back(entry, [results[places[_key(spec)]] for spec in _specs(entry)])
+            self._hand_back(entry, [results[places[_key(spec)]] for spec in _specs(entry)])
 
-    def search(entry: _Active) -> None:
+    def _run_search(self, entry: _Active) -> None:
         assert isinstance(entry.request, Search)
-        own = folder / entry.job.name
+        own = self.folder / entry.job.name
 
         def watch(index: int, spec: TrialSpec, record: Record) -> None:
-            listener.interval(entry.job, entry.trials + index, spec, record)
+            self.listener.interval(entry.job, entry.trials + index, spec, record)
 
-        data = refer(entry.request.specs, entry.job.seed)
-        results = run_search(entry.request, data, own / f"search-{entry.searches}", watch=watch, **placement)
+        data = self._refer(entry.request.specs, entry.job.seed)
+        results = run_search(entry.request, data, own / f"search-{entry.searches}", watch=watch, **self.placement)
         entry.searches += 1
-        hand_back(entry, results)
-        if entry not in active:  # what it chose has been read
+        self._hand_back(entry, results)
+        if entry not in self.active:  # what it chose has been read
             for path in own.glob("search-*/states"):
                 States(path).keep_only(set())
 
-    # the reference first: budgets in seconds are measured on it
-    first = [job for job in jobs if job.method.name == "crossreg"]
-    for group in (first, [job for job in jobs if job not in first]):
-        for job in group:
-            start(job)
-        if group is first and study.unit != "worker_seconds":
-            continue
-        while active:
-            waiting = [entry for entry in active if isinstance(entry.request, Trials)]
-            if waiting:
-                wave(waiting)
-            else:
-                search(active[0])
-    shutil.rmtree(folder / "trials", ignore_errors=True)
-    return [outcomes[job] for job in jobs]
+    def _hand_back(self, entry: _Active, results: list[TrialResult]) -> None:
+        entry.trials += len(results)
+        try:
+            entry.request = entry.run.send(results)
+        except StopIteration as stop:
+            self.active.remove(entry)
+            _save(self.folder / entry.job.name, stop.value)
+            self._finish(entry.job, stop.value)
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        self.outcomes[job] = outcome
+        if job.method.is_reference:
+            self.conditions.seconds_per_flop[job.seed] = outcome.cost.worker_seconds / outcome.cost.flops
+        self.listener.ended(job, outcome)
+
+    def _refer(self, specs: list[TrialSpec], seed: int) -> dict[str, Any]:
+        """Return Ray's references of the datasets that trials need, each put into its store once."""
+        import ray
+
+        for all_data in (False, True):
+            data = self.conditions.data(seed, all_data)
+            if data.fingerprint not in self._references and any(spec.data == data.fingerprint for spec in specs):
+                self._references[data.fingerprint] = ray.put(data)
+        return {spec.data: self._references[spec.data] for spec in specs}
 
 
 def _specs(entry: _Active) -> list[TrialSpec]:
@@ -172,8 +184,8 @@ def _specs(entry: _Active) -> list[TrialSpec]:
     return entry.request.specs
 
 
-def _key(spec: TrialSpec) -> tuple[str, int | None]:
-    return spec.digest, spec.patience
+def _key(spec: TrialSpec) -> tuple[str, str]:
+    return spec.digest, str(spec.config.stopping)
 
 
 def _save(folder: Path, outcome: Outcome) -> None:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.comparison.run_jobs import Job, Listener, run_jobs
-from services.comparison.method import Method, Study
-from services.comparison.recording import Recorder
 from crossreg.core.errors import UserError
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method
+from services.comparison.outcome import Outcome
+from services.comparison.recording import Recorder
+from services.comparison.run_jobs import Job, Listener, run_jobs
 from services.data import DataConfig, Dataset, load_data
 from services.search.budget import Budget
-from services.search.outcome import Outcome
-from services.search.run import SearchError
+from services.search.search import SearchError
 from services.search.spec import Record, TrialSpec
 from services.tracking import Tracker, TrackingConfig
 from services.training.config import Placement, TrainConfig
@@ -28,14 +29,17 @@ from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.runtime import check_placement, start_ray
 from services.training.storage import RunFolder, check_storage, is_remote, new_name
 
-__all__ = ["Display", "Session", "check_placed", "make_study", "run_methods", "session"]
+__all__ = ["ComparisonDisplay", "Session", "check_placed", "make_conditions", "run_methods", "session"]
 
 
-class Display(Listener):
+class ComparisonDisplay(Listener):
     """Where a comparison shows what it does; this one shows nothing."""
 
     def phase(self, text: str) -> None:
         """Say what is being prepared or finished."""
+
+    def note(self, text: str) -> None:
+        """Say something that should stay on the screen."""
 
     def plan(self, amounts: dict[Job, float], unit: str) -> None:
         """Say what each job may spend."""
@@ -105,7 +109,7 @@ class Session:
     """A running comparison or replay.
 
     Attributes:
-        study: what is compared.
+        conditions: of the comparison.
         placement: where.
         folder: its files.
         recorder: its MLflow runs.
@@ -113,11 +117,11 @@ class Session:
         stopping: whether the user wants it to end.
     """
 
-    study: Study
+    conditions: Conditions
     placement: Placement
     folder: Path
     recorder: Recorder
-    display: Display
+    display: ComparisonDisplay
     stopping: Stopping
 
     @property
@@ -129,7 +133,7 @@ class Session:
         """Run jobs and return their outcomes once all of it is recorded."""
         outcomes = run_jobs(
             jobs,
-            self.study,
+            self.conditions,
             self.folder,
             _Both([self.stopping, self.recorder, self.display]),
             gpu=self.placement.gpu,
@@ -156,10 +160,12 @@ def check_placed(placement: Placement) -> str:
     return storage_path
 
 
-def make_study(training: TrainConfig, population: int = 8, unit: str = "flops", select_on: str = "nll") -> Study:
-    """Return a study whose datasets are loaded once each."""
+def make_conditions(
+    training: TrainConfig, population: int = 8, unit: str = "flops", select_on: str = "nll"
+) -> Conditions:
+    """Return the conditions of a comparison whose datasets are loaded once each."""
     loader = functools.lru_cache(maxsize=None)(_load)
-    return Study(training, lambda data: loader(data.model_dump_json()), population, unit, select_on)
+    return Conditions(training, lambda data: loader(data.model_dump_json()), population, unit, select_on)
 
 
 def _load(config: str) -> Dataset:
@@ -168,7 +174,7 @@ def _load(config: str) -> Dataset:
 
 @contextmanager
 def session(
-    study: Study,
+    conditions: Conditions,
     placement: Placement,
     tracking: TrackingConfig,
     folder: RunFolder,
@@ -177,12 +183,12 @@ def session(
     params: Mapping[str, Any],
     tags: Mapping[str, str],
     note: str,
-    display: Display,
+    display: ComparisonDisplay,
 ) -> Iterator[Session]:
     """Start Ray, open the MLflow runs, and end both, whatever happens in between.
 
     Args:
-        study: what is compared.
+        conditions: of the comparison.
         placement: where.
         tracking: which MLflow.
         folder: its files; an earlier one's go on.
@@ -203,9 +209,9 @@ def session(
         display.phase("opening the MLflow runs")
         recorder = Recorder(
             tracking,
-            study,
+            conditions,
             folder.local,
-            experiment=slug(study.config),
+            experiment=slug(conditions.config),
             name=f"{kind}-{folder.name[-20:]}",
             params=params,
             tags={"kind": kind, "crossreg.storage": folder.location, **tags},
@@ -216,7 +222,7 @@ def session(
         with _closing(recorder, again), stopping.listening():
             recorder.parent.set_note(note)
             display.phase("starting the workers")
-            yield Session(study, placement, folder.local, recorder, display, stopping)
+            yield Session(conditions, placement, folder.local, recorder, display, stopping)
 
 
 @contextmanager
@@ -245,7 +251,7 @@ def run_methods(
     *,
     kind: str,
     of: str,
-    display: Display | None = None,
+    display: ComparisonDisplay | None = None,
 ) -> list[Outcome]:
     """Run methods that train once, and record them.
 
@@ -264,17 +270,17 @@ def run_methods(
         TrainingError: a trial ended without a result.
         TrainingInterruptedError: stopped by the user.
     """
-    display = display or Display()
+    display = display or ComparisonDisplay()
     storage_path = check_placed(placement)
-    study = make_study(training)
+    conditions = make_conditions(training)
     first = training.data.seed
     jobs = [Job(method, method.own_budget, seed) for seed in range(first, first + seeds) for method in methods]
     display.phase(f"loading {training.data.name}")
-    display.plan({job: study.budget(job.budget, job.seed).amount for job in jobs}, "flops")
+    display.plan({job: conditions.budget(job.budget, job.seed).amount for job in jobs}, "flops")
     folder = RunFolder(storage_path, new_name(f"{slug(training)}-{kind}"))
     tags, note = {"crossreg.of": of}, f"Replay of run {of}.\n\n    {command()}"
     params = training.model_dump(mode="json")
     with session(
-        study, placement, tracking, folder, kind=kind, params=params, tags=tags, note=note, display=display
+        conditions, placement, tracking, folder, kind=kind, params=params, tags=tags, note=note, display=display
     ) as running:
         return running.run_jobs(jobs)

@@ -10,22 +10,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from crossreg.training.compute import measure_flops
 from crossreg.core.errors import UserError
 from crossreg.estimators import Estimator
-from crossreg.estimators import passes as rho_passes
 from crossreg.losses import as_loss
+from crossreg.regularizers.base import rho_hyperparameters, rho_parameters
+from crossreg.training.compute import Cost, measure_flops
 from services.data import Dataset
-from services.search.spec import Cost, Record, digest
-from services.training.assemble import (
-    batch_size,
-    build_model,
-    estimator,
-    gradient_passes,
-    rho_batch_size,
-    rho_interval,
-)
-from services.training.config import TrainConfig
+from services.search.spec import Record, digest
+from services.training.assemble import build_estimator, build_model, learned_names
+from services.training.resolve import ResolvedConfig
 
 __all__ = ["UNITS", "Budget", "Meter", "Plan", "Unit"]
 
@@ -79,15 +72,13 @@ class Plan:
         select: whether the regularization split's evaluations count.
     """
 
-    def __init__(self, config: TrainConfig, data: Dataset, select: bool) -> None:
+    def __init__(self, config: ResolvedConfig, data: Dataset, select: bool) -> None:
         self.config, self.data, self.select = config, data, select
-        size = batch_size(config, data, 1)
         x = torch.from_numpy(data.train.x[:2].copy()).float()
         y = torch.from_numpy(data.train.y[:2].copy())
-        self.estimator = estimator(config, x, y, len(y))
+        self.estimator = build_estimator(config, x, y, len(y))
         self.flops = _flops(config, data, x, y, self.estimator)
-        self.batch, self.reg_batch = size, rho_batch_size(config, data, 1)
-        draws = config.noisy or config.mc_dropout
+        draws = config.mc_dropout or any(name.partition("/")[0] == "noise" for name in config.regularizers)
         final = config.final_samples if config.final_test else config.evaluate_samples
         self.draws, self.final_draws = (config.evaluate_samples, final) if draws else (1, 1)
         # other tasks are evaluated twice: the averaged prediction, and the loss of the average
@@ -95,15 +86,16 @@ class Plan:
 
     def cost(self, steps: int) -> Cost:
         """Return what so many steps cost, with evaluations at the end of each of the run's intervals."""
-        examples = {"theta": float(gradient_passes(self.config) * steps * self.batch)}
+        config = self.config
+        examples = {"theta": float(config.gradient_evaluations * steps * config.batch_size)}
         backward = examples["theta"]
-        if self.config.method == "crossreg":
-            updates = steps // rho_interval(self.config, steps)
-            rho_forward, rho_backward = rho_passes(self.estimator, self.config.rho.samples)
-            examples["rho"] = updates * rho_forward * self.reg_batch
-            backward += updates * rho_backward * self.reg_batch
+        if config.learned:
+            updates = steps // config.rho.interval
+            rho_forward, rho_backward = self.estimator.passes(config.rho.samples)
+            examples["rho"] = updates * rho_forward * config.rho.batch_size
+            backward += updates * rho_backward * config.rho.batch_size
         if self.select:
-            interval = max(1, math.ceil(steps / self.config.evaluations))
+            interval = config.model_copy(update={"steps": steps}).evaluation_interval
             evaluations = math.ceil(steps / interval) - 1
             passes = self.evaluations * (evaluations * self.draws + self.final_draws)
             examples["forward"] = passes * len(self.data.reg)
@@ -144,16 +136,19 @@ class Plan:
 _measured: dict[str, dict[str, float]] = {}
 
 
-def _flops(config: TrainConfig, data: Dataset, x: Tensor, y: Tensor, estimated: Estimator) -> dict[str, float]:
+def _flops(config: ResolvedConfig, data: Dataset, x: Tensor, y: Tensor, estimator: Estimator) -> dict[str, float]:
     """Return FLOPs per example of each phase, measured once a model on two examples."""
     rho = config.rho
-    key = digest([config.model, config.model_options, config.noise.model_dump(), config.noisy, config.learn,
-                  rho.samples, rho.estimator, rho.unroll_steps, rho.neumann_terms, data.input_shape, data.num_outputs,
-                  data.task])  # fmt: skip
+    regularizers = {name: (one.learn, one.options) for name, one in config.regularizers.items()}
+    key = digest([config.model, config.model_options, regularizers, rho.samples, rho.estimator, rho.unroll_steps,
+                  rho.neumann_terms, data.input_shape, data.num_outputs, data.task])  # fmt: skip
     if key not in _measured:
         torch.manual_seed(0)
         model = build_model(config, data)
-        _measured[key] = measure_flops(model, as_loss(data.task), x, y, config.rho.samples, estimated)
+        found, learned = rho_hyperparameters(model), learned_names(config, model)
+        chosen = {id(found[name].rho) for name in learned}
+        names = [name for name, parameter in rho_parameters(model).items() if id(parameter) in chosen]
+        _measured[key] = measure_flops(model, as_loss(data.task), x, y, rho.samples, estimator, names)
     return _measured[key]
 
 

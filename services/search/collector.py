@@ -1,4 +1,4 @@
-"""Gathering what trials do, in the process that runs the search."""
+"""Collecting what trials do, in the process that runs the search."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from ray.tune import Callback
 
 from services.search.budget import Meter
-from services.search.run import Proposals, Search, TrialResult, Watch
-from services.search.spec import Record, knob_name
+from services.search.search import Proposals, Search, TrialResult, Watch
+from services.search.spec import Record
 from services.search.trial import States
 
 __all__ = ["ResultCollector"]
@@ -49,7 +49,7 @@ class ResultCollector(Callback):
         # Tune's own schedulers copy a donor's configuration with its index
         self.places.setdefault(trial.trial_id, int(trial.config["trial"]))
         if self.search.searcher is not None:
-            self.proposals.add({knob_name(key): value for key, value in trial.config.items() if key != "trial"})
+            self.proposals.add({key: value for key, value in trial.config.items() if key != "trial"})
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from services.data import Dataset
-from services.search.run import TrialResult
+from services.search.search import TrialResult
 from services.search.spec import Record, TrialSpec
-from services.search.trial import Predictions, States, Trial, predictions_of, read_predictions
+from services.search.trial import States, Trial, read_predictions
+from services.training.result import Predictions, predictions_of
 
 __all__ = ["final_evaluation"]
 

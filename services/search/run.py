@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
 from services.search.budget import Meter
-from services.search.spec import Cost, Knobs, Record, TrialSpec, tune_name
+from services.search.search import Proposals, Search, SearchError, TrialResult, Watch
 from services.search.trial import States
 
-__all__ = ["Proposals", "Search", "SearchError", "TrialResult", "Watch", "run_search"]
+__all__ = ["run_search"]
 
 # set before Ray Tune is imported; a value the user has set wins
 _ENVIRONMENT = {
@@ -29,103 +27,6 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
 }
-
-
-class SearchError(RuntimeError):
-    """A trial ended without a result; the message says which and why."""
-
-
-@dataclass
-class Search:
-    """Trials to run together.
-
-    Attributes:
-        specs: what is trained, one a trial; a searcher that proposes knobs takes the first for all.
-        knobs: knobs of each trial at its start; empty dicts where the specification says it all.
-        scheduler: of Ray Tune; None lets every trial run to its end.
-        searcher: makes a searcher of Ray Tune, which proposes knobs (`knobs` is not used then); it is given those that
-            were proposed when the search ran before.
-        space: Tune's search space by knob, for a searcher.
-        num_samples: trials of a searcher.
-        top_level: put knobs at the top of the trial's configuration, where Tune's own PBT and PB2 change them.
-        keep: newest states each trial leaves on disk for others to go on from; None leaves all.
-        limit: what all trials together may cost, by the name of a `Cost` field; see `Meter`.
-        select_on: score of the regularization split that decides, "nll" or "accuracy".
-    """
-
-    specs: list[TrialSpec]
-    knobs: list[Knobs] = field(default_factory=list)
-    scheduler: Any = None
-    searcher: Callable[[list[Knobs]], Any] | None = None
-    space: dict[str, Any] | None = None
-    num_samples: int = 1
-    top_level: bool = False
-    keep: int | None = 2
-    limit: tuple[str, float] | None = None
-    select_on: str = "nll"
-
-
-@dataclass
-class TrialResult:
-    """What a trial did.
-
-    Attributes:
-        index: its place in the search.
-        spec: what was trained.
-        records: its intervals in the order they were trained, also those it gave up when it exploited another.
-        states: where its states are.
-        data: object reference of its data.
-        error: why it ended early; None where it did not.
-    """
-
-    index: int
-    spec: TrialSpec
-    records: list[Record]
-    states: States
-    data: Any
-    error: str | None = None
-
-    @property
-    def final(self) -> Record:
-        """Its last interval."""
-        return self.records[-1]
-
-    @property
-    def complete(self) -> bool:
-        """Whether it reached its last step."""
-        return bool(self.records) and self.final.until >= self.spec.steps
-
-    @property
-    def lineage(self) -> list[Record]:
-        """The intervals that led to its last state, first to last."""
-        return self.states.lineage(self.final.state)
-
-    @property
-    def cost(self) -> Cost:
-        """What all of it cost."""
-        return sum((record.cost for record in self.records), Cost())
-
-
-class Proposals:
-    """What a searcher proposed, on disk: its state is made anew from it when a search runs again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> list[Knobs]:
-        """Return all proposals in their order."""
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
-
-    def add(self, knobs: Knobs) -> None:
-        """Append a proposal that is not there yet."""
-        if knobs not in self.read():
-            with self.path.open("a") as file:
-                file.write(json.dumps(knobs) + "\n")
-
-
-Watch = Callable[[int, TrialSpec, Record], None]
 
 
 def run_search(
@@ -156,11 +57,8 @@ def run_search(
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from ray import tune
-    from ray.tune import CheckpointConfig, FailureConfig, RunConfig
-
     from services.search.collector import ResultCollector
-    from services.search.worker import EXHAUSTED, TrialWorker
+    from services.search.worker import EXHAUSTED
 
     if not verbose:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -172,22 +70,47 @@ def run_search(
     meter = None
     if search.limit is not None:
         meter = Meter(*search.limit, slots=slots, flag=folder / EXHAUSTED)
-    states = States(folder / "states")
     proposals = Proposals(folder / "proposals.jsonl")
-    listener = ResultCollector(search, data, states, meter, watch, proposals)
+    collector = ResultCollector(search, data, States(folder / "states"), meter, watch, proposals)
     resources = {"cpu": cpus_per_trial, **({"gpu": 1} if gpu else {})}
+    _tuner(search, data, folder, resources, slots, max_failures, proposals, collector).fit()
+    results = collector.results()
+    if search.searcher is None and len(results) < len(search.specs):
+        missing = sorted(set(range(len(search.specs))) - {result.index for result in results})
+        reason = next(iter(collector.errors.values()), "no reason was given")
+        if len(missing) == len(search.specs) or meter is None:
+            raise SearchError(f"trial {missing[0]} of {len(search.specs)} ended without a result: {reason}")
+    return results
+
+
+def _tuner(
+    search: Search,
+    data: dict[str, Any],
+    folder: Path,
+    resources: dict[str, int],
+    slots: int,
+    max_failures: int,
+    proposals: Proposals,
+    collector: Any,
+) -> Any:
+    """Return Ray Tune's tuner of a search; see `run_search`."""
+    from ray import tune
+    from ray.tune import CheckpointConfig, FailureConfig, RunConfig
+
+    from services.search.worker import TrialWorker
+
     trainable = tune.with_parameters(
         TrialWorker,
         specs=search.specs,
         data=data,
         folder=str(folder),
         keep=search.keep,
-        gpu=gpu,
+        gpu="gpu" in resources,
         select_on=search.select_on,
     )
     # a scheduler that was told what to look at refuses to be told again
     metric = None if getattr(search.scheduler, "metric", None) else "score"
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(trainable, resources),
         param_space=_space(search),
         tune_config=tune.TuneConfig(
@@ -205,37 +128,25 @@ def run_search(
             verbose=0,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            callbacks=[listener],
+            callbacks=[collector],
         ),
     )
-    tuner.fit()
-    results = listener.results()
-    if search.searcher is None and len(results) < len(search.specs):
-        missing = sorted(set(range(len(search.specs))) - {result.index for result in results})
-        reason = next(iter(listener.errors.values()), "no reason was given")
-        if len(missing) == len(search.specs) or meter is None:
-            raise SearchError(f"trial {missing[0]} of {len(search.specs)} ended without a result: {reason}")
-    return results
 
 
 def _space(search: Search) -> dict[str, Any]:
     from ray import tune
 
     if search.searcher is not None:
-        return {"trial": 0, **{tune_name(name): domain for name, domain in (search.space or {}).items()}}
-    knobs = search.knobs or [{} for _ in search.specs]
+        return {"trial": 0, **(search.space or {})}
+    starts = search.starts or [{} for _ in search.specs]
+    trials = tune.grid_search(list(range(len(search.specs))))
     if search.top_level:
-        # one grid over whole configurations would nest them; Tune's schedulers want knobs at the top
-        names = sorted(knobs[0])
+        # one grid over whole configurations would nest them; Tune's schedulers want values at the top
         return {
-            "trial": tune.grid_search(list(range(len(search.specs)))),
-            **{tune_name(name): tune.sample_from(_start_of([start[name] for start in knobs])) for name in names},
+            "trial": trials,
+            **{key: tune.sample_from(_start_of([start[key] for start in starts])) for key in sorted(starts[0])},
         }
-    return {
-        "trial": tune.grid_search(list(range(len(search.specs)))),
-        "knobs": tune.sample_from(_start_of(knobs)),
-        "state": None,
-    }
+    return {"trial": trials, "hyperparameters": tune.sample_from(_start_of(starts)), "state": None}
 
 
 def _start_of(values: list[Any]) -> Callable[[Any], Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,10 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from crossreg.core.errors import UserError
-from services.search.spec import Knobs
+from services.search.space import Explore
+from services.search.spec import Values
 
-__all__ = ["Explore", "PopulationScheduler"]
-
-Explore = Callable[[Knobs, random.Random], Knobs]
-"""Returns new knobs from a donor's."""
+__all__ = ["PopulationScheduler"]
 
 
 @dataclass
@@ -40,13 +37,13 @@ class Member:
         generation: intervals it has behind it.
         score: its last score, lower is better; infinite where it had none.
         state: id of the state it is in.
-        knobs: knobs in force.
+        values: of its hyperparameters, as they are set.
         waiting: at the boundary, for the others.
         gone: ended, or lost and not yet back.
     """
 
     index: int
-    knobs: Knobs
+    values: Values
     generation: int = 0
     score: float = math.inf
     state: str | None = None
@@ -62,7 +59,7 @@ class PopulationScheduler(FIFOScheduler):
     last scored.
 
     Args:
-        explore: makes a donor's knobs into the exploiting member's.
+        explore: makes a donor's values into the exploiting member's.
         quantile: share of the population that exploits, and of the donors, in (0, 0.5].
         synchronous: meet at boundaries.
         seed: fixes who exploits whom, and how it explores.
@@ -92,7 +89,7 @@ class PopulationScheduler(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Take a member in, for the first time or after its worker was lost."""
         config = trial.config
-        member = self.members.setdefault(trial.trial_id, Member(config["trial"], dict(config["knobs"])))
+        member = self.members.setdefault(trial.trial_id, Member(config["trial"], dict(config["hyperparameters"])))
         member.gone = member.waiting = False
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
@@ -173,21 +170,35 @@ class PopulationScheduler(FIFOScheduler):
         return self._donors(known).get(member.index)
 
     def _exploit(self, trial: TuneTrial, member: Member, donor: Member) -> None:
-        knobs = self.explore(donor.knobs, self._random(member, "explore"))
+        values = self.explore(donor.values, self._random(member, "explore"))
         if self.log is not None:
-            line = {"generation": member.generation, "member": member.index, "score": member.score,
-                    "donor": donor.index, "donor_score": donor.score, "state": donor.state, "knobs": knobs}  # fmt: skip
+            line = {
+                "generation": member.generation,
+                "member": member.index,
+                "score": member.score,
+                "donor": donor.index,
+                "donor_score": donor.score,
+                "state": donor.state,
+                "hyperparameters": values,
+            }
             with self.log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        member.generation, member.state, member.knobs, member.score = donor.generation, donor.state, knobs, donor.score
+        member.generation, member.state, member.values, member.score = (
+            donor.generation,
+            donor.state,
+            values,
+            donor.score,
+        )
         self._put(trial, member)
         actor = trial.temporary_state.ray_actor
         if actor is not None:
-            actor.continue_from.remote(member.state, knobs)  # messages of one caller arrive in order: before the next step
+            actor.continue_from.remote(
+                member.state, values
+            )  # messages of one caller arrive in order: before the next step
 
     def _put(self, trial: TuneTrial, member: Member) -> None:
         """Say in the trial's configuration where it stands, for whichever worker runs it next."""
-        trial.set_config({**trial.config, "state": member.state, "knobs": dict(member.knobs)})
+        trial.set_config({**trial.config, "state": member.state, "hyperparameters": dict(member.values)})
 
     def _others_want_workers(self, tune_controller: Any, trial: TuneTrial, member: Member) -> bool:
         for other in tune_controller.get_trials():
@@ -207,4 +218,4 @@ class PopulationScheduler(FIFOScheduler):
 
 def _copy(member: Member) -> Member:
     # a donor may itself be exploiting in the same meeting; what counts is what it was before
-    return Member(member.index, dict(member.knobs), member.generation, member.score, member.state)
+    return Member(member.index, dict(member.values), member.generation, member.score, member.state)

@@ -1,7 +1,7 @@
 """A trial that is advanced interval by interval, each interval done once and remembered on disk.
 
 A training state has an id that says how it came about: the trial's specification, the state it started from and
-the knobs in force since. The record of an interval is a small JSON file under that id, the state itself a
+the hyperparameters set since. The record of an interval is a small JSON file under that id, the state itself a
 checkpoint beside it. An interval whose record is there is not trained again. Everything that a search needs follows
 from it: a search that was killed is run again and finds its finished intervals done; exploiting another trial is
 to go on from its state with other knobs; and the way to any state is the schedule that a replay repeats.
@@ -17,20 +17,18 @@ from typing import Any
 
 import torch
 
-from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from crossreg.core.errors import UserError
-from crossreg.regularizers.knobs import get_knobs, set_knobs
-from crossreg.regularizers.noise import sigmas
 from crossreg.core.random import rng_state, set_rng_state
-from crossreg.training.trainer import Callback, Trainer
+from crossreg.regularizers.registry import get_hyperparameters, set_hyperparameters
+from crossreg.training.callback import Callback
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.training.trainer import Trainer
 from services.data import Dataset
-from services.search.spec import Cost, Knobs, Record, Schedule, TrialSpec, digest
+from services.search.spec import Record, Schedule, TrialSpec, Values, digest
 from services.training.assemble import build_trainer
+from services.training.result import Predictions, predictions_of
 
-__all__ = ["Predictions", "States", "Trial", "predictions_of", "read_predictions"]
-
-Predictions = dict[str, dict[str, torch.Tensor]]
-"""By split: `mean` `[N, ...]`, averaged over draws, and `targets` `[N, ...]`."""
+__all__ = ["States", "Trial", "read_predictions"]
 
 
 class States:
@@ -104,7 +102,7 @@ class Trial:
 
     Attributes:
         state: id of the state it is in; None is the beginning.
-        knobs: knobs in force from here on.
+        given: values of hyperparameters that are set from here on.
     """
 
     def __init__(
@@ -119,15 +117,15 @@ class Trial:
         self.spec, self.specs, self.data, self.states = spec, specs, data, states
         self.keep, self.device = keep, device or torch.device("cpu")
         self.state: str | None = None
-        self.knobs: Knobs = {}
+        self.given: Values = {}
         self._mine: list[str] = []
         self._best: tuple[float, str | None] = (float("inf"), None)
         self._live: tuple[str, Trainer, dict[str, Any]] | None = None
         self._seen = _Seen()
 
-    def continue_from(self, state: str | None, knobs: Knobs) -> None:
-        """Go on from a state, a trial's own or another's, with these knobs in force."""
-        self.state, self.knobs = state, dict(knobs)
+    def continue_from(self, state: str | None, values: Values) -> None:
+        """Go on from a state, a trial's own or another's, with these values set."""
+        self.state, self.given = state, dict(values)
 
     @property
     def step(self) -> int:
@@ -138,7 +136,7 @@ class Trial:
     def advance(self) -> Record:
         """Train one interval, or find it done, and return its record."""
         until = min(self.step + self.spec.interval, self.spec.steps)
-        state = digest([self.spec.digest, self.state, self.knobs, until])
+        state = digest([self.spec.digest, self.state, self.given, until])
         record = self.states.record(state)
         if record is None:
             record = self._train(state, until)
@@ -150,12 +148,14 @@ class Trial:
     def _train(self, state: str, until: int) -> Record:
         began, times = time.time(), self.states.begin(state)
         trainer = self.trainer_at(self.state)
-        set_knobs(trainer.model, trainer.optimizer, self.knobs)  # after the checkpoint, whose values they replace
+        set_hyperparameters(
+            trainer.model, trainer.optimizer, self.given
+        )  # after the checkpoint, whose values they replace
         self._seen.values.clear()
-        before = _cost(trainer)
-        trainer.advance(until)
-        cost = _cost(trainer) - before
         assert trainer.ledger is not None
+        before = trainer.ledger.cost
+        trainer.advance(until)
+        cost = trainer.ledger.cost - before
         content = {"trainer": trainer.state_dict(), "predictions": predictions_of(trainer)}
         save_checkpoint(content, self.states.checkpoint(state), spec=self.spec.digest)
         self._live = (state, trainer, rng_state())
@@ -164,11 +164,10 @@ class Trial:
             parent=self.state,
             spec=self.spec.digest,
             until=until,
-            given=self.knobs,
-            knobs=get_knobs(trainer.model, trainer.optimizer),
+            given=self.given,
+            hyperparameters=get_hyperparameters(trainer.model, trainer.optimizer),
             scores={split: result.scores for split, result in trainer.evaluated.items()},
             metrics=list(self._seen.values),
-            sigma={name: float(value.mean()) for name, value in sigmas(trainer.model).items()},
             cost=cost * times,
             peak_memory_bytes=trainer.ledger.peak_memory_bytes,
             began=began,
@@ -183,7 +182,9 @@ class Trial:
         self._live = None
         content = None if state is None else self._load(state)
         split = ("reg",) if self.spec.select else ()
-        trainer = build_trainer(self.spec.config, self.data[self.spec.data], self.device, [self._seen], selection=split)
+        trainer = build_trainer(
+            self.spec.config.without_stopping, self.data[self.spec.data], self.device, [self._seen], selection=split
+        )
         if self.spec.schedule is not None:
             trainer.callbacks.insert(0, _Scheduled(self.spec.schedule))
         if content is not None:
@@ -228,40 +229,25 @@ class _Seen(Callback):
 
 
 class _Scheduled(Callback):
-    """Sets knobs at the steps of a schedule."""
+    """Sets hyperparameters at the steps of a schedule."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = sorted(schedule, key=lambda entry: entry[0])
 
     def on_start(self, trainer: Trainer) -> None:
         """Set what is in force at the first step."""
-        # all of them, not the latest alone: an entry may name some knobs, and a checkpoint holds no dropout
-        due: Knobs = {}
-        for step, knobs in self.schedule:
+        # all of them, not the latest alone: an entry may name some, and a checkpoint holds no dropout
+        due: Values = {}
+        for step, values in self.schedule:
             if step <= trainer.step:
-                due |= knobs
-        set_knobs(trainer.model, trainer.optimizer, due)
+                due |= values
+        set_hyperparameters(trainer.model, trainer.optimizer, due)
 
     def on_step(self, trainer: Trainer) -> None:
         """Set what comes into force after this step."""
-        for step, knobs in self.schedule:
+        for step, values in self.schedule:
             if step == trainer.step:
-                set_knobs(trainer.model, trainer.optimizer, knobs)
-
-
-def _cost(trainer: Trainer) -> Cost:
-    assert trainer.ledger is not None
-    totals = {key.partition("/")[2]: value for key, value in trainer.ledger.as_metrics().items()}
-    return Cost.model_validate(totals)
-
-
-def predictions_of(trainer: Trainer) -> Predictions:
-    """Return the averaged predictions `mean` and `targets` of the last evaluation, by split."""
-    return {
-        split: {"mean": result.mean, "targets": result.targets}
-        for split, result in trainer.evaluated.items()
-        if result.mean.ndim >= 1
-    }
+                set_hyperparameters(trainer.model, trainer.optimizer, values)
 
 
 def read_predictions(states: States, state: str) -> Predictions:

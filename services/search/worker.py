@@ -10,8 +10,10 @@ import ray
 import torch
 from ray import tune
 
+from crossreg.training.stopping import stopping_rule
 from services.data import Dataset
-from services.search.spec import Knobs, Record, TrialSpec, knob_name, rank
+from services.search.space import values_in
+from services.search.spec import Record, TrialSpec, Values, selection_score
 from services.search.trial import States, Trial
 
 __all__ = ["EXHAUSTED", "TrialWorker"]
@@ -23,8 +25,9 @@ EXHAUSTED = "exhausted"
 class TrialWorker(tune.Trainable):
     """Runs trials of one search on one worker, one after another.
 
-    Its configuration holds `trial` (index of the specification), `knobs` in force, and `state` to go on from (None
-    is the beginning). Schedulers that clone through checkpoints do so too: a checkpoint names a state.
+    Its configuration holds `trial` (index of the specification), values of hyperparameters in force (see
+    `services.search.space.values_in`), and `state` to go on from (None is the beginning). Schedulers that clone through
+    checkpoints do so too: a checkpoint names a state.
     """
 
     def setup(
@@ -53,10 +56,10 @@ class TrialWorker(tune.Trainable):
         self._take(new_config)
         return True
 
-    def continue_from(self, state: str | None, knobs: Knobs) -> None:
-        """Go on from another state with other knobs, at the next step."""
+    def continue_from(self, state: str | None, values: Values) -> None:
+        """Go on from another state with other values, at the next step."""
         assert self.trial is not None
-        self.trial.continue_from(state, knobs)
+        self.trial.continue_from(state, values)
 
     def step(self) -> dict[str, Any]:
         """Train one interval."""
@@ -66,13 +69,13 @@ class TrialWorker(tune.Trainable):
             score = self.scores[-1] if self.scores else 1e9
             return {"state": self.trial.state, "score": score, "done": True, "exhausted": True}
         record = self.trial.advance()
-        score = rank(record, self.select_on)
+        score = selection_score(record, self.select_on)
         self.scores = [*self.scores[: self._interval(record) - 1], score]
         return {
             "state": record.state,
             "score": score,
             "training_iteration": self._interval(record),
-            "done": record.until >= self.trial.spec.steps or self._lost_patience(),
+            "done": record.until >= self.trial.spec.steps or self._stopped(),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -81,42 +84,25 @@ class TrialWorker(tune.Trainable):
         return {"state": self.trial.state}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Go on from a named state; the knobs stay those of the configuration, which a search may have changed."""
+        """Go on from a named state; the values stay those of the configuration, which a search may have changed."""
         assert self.trial is not None
         if checkpoint is not None:
-            self.trial.continue_from(checkpoint["state"], self.trial.knobs)
+            self.trial.continue_from(checkpoint["state"], self.trial.given)
 
     def _take(self, config: dict[str, Any]) -> None:
         spec = self.specs[config["trial"]]
         if self.trial is None or self.trial.spec.digest != spec.digest:
             specs = {other.digest: other for other in self.specs}
             self.trial = Trial(spec, specs, self.data, States(self.folder / "states"), self.keep, self.device)
-        self.trial.continue_from(config.get("state"), knobs_of(config))
+        self.trial.continue_from(config.get("state"), values_in(config))
         self.scores = []
 
     def _interval(self, record: Record) -> int:
         assert self.trial is not None
         return math.ceil(record.until / self.trial.spec.interval)
 
-    def _lost_patience(self) -> bool:
+    def _stopped(self) -> bool:
+        """Ask the configuration's stopping rule."""
         assert self.trial is not None
-        patience = self.trial.spec.patience
-        if patience is None or not self.scores:
-            return False
-        return len(self.scores) - 1 - self.scores.index(min(self.scores)) >= patience
-
-
-def knobs_of(config: dict[str, Any]) -> Knobs:
-    """Return the knobs in a trial's configuration: under `knobs`, or at its top, where some schedulers change them.
-
-    There they go by their `tune_name`, and `log10(name)` holds a logarithm.
-    """
-    knobs = dict(config.get("knobs", {}))
-    for key, value in config.items():
-        if key in ("trial", "knobs", "state"):
-            continue
-        name = knob_name(key)
-        if name.startswith("log10("):
-            name, value = name[6:-1], 10**value
-        knobs[name] = value
-    return knobs
+        rule = stopping_rule(self.trial.spec.config.stopping)
+        return rule is not None and rule.should_stop(self.scores)

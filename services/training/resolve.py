@@ -48,6 +48,11 @@ class ResolvedConfig(TrainConfig):
         return optimizer_kind(self.optimizer.name).gradient_evaluations
 
     @property
+    def without_stopping(self) -> ResolvedConfig:
+        """The same training, to its last step."""
+        return self.model_copy(update={"stopping": {}})
+
+    @property
     def weight_decay(self) -> float:
         """Of the optimizer."""
         return self.regularizers["weight_decay"].value or 0.0

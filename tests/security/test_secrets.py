@@ -57,7 +57,7 @@ def test_no_secret_is_written_or_printed(tmp_path: Path) -> None:
             )
         finally:
             server.terminate()
-            server.wait()
+            server.wait(30)
         assert done.returncode == 0, done.stderr.decode()[-3000:]
         written = [path for folder in (tmp_path, Path(ray)) for path in folder.rglob("*") if path.is_file()]
         assert any(path.name == "mlflow.db" for path in written)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_for
+
 __all__ = ["Disk"]
+
+SECONDS = 60
+"""That any command for a disk may take."""
 
 
 class Disk:
@@ -30,16 +34,16 @@ class Disk:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._image.open("wb") as image:
             image.truncate(64 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(self._image)], check=True)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(self._image)], check=True, timeout=SECONDS)
         self._mount()
         return self.folder
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True, timeout=SECONDS)
 
     def _mount(self) -> None:
         options = "loop,errors=remount-ro"
-        subprocess.run(["mount", "-o", options, str(self._image), str(self.folder)], check=True)
+        subprocess.run(["mount", "-o", options, str(self._image), str(self.folder)], check=True, timeout=SECONDS)
 
     def full(self) -> None:
         """Leave no byte of room."""
@@ -58,15 +62,17 @@ class Disk:
             check=True,
             capture_output=True,
             text=True,
+            timeout=SECONDS,
         )
         device = Path(source.stdout.strip()).name
         Path("/sys/fs/ext4", device, "trigger_fs_error").write_text("a test")
 
     def repaired(self) -> None:
         """Check it and mount it anew, as after a reboot."""
-        deadline = time.monotonic() + 60
-        while subprocess.run(["umount", str(self.folder)]).returncode != 0:
-            assert time.monotonic() < deadline
-            time.sleep(1)
-        subprocess.run(["e2fsck", "-y", str(self._image)], stdout=subprocess.DEVNULL)
+        command = ["umount", str(self.folder)]
+        wait_for(
+            lambda: subprocess.run(command, timeout=SECONDS).returncode == 0,
+            f"unmounting of {self.folder}, which somebody uses", SECONDS, every=1,
+        )  # fmt: skip
+        subprocess.run(["e2fsck", "-y", str(self._image)], stdout=subprocess.DEVNULL, timeout=SECONDS)
         self._mount()

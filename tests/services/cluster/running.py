@@ -13,6 +13,7 @@ import psutil
 
 from services.cluster import LocalCluster
 from services.cluster.submission import ENDED, Cluster
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,17 +48,15 @@ class Run:
     @property
     def run_id(self) -> str:
         """The MLflow run; waits until there is one."""
-        if self.resumed is not None:
-            return self.resumed
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            found = re.search(r"runs/([0-9a-f]{32})", self.log())
-            if found:
-                self.resumed = found[1]
-                return found[1]
-            assert self.status() not in ENDED, self.log()[-3000:]
-            time.sleep(0.2)
-        raise AssertionError(f"no run within 120 s: {self.log()[-3000:]}")
+        if self.resumed is None:
+            self.resumed = wait_for(self._named, "MLflow run of the job", every=0.2, said=self.log)
+        return self.resumed
+
+    def _named(self) -> str | None:
+        ended = self.status() in ENDED
+        found = re.search(r"runs/([0-9a-f]{32})", self.log())
+        assert found or not ended, f"the job ended before it had a run: {self.log()[-3000:]}"
+        return found and found[1]
 
     @property
     def folder(self) -> Path:
@@ -79,17 +78,19 @@ class Run:
     def wait_for(self, step: int, timeout: float = 300) -> float:
         """Wait until training is past a step; return the seconds that took."""
         began = time.monotonic()
-        while self.step() <= step:
-            assert self.status() not in ENDED, self.log()[-4000:]
-            assert time.monotonic() - began < timeout, f"no step after {step}: {self.log()[-3000:]}"
-            time.sleep(0.1)
+
+        def past() -> bool:
+            over = self.status() in ENDED
+            there = self.step() > step
+            assert there or not over, f"the job ended at step {self.step()}: {self.log()[-4000:]}"
+            return there
+
+        wait_for(past, f"step after {step}", timeout, every=0.1, said=self.log)
         return time.monotonic() - began
 
     def finish(self, expected: str = "SUCCEEDED", timeout: float = 420) -> str:
         """Wait for the job's end and return its log."""
-        deadline = time.monotonic() + timeout
-        while self.status() not in ENDED and time.monotonic() < deadline:
-            time.sleep(0.3)
+        wait_for(lambda: self.status() in ENDED, "end of the job", timeout, every=0.3, said=self.log)
         log = self.log()
         assert self.status() == expected, f"{self.status()}: {log[-4000:]}"
         return log

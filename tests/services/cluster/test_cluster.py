@@ -51,7 +51,8 @@ def straight(cluster: LocalCluster) -> Run:
 
 def test_a_job_trains_on_two_nodes_and_is_recorded(straight: Run) -> None:
     run = mlflow.MlflowClient().get_run(straight.run_id)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    commit = git.stdout.strip()
     assert run.info.status == "FINISHED"
     assert run.data.tags["git.sha"] == commit
     assert run.data.tags["ray.submission_id"] == straight.job
@@ -109,17 +110,17 @@ def test_jobs_are_refused_without_the_token(cluster: LocalCluster, monkeypatch: 
         assert "refused" in done.stderr
         assert "Traceback" not in done.stderr
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/")
+        urllib.request.urlopen(f"{cluster.dashboard}/api/jobs/", timeout=20)
     assert refused.value.code == 401
 
 
 def test_mlflow_is_closed_to_strangers_and_to_other_names(cluster: LocalCluster) -> None:
     address = f"{cluster.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(address)
+        urllib.request.urlopen(address, timeout=20)
     assert refused.value.code == 401
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "evil.example"}))
+        urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "evil.example"}), timeout=20)
     assert refused.value.code == 403
 
 

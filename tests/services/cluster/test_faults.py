@@ -17,6 +17,7 @@ from services.cluster import LocalCluster
 from tests.services.cluster.faults import PASSING, note
 from tests.services.cluster.running import ARGUMENTS, EVERY, PATIENT, STEPS, History, Run, assert_same, done_again, said
 from tests.services.disk import Disk
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
@@ -92,6 +93,14 @@ def test_fewer_workers_go_on_and_more_join(cluster: LocalCluster) -> None:
     )
 
 
+def wait_for_checkpoints(storage: Path, count: int, run: Run) -> None:
+    """Wait until so many checkpoints of a run lie in a folder."""
+    wait_for(
+        lambda: len(list(storage.glob("*/checkpoint_*/checkpoint.pt"))) >= count,
+        f"{count} checkpoints in {storage}", 240, every=0.1, said=run.log,
+    )  # fmt: skip
+
+
 STORAGE_FAULTS = {
     "full": (Disk.full, Disk.empty, "No space left"),
     "read-only": (Disk.read_only, Disk.repaired, "Read-only"),
@@ -106,9 +115,7 @@ def test_storage_that_takes_nothing_more(fault: str, cluster: LocalCluster, stra
         arguments = ("--storage-path", str(folder), "--max-failures", "1", "--hang-timeout", "20")
         run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), *arguments)
         # the driver's record of the run goes with its checkpoints, so it lies on that disk too
-        deadline = time.monotonic() + 240
-        while not list(folder.glob("*/checkpoint_*/checkpoint.pt")) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for_checkpoints(folder, 1, run)
         happens(disk)
         log = run.finish("FAILED")
         run_id = run.run_id
@@ -153,9 +160,7 @@ def test_a_damaged_checkpoint(damage: str, cluster: LocalCluster, straight: Hist
 
     storage = cluster.folder / "kept" / damage.split()[-1]
     run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), "--storage-path", str(storage))
-    deadline = time.monotonic() + 240
-    while len(list(storage.glob("*/checkpoint_*/checkpoint.pt"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for_checkpoints(storage, 2, run)
     run.jobs.stop(run.job)
     run.finish("STOPPED")
     latest = sorted(storage.glob("*/checkpoint_*/checkpoint.pt"))[-1]

@@ -15,6 +15,7 @@ from services.cluster import ClusterConfig, LocalCluster
 from tests.services.cluster.conftest import running
 from tests.services.cluster.faults import note
 from tests.services.cluster.running import ARGUMENTS, PATIENT, STEPS, History, Run, assert_same, done_again, said
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.ray,
@@ -67,9 +68,7 @@ def test_a_cable_is_out_until_the_node_is_given_up(node: str, cluster: LocalClus
     time.sleep(90)
     cluster.connect(node, True)
     # Ray has given the node up; it ends by itself once it hears of that, and a supervisor starts it again
-    deadline = time.monotonic() + 120
-    while cluster.processes[node].alive and time.monotonic() < deadline:
-        time.sleep(0.5)
+    wait_for(lambda: not cluster.processes[node].alive, f"end of {node}, which Ray has given up", every=0.5)
     cluster.start(node)
     run.wait_for(max(before, run.step()))
     seconds = time.monotonic() - began

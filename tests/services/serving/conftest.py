@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from services.tracking import TrackingConfig, store
 from services.tracking.model import log_model
 from services.training.assemble import build_model, build_trainer
 from services.training.config import TrainConfig
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -109,11 +109,14 @@ class Service:
             stderr=self.stderr.open("w"),
             start_new_session=True,
         )
-        deadline = time.monotonic() + 240
-        while not self.stdout.read_text().endswith("\n"):
-            assert self.process.poll() is None, self.stderr.read_text()[-3000:]
-            assert time.monotonic() < deadline, self.stderr.read_text()[-3000:]
-            time.sleep(0.1)
+        try:
+            wait_for(
+                lambda: self.stdout.read_text().endswith("\n"), "address of the service", 240,
+                every=0.1, process=self.process, said=self.stderr,
+            )  # fmt: skip
+        except BaseException:
+            self.stop()
+            raise
         self.url = str(json.loads(self.stdout.read_text())["url"])
         self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=100)
 
@@ -127,13 +130,14 @@ class Service:
 
     def wait(self, **wanted: Any) -> dict[str, Any]:
         """Wait until `/readyz` says this."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            seen = self.ready()
-            if all(seen[key] == value for key, value in wanted.items()):
-                return seen
-            time.sleep(0.1)
-        raise AssertionError(f"{wanted} within 120 s, but {seen}: {self.stderr.read_text()[-2000:]}")
+        seen: dict[str, Any] = {}
+
+        def says() -> bool:
+            seen.update(self.ready())
+            return all(seen[key] == value for key, value in wanted.items())
+
+        wait_for(says, f"{wanted} of the service", every=0.1, said=lambda: f"{seen}\n{self.stderr.read_text()[-2000:]}")
+        return seen
 
     def replicas(self) -> list[psutil.Process]:
         found = []
@@ -145,13 +149,11 @@ class Service:
 
     def wait_for_replicas(self, count: int, without: psutil.Process) -> None:
         """Wait until so many run, one process not among them."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if len({process.pid for process in self.replicas()} - {without.pid}) == count:
-                self.wait(replicas={"RUNNING": count})
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"no {count} replicas: {self.stderr.read_text()[-2000:]}")
+        wait_for(
+            lambda: len({process.pid for process in self.replicas()} - {without.pid}) == count,
+            f"{count} replicas without process {without.pid}", every=0.1, said=self.stderr,
+        )  # fmt: skip
+        self.wait(replicas={"RUNNING": count})
 
     def stop(self) -> int:
         """End it by SIGTERM, as a supervisor would; by SIGKILL what then still lives."""

@@ -70,5 +70,7 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_the_command_line_loads_nothing_of_it() -> None:
     code = "import sys, jobs.cli; print([m for m in ('ray', 'mlflow', 'fastapi', 'uvicorn') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
     assert out.stdout.strip() == "[]"

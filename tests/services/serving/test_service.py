@@ -19,6 +19,7 @@ from PIL import Image
 
 from crossreg.prediction.export import Exported
 from tests.services.serving.conftest import Service, Store
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -166,7 +167,7 @@ class Load:
         self.versions: Counter[str] = Counter()
         self.seen: list[tuple[int, str, list[float]]] = []
         self._url, self._images, self._over = service.url, images, threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(index,)) for index in range(clients)]
+        self._threads = [threading.Thread(target=self._ask, args=(index,), daemon=True) for index in range(clients)]
 
     @property
     def answered(self) -> int:
@@ -174,10 +175,8 @@ class Load:
 
     def wait(self, answers: int) -> None:
         """Wait for so many more answers."""
-        goal, deadline = self.answered + answers, time.monotonic() + 90
-        while self.answered < goal:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        goal = self.answered + answers
+        wait_for(lambda: self.answered >= goal, f"{answers} more answers", said=lambda: str(self.failures))
 
     def _ask(self, index: int) -> None:
         draws = np.random.default_rng(index)
@@ -207,8 +206,10 @@ class Load:
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
+        deadline = time.monotonic() + 110  # a request is given up after 100 s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        assert not any(thread.is_alive() for thread in self._threads), "a client still waits for its answer"
 
 
 def test_a_killed_replica_costs_no_request(service: Service, images: np.ndarray) -> None:
@@ -244,10 +245,7 @@ def test_a_new_version_is_taken_up_under_load_and_a_broken_one_is_not(
         service.wait(version="2", trouble=None)
         load.wait(20)
         models.promote(broken)
-        deadline = time.monotonic() + 60
-        while service.ready()["trouble"] is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: service.ready()["trouble"], "word that version 3 is broken", every=0.1, said=service.stderr)
         trouble = service.ready()
         models.promote(digits[0])  # back
         service.wait(version="1", trouble=None)

@@ -102,6 +102,8 @@ def test_a_model_waits_for_a_store_that_returns_and_says_where_it_is_otherwise(b
     with pytest.raises(StoreError, match=f"cannot log the model in {exported}"):
         tracker.log_model(exported, np.zeros((2, 6), np.float32), timeout=0)
     back = threading.Timer(1.5, client.restore_run, [tracker.run_id])
+    back.daemon = True
     back.start()
     assert tracker.log_model(exported, np.zeros((2, 6), np.float32), timeout=30).startswith("models:/")
-    back.join()
+    back.join(30)
+    assert not back.is_alive(), "the run is still being restored"

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from services.tracking import saved_run, store, sync
+from tests.waiting import wait_for
 
 KEYS = [f"sigma/{index:02d}_conv" for index in range(10)]
 
@@ -86,22 +87,26 @@ for step in range(start, 100000):
 """
 
 
+def steps(printed):
+    """Return the steps that a client has printed as whole lines; -1 before the first."""
+    return [-1, *map(int, printed.read_text().split("\n")[:-1])]
+
+
 @pytest.mark.slow
 def test_a_client_that_is_killed_and_started_again_loses_and_doubles_nothing(server, begin, rows, tmp_path):
     folder, last = tmp_path / "spool", -1
     for until in (600, 1200):
         # Training goes on from a checkpoint 100 steps back and runs those steps again.
         command = [sys.executable, "-c", CLIENT, server.url, str(folder), str(max(0, last - 100))]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        printed = tmp_path / f"until {until}"
+        with printed.open("w") as out:
+            process = subprocess.Popen(command, stdout=out)
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                last = int(line)
-                if last >= until:
-                    break
+            wait_for(lambda at=printed, goal=until: steps(at)[-1] >= goal, f"step {until}", every=0.01, process=process)
         finally:
             process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=20)
+            process.wait(20)
+        last = steps(printed)[-1]
         with (folder / "spool.jsonl").open("ab") as spool:
             spool.write(b'{"metrics":{"sigma/00_conv":99999')  # killed in the middle of a line
     saved = saved_run(folder)

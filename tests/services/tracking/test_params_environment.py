@@ -41,7 +41,7 @@ def test_the_environment_names_commit_versions_and_cores_but_no_host(tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
     assert "git.sha" not in environment_tags(tmp_path)
     git("init", "-q")

@@ -105,11 +105,12 @@ def test_many_threads_lose_and_mix_nothing(tmp_path):
         for step in range(300):
             spool.append_metrics({key: step}, step)
 
-    threads = [threading.Thread(target=write, args=(f"thread/{index}",)) for index in range(8)]
+    threads = [threading.Thread(target=write, args=(f"thread/{index}",), daemon=True) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads), "a thread still waits for the spool"
     assert spool.history() == {
         f"thread/{index}": (list(range(300)), list(map(float, range(300)))) for index in range(8)
     }

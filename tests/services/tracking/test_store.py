@@ -31,7 +31,7 @@ processes = [context.Process(target=run, args=(Path(sys.argv[1]), index, barrier
 for process in processes:
     process.start()
 for process in processes:
-    process.join()
+    process.join(100)
 sys.exit(max(process.exitcode for process in processes))
 """
 

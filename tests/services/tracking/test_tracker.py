@@ -7,6 +7,7 @@ import pytest
 from crossreg.core.errors import UserError
 from services.tracking import Tracker, TrackingConfig, saved_run, store, sync
 from services.tracking.figures import losses
+from tests.waiting import wait_for
 
 
 def test_a_stock_client_sees_the_run(begin, client, rows, tmp_path):
@@ -167,19 +168,14 @@ def test_artifacts_stay_inside_the_run(begin, name):
 
 def test_system_metrics_go_under_mlflows_names_and_count_samples(begin, client, rows):
     tracker = begin(system_interval=0.05)
-    for _ in range(200):
-        if len(tracker.history().get("system/cpu_utilization_percentage", ([], []))[0]) >= 3:
-            break
-        tracker._sampler._stopping.wait(0.05)
+    cpu = "system/cpu_utilization_percentage"
+    wait_for(lambda: len(tracker.history().get(cpu, ([], []))[0]) >= 3, "three samples of the CPU", 30)
     assert tracker.finish("FINISHED", timeout=30)
     again = begin(system_interval=0.05, resume_run_id=tracker.run_id)
-    before = len(rows(tracker.run_id, "system/cpu_utilization_percentage"))
-    for _ in range(200):
-        if len(again.history()["system/cpu_utilization_percentage"][0]) > before:
-            break
-        again._sampler._stopping.wait(0.05)
+    before = len(rows(tracker.run_id, cpu))
+    wait_for(lambda: len(again.history()[cpu][0]) > before, "sample of the run that goes on", 30)
     assert again.finish("FINISHED", timeout=30)
-    steps = [step for step, _ in rows(tracker.run_id, "system/cpu_utilization_percentage")]
+    steps = [step for step, _ in rows(tracker.run_id, cpu)]
     assert len(steps) > before >= 3
     assert steps == list(range(len(steps)))
     names = set(client.get_run(tracker.run_id).data.metrics)

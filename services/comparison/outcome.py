@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from crossreg.core.metrics import hyperparameters_in
 from crossreg.prediction import calibration
+from crossreg.training.compute import Cost
 from services.search.evaluate import final_evaluation
-from services.search.run import TrialResult
-from services.search.spec import Cost, Record, Schedule, rank
-from services.search.trial import Predictions
+from services.search.search import TrialResult
+from services.search.spec import Record, Schedule, selection_score
 from services.training.assemble import interim_rows
 from services.training.config import TrainConfig
+from services.training.resolve import ResolvedConfig
+from services.training.result import TrainingResult, are_probabilities, calibrated
 
-__all__ = ["Outcome", "Point", "best_of", "utilization_of", "outcome_of", "scaled_scores"]
+__all__ = ["Outcome", "Point", "best_of", "outcome_of", "schedule_of", "utilization_of"]
 
 
 class Point(BaseModel):
@@ -37,54 +40,36 @@ class Point(BaseModel):
     test: dict[str, float]
 
 
-class Outcome(BaseModel):
-    """What a method reached on one seed under one budget.
+class Outcome(TrainingResult):
+    """What a method reached on one seed under one budget: the result of the chosen trial, at the cost of all.
 
     Attributes:
         method: its name, e.g. "pbt".
         budget: "matched", "full" or a factor.
         seed: of split, weights and everything else.
-        test: scores of the chosen model on the test split, noise averaged where it has any.
-        test_scaled: the same after temperature scaling on the regularization split; empty where that was trained on.
-        temperature: the fitted temperature; NaN without one.
-        reg: scores on the regularization split, by which a search chose; empty without one.
-        sigma: the chosen model's noise scale by layer.
-        cost: of all trials, also those that lost, failed or were stopped.
-        peak_memory_bytes: of the worker that used most.
         curve: standing against cost; test scores of all its points are on the same test examples, perhaps not all.
-        schedule: knobs of the chosen model's lineage by step.
+        schedule: values of the chosen model's lineage by step, as they were set or learned.
         members: the same for every trial of a search, at its end.
-        reliability: bins of the chosen model's reliability diagram: confidence, accuracy, count, edges, ece.
         trials: trials run.
         failed: those of them that ended early by an error, and so lost.
         seconds: wall-clock time.
-        busy: share of the time, between the first and the last interval, in which the slots in use trained.
+        utilization: share of the time, between the first and the last interval, in which the slots in use trained.
         run_id: the MLflow run; None until it is recorded.
         config: what the chosen trial was, for a replay.
     """
 
-    model_config = ConfigDict(ser_json_inf_nan="constants")
-
     method: str
     budget: str
     seed: int
-    test: dict[str, float]
-    test_scaled: dict[str, float] = {}
-    temperature: float = math.nan
-    reg: dict[str, float] = {}
-    sigma: dict[str, float] = {}
-    cost: Cost
-    peak_memory_bytes: int = 0
     curve: list[Point] = []
     schedule: Schedule = []
     members: list[Schedule] = []
-    reliability: dict[str, Any] = {}
     trials: int = 1
     failed: int = 0
     seconds: float = 0.0
-    busy: float = math.nan
+    utilization: float = math.nan
     run_id: str | None = None
-    config: TrainConfig | None = None
+    config: ResolvedConfig | None = None
 
 
 def outcome_of(
@@ -102,29 +87,29 @@ def outcome_of(
     """
     owner = next(trial for trial in trials if any(record.state == chosen.state for record in trial.records))
     scores, predictions = final_evaluation(owner, chosen)
-    scaled, temperature = scaled_scores(predictions)
     on_curve = interim_scores(owner.spec.config, predictions["test"]) or scores["test"]
     lineages, curve = [trial.lineage for trial in trials], curve_of(trials)
+    lineage = owner.states.lineage(chosen.state)
+    schedule = schedule_of(lineage)
     fields: dict[str, Any] = {
         "method": method,
         "budget": budget,
         "seed": seed,
         "test": scores["test"],
-        "test_scaled": scaled,
-        "temperature": temperature,
         "reg": scores.get("reg", {}),
-        "sigma": chosen.sigma,
+        "regularizers": chosen.hyperparameters,
+        "learned": sorted({name for r in lineage for _, _, said in r.metrics for name in hyperparameters_in(said)}),
         "cost": sum((trial.cost for trial in trials), Cost()),
         "peak_memory_bytes": max(record.peak_memory_bytes for trial in trials for record in trial.records),
         "curve": [*curve[:-1], curve[-1].model_copy(update={"reg": scores.get("reg", {}), "test": on_curve})],
-        "schedule": schedule_of(owner.states.lineage(chosen.state)),
+        "schedule": schedule,
         "members": [schedule_of(lineage) for lineage in lineages] if len(trials) > 1 else [],
-        "reliability": reliability_of(predictions),
         "trials": len(trials),
         "failed": sum(trial.error is not None for trial in trials),
         "config": owner.spec.config,
         "seconds": max(r.ended for t in trials for r in t.records) - min(r.began for t in trials for r in t.records),
-        "busy": utilization_of(trials),
+        "utilization": utilization_of(trials),
+        **calibrated(predictions),
     }
     return Outcome.model_validate(fields | changes)
 
@@ -135,7 +120,7 @@ def best_of(trials: list[TrialResult], select_on: str = "nll") -> Record:
     Trials that diverged have no score and lose; if all did, the first is returned.
     """
     ended = [trial for trial in trials if trial.complete] or trials
-    return min((trial.final for trial in ended), key=lambda record: rank(record, select_on))
+    return min((trial.final for trial in ended), key=lambda record: selection_score(record, select_on))
 
 
 def curve_of(trials: list[TrialResult]) -> list[Point]:
@@ -158,46 +143,27 @@ def curve_of(trials: list[TrialResult]) -> list[Point]:
 
 
 def schedule_of(lineage: list[Record]) -> Schedule:
-    """Return the knobs that led to a state, by the step after which they came into force.
+    """Return the values that led to a state, by the step after which they came into force.
 
-    Knobs that were set are in force from the start of their interval; sigma that was learned, from each update on.
+    Those that were set are in force from the start of their interval; those that were learned, from each update on.
     """
     schedule: Schedule = []
     start = 0
     for record in lineage:
-        learned = [
-            (step, values)
-            for step, _, said in record.metrics
-            if (values := {k: v for k, v in said.items() if k.startswith(("sigma/", "rho/"))})
-        ]
+        learned = [(step, values) for step, _, said in record.metrics if (values := hyperparameters_in(said))]
         if record.given or not learned:
-            schedule.append((start, record.given or record.knobs))
+            schedule.append((start, record.given or record.hyperparameters))
         schedule.extend(learned)
         start = record.until
     return schedule
 
 
-def scaled_scores(predictions: Predictions) -> tuple[dict[str, float], float]:
-    """Return test scores after temperature scaling on the regularization split, and the temperature."""
-    test, reg = predictions["test"], predictions.get("reg")
-    if reg is None or not _are_probabilities(test) or not _are_probabilities(reg):
-        return {}, math.nan
-    scaled, temperature = calibration.temperature_scaled(test["mean"], test["targets"], reg["mean"], reg["targets"])
-    return scaled.as_dict(), temperature
-
-
 def interim_scores(config: TrainConfig, test: dict[str, torch.Tensor]) -> dict[str, float]:
     """Return scores on the test examples that a curve's other points were measured on; empty where on all."""
     rows = interim_rows(config, len(test["targets"]))
-    if rows is None or not _are_probabilities(test):
+    if rows is None or not are_probabilities(test):
         return {}
     return calibration.score(test["mean"][rows], test["targets"][rows]).as_dict()
-
-
-def reliability_of(predictions: Predictions) -> dict[str, Any]:
-    """Return the bins of the test split's reliability diagram as plain values; empty for regression."""
-    test = predictions["test"]
-    return calibration.reliability(test["mean"], test["targets"]).as_dict() if _are_probabilities(test) else {}
 
 
 def utilization_of(trials: list[TrialResult]) -> float:
@@ -213,8 +179,3 @@ def utilization_of(trials: list[TrialResult]) -> float:
     edges = sorted({time for span in spans for time in span})
     slots = max(sum(began <= edge < ended for began, ended in spans) for edge in edges)
     return sum(ended - began for began, ended in spans) / ((last - first) * max(slots, 1))
-
-
-def _are_probabilities(split: dict[str, torch.Tensor]) -> bool:
-    mean, targets = split["mean"], split["targets"]
-    return mean.ndim == 2 and not targets.is_floating_point() and bool(mean.isfinite().all())

@@ -1,0 +1,164 @@
+"""What is the same for every method of a comparison: model, data, splits, schedule, and how compute is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from crossreg.core.errors import UserError
+from crossreg.core.random import derive_seed
+from services.data import DataConfig, Dataset
+from services.search.budget import Budget, Plan
+from services.search.space import Space, space_of
+from services.search.spec import TrialSpec
+from services.training.assemble import build_model, learned_names
+from services.training.config import TrainConfig
+from services.training.resolve import ResolvedConfig, resolve
+
+__all__ = ["Conditions"]
+
+MIN_INTERVALS = 4
+"""Fewest intervals that a member of a population is cut into, if the run has as many."""
+
+MAX_SELECTION = 0.15
+"""Share of a member's compute that evaluating its intervals may take while there are more than the fewest."""
+
+
+@dataclass
+class Conditions:
+    """What is compared, the same for every method.
+
+    Attributes:
+        config: the cross-regularized training; every method trains the same model on the same splits with the same
+            optimizer, schedule and evaluations.
+        load: returns the dataset of a configuration.
+        population: trials of a search.
+        unit: what budgets are counted in, one of `services.search.budget.UNITS`.
+        select_on: score of the regularization split that searches choose by, "nll" or "accuracy".
+        seconds_per_flop: worker-seconds a FLOP of the cross-regularized run by seed; needed where the unit is
+            worker-seconds.
+    """
+
+    config: TrainConfig
+    load: Callable[[DataConfig], Dataset]
+    population: int = 8
+    unit: str = "flops"
+    select_on: str = "nll"
+    seconds_per_flop: dict[int, float] = field(default_factory=dict)
+
+    def data(self, seed: int, all_data: bool = False) -> Dataset:
+        """Return the splits of a seed; with `all_data` the regularization split is part of the training split."""
+        return self.load(self._data_config(seed, all_data))
+
+    def reference(self, seed: int) -> ResolvedConfig:
+        """Return the cross-regularized training of a seed.
+
+        Its length, batch and interval are numbers, so that a method that trains on more data, or learns nothing, keeps
+        them.
+        """
+        config = self.config.model_copy(update={"seed": seed, "data": self._data_config(seed, False)})
+        return resolve(config, self.data(seed))
+
+    def budget(self, name: str, seed: int) -> Budget:
+        """Return what a budget's name means for a seed.
+
+        Raises:
+            UserError: no such budget.
+        """
+        factor = Budget.factor_of(name, self.population)
+        reference = self.reference(seed)
+        unit = "flops" if self.unit == "worker_seconds" else self.unit
+        cost = Plan(reference, self.data(seed), select=False).cost(reference.steps)
+        return Budget(name, factor, unit, factor * float(getattr(cost, unit)))
+
+    def limit(self, budget: Budget, seed: int, *, planned: bool = True) -> tuple[str, float] | None:
+        """Return what has to be metered while a search runs; None where its plan keeps the budget.
+
+        Raises:
+            UserError: the unit is worker-seconds, and the cross-regularized run has not ended.
+        """
+        if self.unit != "worker_seconds":
+            return None if planned else (budget.unit, budget.amount)
+        if seed not in self.seconds_per_flop:
+            raise UserError("a budget in worker-seconds is measured on the cross-regularized run; compare it too")
+        return "worker_seconds", budget.amount * self.seconds_per_flop[seed]
+
+    @cached_property
+    def space(self) -> Space:
+        """What a search looks through: exactly what the cross-regularized run learns, over the registry's ranges."""
+        seed = self.config.seed
+        config = self.reference(seed)
+        return space_of(learned_names(config, build_model(config, self.data(seed))))
+
+    def fixed(self) -> dict[str, Any]:
+        """Return the configuration changes that learn nothing: every regularizer stays where it starts."""
+        return {
+            "regularizers": {
+                name: {"learn": False, "value": one.initial, **one.options}
+                for name, one in self.reference(self.config.seed).regularizers.items()
+            }
+        }
+
+    def regularized_by(self, **regularizers: Any) -> dict[str, Any]:
+        """Return the configuration changes of a rival that regularizes by its own means, and learns nothing.
+
+        Args:
+            regularizers: settings or a value by name; the weight decay is the comparison's unless it is among them.
+        """
+        own = self.reference(self.config.seed).weight_decay
+        given = {name: one if isinstance(one, dict) else {"value": one} for name, one in regularizers.items()}
+        return {"regularizers": {"weight_decay": {"value": own}, **given}}
+
+    def trial(
+        self,
+        seed: int,
+        *,
+        amount: float | None = None,
+        unit: str = "flops",
+        all_data: bool = False,
+        select: bool = False,
+        member: int | None = None,
+        schedule: Any = None,
+        **changes: Any,
+    ) -> TrialSpec:
+        """Return a trial: the cross-regularized training with changes.
+
+        Args:
+            seed: of the split, and of the training.
+            amount: compute it may use; None gives it as many steps as the cross-regularized run has.
+            unit: of the amount.
+            all_data: train on the regularization split too.
+            select: the regularization split's scores decide something, so they count as compute.
+            member: place in a population, whose members differ in weights and order; the splits stay the same.
+            schedule: see `TrialSpec`.
+            changes: fields of `TrainConfig`.
+        """
+        own = seed if member is None else derive_seed(seed, "member", member) % 2**31
+        changes = {"seed": own, "data": self._data_config(seed, all_data).model_dump(), **changes}
+        data = self.data(seed, all_data)
+        config = resolve(TrainConfig.model_validate(self.reference(seed).model_dump() | changes), data)
+        if amount is not None:
+            steps = Plan(config, data, select).steps_within(amount, unit)
+            config = config.model_copy(update={"steps": steps})
+        return TrialSpec(config=config, data=data.fingerprint, select=select, schedule=schedule)
+
+    def member(self, seed: int, budget: Budget, index: int | None, **changes: Any) -> TrialSpec:
+        """Return one member of a population that shares a budget equally, and of which one will be chosen.
+
+        A member of few steps is cut into fewer intervals, so that evaluating them does not eat the budget.
+        """
+        given = {"select": True, "member": index, "final_test": False, **changes}
+        amount = budget.amount / self.population
+        fewest = min(MIN_INTERVALS, self.config.evaluations)
+        for evaluations in range(self.config.evaluations, fewest - 1, -1):
+            spec = self.trial(seed, amount=amount, unit=budget.unit, evaluations=evaluations, **given)
+            plan = Plan(spec.config, self.data(seed), select=True)
+            if not plan.selection_share(spec.steps) > MAX_SELECTION:
+                break
+        return spec
+
+    def _data_config(self, seed: int, all_data: bool) -> DataConfig:
+        changes: dict[str, Any] = {"seed": seed, **({"reg_share": 0.0} if all_data else {})}
+        return self.config.data.model_copy(update=changes)

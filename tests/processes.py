@@ -1,0 +1,79 @@
+"""No process that the tests start outlives them, however they end.
+
+What pytest starts carries a mark in its environment and hands it on: a child of `subprocess`, a server in a session of
+its own, Ray with its workers. Beside pytest a small process waits for pytest's end, by itself or by any signal, and
+then ends whatever still carries the mark. (`PR_SET_PDEATHSIG` would do it for children only, and follows the thread
+that started them.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+__all__ = ["MARK", "carriers", "end", "guard"]
+
+MARK = "CROSSREG_TESTS"
+"""The variable in the environment; a worker of pytest-xdist adds to its value, so that each can end its own."""
+
+ASKED_SECONDS = 4.0
+"""From SIGTERM to SIGKILL."""
+
+
+def guard() -> None:
+    """Mark what this process starts from now on, and have it ended after this process."""
+    above = os.environ.pop(MARK, "")
+    # the guard itself carries no mark, and Ctrl-C at the terminal is not for it
+    mark = f"{above}/{os.getpid()}.{time.time_ns()}"
+    subprocess.Popen(
+        [sys.executable, __file__, str(os.getpid()), mark],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.environ[MARK] = mark
+
+
+def carriers(mark: str) -> list[psutil.Process]:
+    """Return the processes that carry a mark or one that adds to it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            theirs = process.environ().get(MARK, "")
+            alive = process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):  # gone meanwhile, or another user's
+            continue
+        if alive and process.pid != os.getpid() and (theirs == mark or theirs.startswith(f"{mark}/")):
+            found.append(process)
+    return found
+
+
+def end(mark: str) -> None:
+    """End what carries a mark: ask, and kill what is left or was started meanwhile."""
+    for number, seconds in ((signal.SIGTERM, ASKED_SECONDS), *[(signal.SIGKILL, 1.0)] * 5):
+        left = carriers(mark)
+        if not left:
+            return
+        for process in left:
+            try:
+                process.send_signal(number)
+            except psutil.Error:
+                continue
+        psutil.wait_procs(left, timeout=seconds)
+
+
+def main(pytest: int, mark: str) -> None:
+    """Wait until pytest, whose child this is, has ended; then end what it left."""
+    while os.getppid() == pytest:
+        time.sleep(0.5)
+    end(mark)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
