@@ -32,9 +32,8 @@ class Ensemble(Method):
             UserError: the task is no classification, whose probabilities can be averaged.
         """
         if conditions.data(seed).task != "classification":
-            raise UserError(
-                f"method 'ensemble' averages class probabilities, but {conditions.config.data.name} has none"
-            )
+            name = conditions.config.data.name
+            raise UserError(f"method 'ensemble' averages class probabilities, but {name} has none")
         share = budget.amount / conditions.population
         trials = yield Trials(
             [

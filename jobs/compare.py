@@ -11,94 +11,35 @@ import typer
 from crossreg.core.errors import UserError
 from jobs import flags
 from jobs.console import console, run_app
-from jobs.options import nest, section, validated
-from services.data import known
-from services.tracking import TrackingConfig
+from jobs.options import validated
+from jobs.train import list_regularizers
+from services.comparison.config import CompareConfig
+from services.data.config import known
+from services.tracking.config import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
-    from services.comparison.compare import CompareConfig, Comparison
+    from services.comparison.compare import Comparison
     from services.training.storage import RunFolder
 
 __all__ = ["app", "compare"]
 
-app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+# a trial is one process, and goes on by its records
+_NOT_TAKEN = ("workers", "min_workers", "checkpoint_every", "hang_timeout")
 
-_COMPARE = "What to compare"
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command()
+@flags.takes(CompareConfig, TrainConfig, Placement, TrackingConfig, leave_out=_NOT_TAKEN)
 def compare(
-    context: typer.Context,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated; `--methods list` describes them all. Default: crossreg,none,pbt.",
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
-    population: Annotated[
-        int | None, typer.Option(help="Trials of a search. Default: 8.", rich_help_panel=_COMPARE)
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(help="How many seeds, counted from --seed on. Default: 3.", rich_help_panel=_COMPARE),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="Compute of a search, comma-separated: matched (that of one crossreg run), full (population times "
-            "that), or a factor. Default: matched,full.",
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            help="What budgets are counted in: flops (default), examples or worker_seconds.",
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
-    select_on: Annotated[
-        str | None,
-        typer.Option(
-            help="Score of the regularization split that searches choose by: nll (default) or accuracy.",
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
     evaluations: Annotated[
         int | None,
         typer.Option(
             help="Intervals a run is cut into; PBT exploits and explores at each. Default: 20.",
-            rich_help_panel=_COMPARE,
+            rich_help_panel="What to compare",
         ),
     ] = None,
-    model: flags.Model = None,
-    data: flags.Data = None,
-    epochs: flags.Epochs = None,
-    steps: flags.Steps = None,
-    batch_size: flags.BatchSize = None,
-    lr: flags.LearningRate = None,
-    optimizer: flags.Optimizer = None,
-    weight_decay: flags.WeightDecay = None,
-    augment: flags.Augment = None,
-    precision: flags.Precision = None,
-    seed: flags.Seed = None,
-    data_root: flags.DataRoot = None,
-    download: flags.Download = None,
-    limit: flags.Limit = None,
-    target: flags.Target = None,
-    reg_share: flags.RegShare = None,
-    granularity: flags.Granularity = None,
-    initial_sigma: flags.InitialSigma = None,
-    noise: flags.Noise = None,
-    learn: flags.Learn = None,
-    estimator: flags.Estimator = None,
-    interval: flags.Interval = None,
-    samples: flags.Samples = None,
-    gpu: flags.Gpu = None,
-    storage_path: flags.StoragePath = None,
-    max_failures: flags.MaxFailures = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -106,11 +47,9 @@ def compare(
             rich_help_panel=flags.WHERE,
         ),
     ] = None,
-    tracking_uri: flags.TrackingUri = None,
-    experiment: flags.Experiment = None,
     config: flags.ConfigFile = None,
     as_json: flags.AsJson = False,
-    verbose: flags.Verbose = None,
+    **given: Any,
 ) -> None:
     """Answer whether **one** cross-regularized run is as good as a tuned search, and what each cost.
 
@@ -128,24 +67,18 @@ def compare(
 
     - `crossreg compare --resume RUN_ID`
     """
-    if methods == "list":
+    if given["methods"] == "list":
         _list_methods()
         return
-    what, where, tracked = flags.settings(context.params, config)
-    asked = nest(
-        {
-            "methods": methods and _split(methods),
-            "population": population,
-            "seeds": seeds,
-            "budgets": budget and _split(budget),
-            "unit": unit,
-            "select_on": select_on,
-        }
+    if "list" in (given["learn"] or ()):
+        list_regularizers()
+        return
+    what, asked, where, tracked = flags.settings(
+        given, TrainConfig, CompareConfig, Placement, TrackingConfig, file=config
     )
-    asked = {**section(what, "compare"), **asked}
     if evaluations is not None:
         what["evaluations"] = evaluations
-    result = _run(what, where, tracked, asked, resume, show=not as_json)
+    result = _run(what, asked, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
     if as_json:
         typer.echo(json.dumps(as_dict(result), allow_nan=False))
     else:
@@ -154,18 +87,12 @@ def compare(
 
 def _run(
     what: dict[str, Any],
-    where: dict[str, Any],
-    tracked: dict[str, Any],
     asked: dict[str, Any],
+    placement: Placement,
+    tracking: TrackingConfig,
     resume: str | None,
     show: bool,
 ) -> Comparison:
-    from services.comparison.compare import CompareConfig
-    from services.comparison.compare import compare as run_comparison
-    from services.comparison.progress import CompareBar
-
-    placement = validated(Placement, where)
-    tracking = validated(TrackingConfig, tracked)
     folder: RunFolder | None = None
     if resume is not None:
         folder, settings = _earlier(tracking, resume, what, asked)
@@ -175,15 +102,18 @@ def _run(
         # more intervals than a training's own: a search decides at each; on the way, 2,000 test examples draw a curve
         training = validated(TrainConfig, {"evaluations": 20, "interim_test": 2000, **what})
         settings = validated(CompareConfig, {**asked, "training": training})
+    from baselines import METHODS
+    from services.comparison.compare import compare as run_comparison
+    from services.comparison.progress import CompareBar
+
     with CompareBar(console(quiet=not show)) as bar:
-        return run_comparison(settings, placement, tracking, folder=folder, display=bar)
+        return run_comparison(settings, METHODS, placement, tracking, folder=folder, display=bar)
 
 
 def _earlier(
     tracking: TrackingConfig, run_id: str, what: dict[str, Any], asked: dict[str, Any]
 ) -> tuple[RunFolder, CompareConfig]:
     """Return the folder of an earlier comparison and what it compared; only methods and budgets may be added."""
-    from services.comparison.compare import CompareConfig
     from services.tracking.resume import run_tags
     from services.training.storage import RunFolder
 
@@ -201,10 +131,6 @@ def _earlier(
     if not folder.exists():
         raise UserError(f"the files of comparison {run_id} are not at {folder.location}, so there is nothing to go on")
     return folder, validated(CompareConfig, {**recorded, **asked})
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _list_methods() -> None:

@@ -11,7 +11,7 @@ from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from jobs.console import console, run_app
 from jobs.options import validated
-from services.tracking import TrackingConfig
+from services.tracking.config import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
 __all__ = ["app", "demo"]
@@ -35,9 +35,11 @@ def demo(
     The population gets the compute of the one run, and then as many times that as it has members. All trainings run
     on Ray and are recorded in MLflow; a report says what each reached and cost.
     """
-    from services.comparison.compare import CompareConfig, compare
-    from services.comparison.progress import CompareBar
+    from baselines import METHODS
     from jobs.compare import show
+    from services.comparison.compare import compare
+    from services.comparison.config import CompareConfig
+    from services.comparison.progress import CompareBar
 
     folder = local_path(folder, "folder").resolve()
     try:
@@ -60,7 +62,7 @@ def demo(
         f"[bold]pbt[/bold] (a population of {population}), on 400 handwritten digits"
     )
     with CompareBar(console()) as bar:
-        result = compare(config, placement, tracking, display=bar)
+        result = compare(config, METHODS, placement, tracking, display=bar)
     show(result)
 
 

@@ -1,213 +1,265 @@
-"""Flags that several commands share, each defined once."""
+"""Options of the command line, made from the configurations: each field that is a flag says so itself.
+
+A command takes those of some configurations with `@takes(TrainConfig, Placement, ...)`, and turns what was given, and a
+file's settings, into theirs with `settings`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
+from crossreg.core.errors import UserError
 from jobs.options import merge, nest, read_yaml, section
-from services.data import known
+from services.settings import Flag
+from services.tracking.config import TrackingConfig
+from services.training.config import Placement, TrainConfig
 
 __all__ = [
-    "PLACEMENT",
-    "TRACKING",
-    "TRAINING",
+    "Address",
     "AsJson",
-    "Augment",
-    "BatchSize",
     "ConfigFile",
-    "Data",
-    "DataRoot",
-    "Download",
-    "Epochs",
-    "Estimator",
     "Experiment",
-    "Gpu",
-    "Granularity",
-    "InitialSigma",
-    "Interval",
-    "Learn",
-    "LearningRate",
-    "Limit",
-    "MaxFailures",
-    "Model",
-    "Noise",
-    "Optimizer",
-    "Precision",
-    "RegShare",
-    "Samples",
-    "Seed",
-    "Steps",
-    "StoragePath",
-    "Target",
     "TrackingUri",
     "Verbose",
-    "WeightDecay",
+    "regularizers",
     "settings",
+    "takes",
 ]
 
-WHAT, RHO, WHERE, OUT = "What to train", "Learned regularization", "Where to run", "Tracking and output"
+WHAT, LEARNED, WHERE, OUT = "What to train", "Learned regularization", "Where to run", "Tracking and output"
+_PANELS = {
+    "TrainConfig": WHAT,
+    "DataConfig": WHAT,
+    "OptimizerConfig": WHAT,
+    "RhoConfig": LEARNED,
+    "Placement": WHERE,
+    "TrackingConfig": OUT,
+    "CompareConfig": "What to compare",
+}
 
-_MODELS = "mlp, cnn, vgg16, resnet18/34/50, wide_resnet, any torchvision classifier, or package.module:function"
-
-Model = Annotated[str | None, typer.Option(help=f"{_MODELS}. Default: cnn.", rich_help_panel=WHAT)]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help=f"{', '.join(known())}, or a path: image folder, .npz, .npy, .csv, .parquet.", rich_help_panel=WHAT
-    ),
-]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training split. Default: 20.", rich_help_panel=WHAT)]
-Steps = Annotated[int | None, typer.Option(help="Training steps, instead of epochs.", rich_help_panel=WHAT)]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Examples in a step over all workers. Default: 128, less for small data.", rich_help_panel=WHAT),
-]
-LearningRate = Annotated[
-    float | None, typer.Option(help="Learning rate of the weights. Default: 0.001.", rich_help_panel=WHAT)
-]
-Optimizer = Annotated[
-    str | None, typer.Option(help="adamw (default), sgd, sam, gsam or cpr; see docs/train.md.", rich_help_panel=WHAT)
-]
-WeightDecay = Annotated[float | None, typer.Option(help="Default: 0.01; cpr has none.", rich_help_panel=WHAT)]
-Augment = Annotated[str | None, typer.Option(help="none (default), flip or crop-flip.", rich_help_panel=WHAT)]
-Precision = Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float16.", rich_help_panel=WHAT)]
-Seed = Annotated[
-    int | None, typer.Option(help="Fixes split, weights, order and noise. Default: 0.", rich_help_panel=WHAT)
-]
-DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder of torchvision's datasets. Default: ./data.", rich_help_panel=WHAT)
-]
-Download = Annotated[
-    bool | None, typer.Option("--download", help="Fetch a missing torchvision dataset.", rich_help_panel=WHAT)
-]
-Limit = Annotated[int | None, typer.Option(help="Use only so many training examples.", rich_help_panel=WHAT)]
-Target = Annotated[str | None, typer.Option(help="Target column of a table.", rich_help_panel=WHAT)]
-RegShare = Annotated[
-    float | None,
-    typer.Option(help="Share of the training data held out for rho. Default: 10 %.", rich_help_panel=RHO),
-]
-Granularity = Annotated[str | None, typer.Option(help="One sigma a layer (default) or a unit.", rich_help_panel=RHO)]
-InitialSigma = Annotated[float | None, typer.Option(help="Where every sigma starts.", rich_help_panel=RHO)]
-Noise = Annotated[
-    bool | None,
-    typer.Option("--noise/--no-noise", help="Noise after normalization layers. Default: yes.", rich_help_panel=RHO),
-]
-LEARNABLE = (
-    "l2, l1, label-smoothing, loss-temperature, shift, rotation, shear, scale, brightness, contrast, input-noise"
-)
 Learn = Annotated[
     list[str] | None,
-    typer.Option(help=f"Learn this too, NAME or NAME=START; may be repeated: {LEARNABLE}.", rich_help_panel=RHO),
-]
-Estimator = Annotated[
-    str | None,
     typer.Option(
-        help="Gradient of rho: direct, t1-t2, unrolled, implicit. Default: direct, with --learn unrolled.",
-        rich_help_panel=RHO,
+        metavar="NAME[=START]",
+        help="Learn this regularizer too; may be repeated. `none`: nothing but what else is named; `list`: show all "
+        "there are. Default: noise and temperature.",
+        rich_help_panel=LEARNED,
     ),
 ]
-Interval = Annotated[
-    int | None,
+Fix = Annotated[
+    list[str] | None,
     typer.Option(
-        help="Training steps between updates of rho. Default: 30, less in runs of fewer than 480.", rich_help_panel=RHO
+        metavar="NAME=VALUE",
+        help="Keep this regularizer at a value, e.g. weight_decay=0.1; 0 leaves it out. May be repeated.",
+        rich_help_panel=LEARNED,
     ),
 ]
-Samples = Annotated[
-    int | None, typer.Option(help="Noise draws averaged in an update of rho. Default: 3.", rich_help_panel=RHO)
-]
-Gpu = Annotated[bool | None, typer.Option("--gpu", help="One GPU a worker.", rich_help_panel=WHERE)]
-StoragePath = Annotated[
+Stop = Annotated[
     str | None,
-    typer.Option(help="Checkpoints go here: a folder or a URI (s3://...). Default: ./runs.", rich_help_panel=WHERE),
-]
-MaxFailures = Annotated[int | None, typer.Option(help="Lost workers survived. Default: 3.", rich_help_panel=WHERE)]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option(help="MLflow store or server. Default: sqlite:///mlflow.db here.", rich_help_panel=OUT),
-]
-Experiment = Annotated[
-    str | None, typer.Option(help="MLflow experiment. Default: <data>-<model>.", rich_help_panel=OUT)
+    typer.Option(
+        metavar="RULE=VALUE",
+        help="End the training earlier by a rule, e.g. patience=5: evaluations without a better held-out NLL.",
+        rich_help_panel=WHAT,
+    ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file of settings; flags win over it.", rich_help_panel=OUT)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUT)]
 Address = Annotated[
     str | None,
     typer.Option(
         help="The cluster's dashboard, http://host:8265. Default: RAY_API_SERVER_ADDRESS, else this machine's.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=OUT)]
-Verbose = Annotated[
-    bool | None, typer.Option("--verbose", help="Show Ray's and MLflow's own messages.", rich_help_panel=OUT)
-]
-
-TRAINING = {
-    "model": "model",
-    "data": "data.name",
-    "data_root": "data.root",
-    "download": "data.download",
-    "limit": "data.limit",
-    "target": "data.target",
-    "reg_share": "data.reg_share",
-    "method": "method",
-    "granularity": "noise.granularity",
-    "initial_sigma": "noise.initial_sigma",
-    "noise": "noise.on",
-    "learn": "learn",
-    "estimator": "rho.estimator",
-    "interval": "rho.interval",
-    "samples": "rho.samples",
-    "optimizer": "optimizer.name",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    **{name: name for name in ("epochs", "steps", "batch_size", "augment", "precision", "seed")},
-}
-"""Which setting of `TrainConfig` each flag fills."""
-
-PLACEMENT = {
-    name: name
-    for name in (
-        "workers", "min_workers", "gpu", "storage_path", "checkpoint_every", "max_failures", "hang_timeout", "verbose",
-    )
-}  # fmt: skip
-"""Which setting of `Placement` each flag fills."""
-
-TRACKING = {"tracking_uri": "uri", "experiment": "experiment"}
-"""Which setting of `TrackingConfig` each flag fills."""
 
 
-def _starts(given: list[str] | None) -> dict[str, str | None] | None:
-    """Return `{"l2": None, "shift": "2"}` for `["l2", "shift=2"]`, with underscores in names."""
-    pairs = (text.partition("=") for text in given or ())
-    return {name.replace("-", "_"): start or None for name, _, start in pairs} or None
+@dataclass(frozen=True)
+class _Option:
+    """An option of a command: its parameter's name and annotation, and the setting that it fills."""
+
+    parameter: str
+    path: str
+    annotation: Any
+    splits: bool = False  # at commas
 
 
-Settings = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+def _options(kind: type[BaseModel], prefix: str = "") -> Iterator[_Option]:
+    """Yield the options of a configuration and of those in it."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            if field.annotation is not TrainConfig:  # which a command takes by itself
+                yield from _options(field.annotation, f"{prefix}{name}.")
+            continue
+        flag = next((mark for mark in field.metadata if isinstance(mark, Flag)), None)
+        if flag is None:
+            continue
+        plain, choices, splits = _plain_type(field.annotation)
+        long = flag.name or name.replace("_", "-")
+        names = [f"--{long}/--no-{long}" if flag.negated else f"--{long}"] if plain is bool else [f"--{long}"]
+        text = " ".join(filter(None, [field.description, "" if plain is bool else _default(field, flag)]))
+        option = typer.Option(*names, help=text, metavar=choices, rich_help_panel=_PANELS[kind.__name__])
+        yield _Option(long.replace("-", "_"), prefix + name, Annotated[plain | None, option], splits)
 
 
-def settings(given: Mapping[str, Any], file: Path | None) -> Settings:
-    """Return settings of training, placement and tracking from flags, and from a file where flags leave them open.
+def _plain_type(annotation: Any) -> tuple[Any, str | None, bool]:
+    """Return the type that a flag's text is read as, its choices, and whether it is split at commas."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Literal:
+        return str, "|".join(map(str, get_args(annotation))), False
+    if get_origin(annotation) is tuple:
+        return str, "NAME,...", True
+    return annotation, None, False
+
+
+def _default(field: Any, flag: Flag) -> str:
+    value = field.default
+    if flag.default is None and (value is None or value is PydanticUndefined):
+        return ""
+    said = flag.default or (",".join(value) if isinstance(value, tuple) else f"{value}")
+    return f"Default: {said}."
+
+
+def _of(kind: type[BaseModel], parameter: str) -> Any:
+    return next(option.annotation for option in _options(kind) if option.parameter == parameter)
+
+
+TrackingUri = _of(TrackingConfig, "tracking_uri")
+Experiment = _of(TrackingConfig, "experiment")
+Verbose = _of(Placement, "verbose")
+
+
+_Command = Callable[..., Any]
+
+
+def takes(*kinds: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Callable[[_Command], _Command]:
+    """Give a command, which takes `**given`, the options of configurations before its own.
+
+    Args:
+        kinds: the configurations; `TrainConfig` brings `--learn`, `--fix` and `--stop` too.
+        leave_out: parameters that the command does not take.
+    """
+    parameters: dict[str, Any] = {}
+    for kind in kinds:
+        parameters |= {option.parameter: option.annotation for option in _options(kind)}
+        if kind is TrainConfig:
+            parameters |= {"learn": Learn, "fix": Fix, "stop": Stop}
+    parameters = {name: annotation for name, annotation in parameters.items() if name not in leave_out}
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> Any:
+            return command(**given)
+
+        kind = inspect.Parameter.KEYWORD_ONLY
+        hints = get_type_hints(command, include_extras=True)
+        made = [inspect.Parameter(name, kind, default=None, annotation=one) for name, one in parameters.items()]
+        own = [
+            parameter.replace(kind=kind, annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        wrapped.__signature__ = inspect.Signature([*made, *own])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {one.name: one.annotation for one in (*made, *own)}
+        return wrapped
+
+    return decorate
+
+
+def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | None = None) -> list[dict[str, Any]]:
+    """Return the settings of configurations from flags, and from a file where flags leave them open.
 
     Args:
         given: the flags of a command by parameter name; None where not given.
-        file: YAML with the settings of `TrainConfig` at its top and sections `placement` and `tracking`.
+        kinds: the configurations, `TrainConfig` first if it is among them.
+        file: YAML with the settings of `TrainConfig` at its top, and a section for each of the others: `placement`,
+            `tracking`, `compare`.
 
     Raises:
         UserError: a file that cannot be read, or a section that is none.
     """
-    given = {**given, "learn": _starts(given.get("learn"))}
-    what, where, tracked = (
-        nest({path: given.get(flag) for flag, path in table.items()}) for table in (TRAINING, PLACEMENT, TRACKING)
-    )
-    if file is None:
-        return what, where, tracked
-    content = read_yaml(file)
-    where = merge(section(content, "placement"), where)
-    tracked = merge(section(content, "tracking"), tracked)
-    if isinstance(content.get("data"), str):
-        content["data"] = {"name": content["data"]}
-    sections = {name: section(content, name) for name in ("data", "noise", "rho", "optimizer")}
-    return merge(content | sections, what), where, tracked
+    content = {} if file is None else read_yaml(file)
+    found = []
+    for kind in kinds:
+        values = nest({option.path: _read(given.get(option.parameter), option) for option in _options(kind)})
+        if kind is TrainConfig:
+            found.append(values)
+            continue
+        found.append(merge(section(content, kind.__name__.lower().removesuffix("config")), values))
+    if TrainConfig in kinds:
+        if isinstance(content.get("data"), str):
+            content["data"] = {"name": content["data"]}
+        sections = {name: section(content, name) for name in ("data", "rho", "optimizer")}
+        training = merge(content | sections, found[0])
+        chosen = regularizers(given, content.get("regularizers"))
+        stop = _pairs([given["stop"]] if given.get("stop") else [], "--stop")
+        found[0] = (
+            training | ({} if chosen is None else {"regularizers": chosen}) | ({"stopping": stop} if stop else {})
+        )
+    return found
+
+
+def _read(value: Any, option: _Option) -> Any:
+    if value is None or not option.splits:
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def regularizers(given: Mapping[str, Any], base: Any = None) -> Any:
+    """Return the section `regularizers` with `--learn` and `--fix` put into it; None where all is left to the default.
+
+    Args:
+        given: the flags.
+        base: the section of a file or of an earlier run; None for the default.
+    """
+    learn, fix = given.get("learn") or [], given.get("fix") or []
+    if not learn and not fix:
+        return base
+    if base is None:
+        base = {"noise": {}, "temperature": {}}
+    elif base == "none":
+        base = {}
+    elif isinstance(base, list):
+        base = dict.fromkeys(base)
+    if not isinstance(base, dict):
+        return base  # which is refused where it is validated
+    changed = {name: one for name, one in base.items() if "none" not in learn or _is_fixed(one)}
+    for name, start in _pairs([text for text in learn if text != "none"], "--learn", bare=True).items():
+        changed[name] = {**_options_of(changed.get(name)), "learn": True, "start": start}
+    for name, value in _pairs(fix, "--fix").items():
+        changed[name] = {**_options_of(changed.get(name)), "learn": False, "value": value}
+    return changed
+
+
+def _is_fixed(one: Any) -> bool:
+    number = isinstance(one, int | float) and not isinstance(one, bool)
+    return number or (isinstance(one, dict) and ("value" in one or one.get("learn") is False))
+
+
+def _options_of(one: Any) -> dict[str, Any]:
+    return {k: v for k, v in one.items() if k not in ("learn", "start", "value")} if isinstance(one, dict) else {}
+
+
+def _pairs(texts: list[str], flag: str, bare: bool = False) -> dict[str, str | None]:
+    """Return `{"l2": "0.01"}` for `["l2=0.01"]`, with underscores in names.
+
+    Raises:
+        UserError: no `=` where there has to be one.
+    """
+    found: dict[str, str | None] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or (not bare and not (equals and value)):
+            raise UserError(f"{flag} {text!r} is not of the form NAME=VALUE")
+        base, slash, part = name.partition("/")
+        found[base.replace("-", "_") + slash + part] = value or None
+    return found

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from crossreg.core.errors import UserError
-from services.tracking import redact
+from services.tracking.uri import redact
 
 __all__ = ["merge", "nest", "read_yaml", "section", "validated"]
 
@@ -146,8 +146,8 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"setting {name!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    if not name:
-        return message
+    if not name or (problem["type"] == "value_error" and isinstance(problem["input"], dict | list)):
+        return message  # about a whole section, which it names itself
     message = f"{message[0].lower()}{message[1:]}"
     if problem["type"] == "value_error" and kind.model_config.get("hide_input_in_errors"):
         return f"{name}: {message}"  # a tracking URI, of which the message says what may be shown
@@ -156,6 +156,8 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part not in kind.model_fields:  # a key of a mapping
+            return []
         annotation = kind.model_fields[part].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []

@@ -10,7 +10,7 @@ import typer
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import validated
-from services.tracking import TrackingConfig
+from services.tracking.config import TrackingConfig
 
 __all__ = ["app", "promote"]
 

@@ -11,13 +11,13 @@ import typer
 from crossreg.core.errors import UserError
 from jobs import flags
 from jobs.console import console, run_app
-from jobs.options import nest, validated
-from services.tracking import TrackingConfig
+from jobs.options import validated
+from services.tracking.config import TrackingConfig
 from services.training.config import Placement
 
 if TYPE_CHECKING:
+    from services.comparison.outcome import Outcome
     from services.comparison.replay import Source
-    from services.search.outcome import Outcome
 
 __all__ = ["app", "replay"]
 
@@ -25,6 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command()
+@flags.takes(Placement, TrackingConfig, leave_out=("workers", "min_workers", "checkpoint_every", "hang_timeout"))
 def replay(
     run: Annotated[
         str,
@@ -40,12 +41,8 @@ def replay(
     ] = False,
     seeds: Annotated[int, typer.Option(max=10_000, help="How many seeds, counted from the run's own on.")] = 1,
     export: Annotated[Path | None, typer.Option(help="Write the schedule to this JSON file and train nothing.")] = None,
-    gpu: flags.Gpu = None,
-    storage_path: flags.StoragePath = None,
-    tracking_uri: flags.TrackingUri = None,
-    experiment: flags.Experiment = None,
     as_json: flags.AsJson = False,
-    verbose: flags.Verbose = None,
+    **given: Any,
 ) -> None:
     """Certify that learned regularization carries over: train with it again, learning nothing.
 
@@ -62,8 +59,8 @@ def replay(
         raise UserError(f"mode is {mode!r}; allowed are {', '.join(modes)}")
     if seeds < 1:
         raise UserError(f"seeds is {seeds}; it must be at least 1")
-    tracking = validated(TrackingConfig, nest({"uri": tracking_uri, "experiment": experiment}))
-    placement = validated(Placement, nest({"gpu": gpu, "storage_path": storage_path, "verbose": verbose}))
+    where, tracked = flags.settings(given, Placement, TrackingConfig)
+    placement, tracking = validated(Placement, where), validated(TrackingConfig, tracked)
     from services.comparison.method import Method
     from services.comparison.progress import CompareBar
     from services.comparison.replay import Replay, find_source
@@ -72,7 +69,7 @@ def replay(
     source = find_source(tracking, run)
     if export is not None:
         try:
-            export.write_text(source.as_json())
+            export.write_text(json.dumps(source.as_dict(), indent=1))
         except OSError as error:
             raise UserError(f"cannot write {str(export)!r}: {error.strerror}") from error
         console(quiet=as_json).print(f"{len(source.schedule)} entries written to {export}", soft_wrap=True)

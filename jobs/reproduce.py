@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossreg.core.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
-from jobs.options import nest, validated
-from services.data import DataConfig
-from services.tracking import TrackingConfig
+from jobs.options import validated
+from services.data.config import DataConfig
+from services.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
     from studies.run import Reproduced
@@ -24,18 +24,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command()
+@flags.takes(DataConfig, TrackingConfig, leave_out=("reg_share", "target"))
 def reproduce(
     study: Annotated[str, typer.Argument(help="ridge, lasso, spline, hypergradient, augmentation, weight-decay")],
     seeds: Annotated[int, typer.Option(max=10_000, help="Random problems of each kind.")] = 3,
-    data: flags.Data = None,
-    data_root: flags.DataRoot = None,
-    download: flags.Download = None,
-    limit: flags.Limit = None,
     workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
     folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),
-    tracking_uri: flags.TrackingUri = None,
-    experiment: flags.Experiment = None,
     as_json: flags.AsJson = False,
+    **given: Any,
 ) -> None:
     """Measure how far each gradient estimator gets on a problem whose best regularization is known.
 
@@ -59,14 +55,14 @@ def reproduce(
 
     - `crossreg reproduce ridge --seeds 5 --json`
     """
+    from services.training.progress import ProgressLine
     from studies.run import reproduce as run
     from studies.run import study_named
-    from services.training.progress import ProgressLine
 
     kind = study_named(study)
-    given = nest({"name": data, "root": data_root, "download": download, "limit": limit})
-    chosen = kind(validated(DataConfig, {"name": kind.default_data or "none", **given}) if given else None)
-    tracking = validated(TrackingConfig, nest({"uri": tracking_uri, "experiment": experiment}))
+    data, tracked = flags.settings(given, DataConfig, TrackingConfig)
+    chosen = kind(validated(DataConfig, {"name": kind.default_data or "none", **data}) if data else None)
+    tracking = validated(TrackingConfig, tracked)
     with ProgressLine(console(quiet=as_json)) as bar:
         bar.phase(chosen.summary)
         result = run(

@@ -11,7 +11,7 @@ from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import validated
 from services.serving.config import ServeConfig
-from services.tracking import TrackingConfig
+from services.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
     from services.serving.driver import Served

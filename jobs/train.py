@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import math
@@ -16,13 +15,13 @@ from crossreg.core.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import merge, validated
-from services.data import known
+from services.data.config import known
 from services.logs import structured
-from services.tracking import TrackingConfig
+from services.tracking.config import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
-    from services.training.driver import Report, Resume
+    from services.training.driver import FinishedTraining, Resume
 
 __all__ = ["app", "train"]
 
@@ -32,54 +31,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command()
+@flags.takes(TrainConfig, Placement, TrackingConfig)
 def train(
-    context: typer.Context,
-    model: flags.Model = None,
-    data: flags.Data = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help="crossreg (default), or none: the same training without noise.", rich_help_panel=flags.WHAT),
-    ] = None,
-    epochs: flags.Epochs = None,
-    steps: flags.Steps = None,
-    batch_size: flags.BatchSize = None,
-    lr: flags.LearningRate = None,
-    optimizer: flags.Optimizer = None,
-    weight_decay: flags.WeightDecay = None,
-    augment: flags.Augment = None,
-    precision: flags.Precision = None,
-    seed: flags.Seed = None,
-    data_root: flags.DataRoot = None,
-    download: flags.Download = None,
-    limit: flags.Limit = None,
-    target: flags.Target = None,
-    reg_share: flags.RegShare = None,
-    granularity: flags.Granularity = None,
-    initial_sigma: flags.InitialSigma = None,
-    noise: flags.Noise = None,
-    learn: flags.Learn = None,
-    estimator: flags.Estimator = None,
-    interval: flags.Interval = None,
-    samples: flags.Samples = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Ray Train workers (DDP). Default: 1.", rich_help_panel=flags.WHERE)
-    ] = None,
-    min_workers: Annotated[
-        int | None,
-        typer.Option(help="Go on with so few while a cluster has no room for all.", rich_help_panel=flags.WHERE),
-    ] = None,
-    gpu: flags.Gpu = None,
-    storage_path: flags.StoragePath = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints.", rich_help_panel=flags.WHERE)
-    ] = None,
-    max_failures: flags.MaxFailures = None,
-    hang_timeout: Annotated[
-        int | None,
-        typer.Option(
-            help="Seconds without a step until a worker counts as lost. Default: 600.", rich_help_panel=flags.WHERE
-        ),
-    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -87,11 +40,9 @@ def train(
             rich_help_panel=flags.WHERE,
         ),
     ] = None,
-    tracking_uri: flags.TrackingUri = None,
-    experiment: flags.Experiment = None,
     config: flags.ConfigFile = None,
     as_json: flags.AsJson = False,
-    verbose: flags.Verbose = None,
+    **given: Any,
 ) -> None:
     """Train a model whose regularization is **learned** in the same run, by gradients of held-out loss.
 
@@ -107,23 +58,49 @@ def train(
 
     - `crossreg train --model mlp --data fashion-mnist --download`
 
+    - `crossreg train --data digits --learn l2 --learn shift --fix weight_decay=0`
+
     - `crossreg train --resume RUN_ID --epochs 60`
     """
-    what, where, tracked = flags.settings(context.params, config)
-    report = _run(what, where, tracked, resume, show=not as_json)
+    if "list" in (given["learn"] or ()):
+        list_regularizers()
+        return
+    what, where, tracked = flags.settings(given, TrainConfig, Placement, TrackingConfig, file=config)
+    result = _run(given, what, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
     if as_json:
-        typer.echo(json.dumps(as_dict(report), allow_nan=False))
+        typer.echo(json.dumps(as_dict(result), allow_nan=False))
     elif structured():
-        _log.info("result", extra=as_dict(report))
+        _log.info("result", extra=as_dict(result))
     else:
-        show(report)
+        show(result)
+
+
+def list_regularizers() -> None:
+    """Print all that can be learned or fixed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from crossreg.regularizers.registry import REGISTRY
+
+    table = Table("name", "what it is", "default", "searched", "learned by", box=None)
+    table.columns[0].no_wrap = table.columns[3].no_wrap = True
+    for name, entry in REGISTRY.items():
+        one = entry.hyperparameter
+        by = "direct gradient" if one.direct else "following theta" if one.learned_by_rho else "nothing: --fix it"
+        default = "the model's" if one.default is None else f"{one.default:g}"
+        low, high = one.range
+        table.add_row(name, f"{one.help} ({one.unit})", default, f"{low:g} to {high:g}", by)
+    Console(highlight=False).print(table)
 
 
 def _run(
-    what: dict[str, Any], where: dict[str, Any], tracked: dict[str, Any], resume: str | None, show: bool
-) -> Report:
-    placement = validated(Placement, where)
-    tracking = validated(TrackingConfig, tracked)
+    given: dict[str, Any],
+    what: dict[str, Any],
+    placement: Placement,
+    tracking: TrackingConfig,
+    resume: str | None,
+    show: bool,
+) -> FinishedTraining:
     run: Resume | None = None
     start_from: str | None = None
     if resume is not None and _is_path(resume):
@@ -132,6 +109,8 @@ def _run(
         from services.training.resume import find_run
 
         run, recorded = find_run(tracking, resume)
+        if given["learn"] or given["fix"]:
+            what["regularizers"] = flags.regularizers(given, recorded["regularizers"])
         what = _continued(recorded, what)
     elif "data" not in what or not what["data"].get("name"):
         raise UserError(f"no data given; pass --data, one of {', '.join(known())}, or a path")
@@ -165,38 +144,45 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
     return changed
 
 
-def as_dict(report: Report) -> dict[str, Any]:
-    """Return the report as `--json` prints it."""
-    plain = dataclasses.asdict(report)
-    # JSON has no NaN; a run that diverged has scores of null
-    for name in ("test", "test_scaled", "sigma", "compute"):
-        plain[name] = {key: value if math.isfinite(value) else None for key, value in plain[name].items()}
+def as_dict(result: FinishedTraining) -> dict[str, Any]:
+    """Return the result as `--json` prints it; JSON has no NaN, so what is not finite is null."""
+    plain: dict[str, Any] = _finite(result.model_dump())
     return plain
 
 
-def show(report: Report) -> None:
-    """Print the report as a table, and how to look at the run."""
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(result: FinishedTraining) -> None:
+    """Print the scores as a table, what was learned, and how to look at the run."""
     from rich.table import Table
 
     out = console()
     table = Table(title="Test split", title_justify="left")
     table.add_column("")
-    for name in report.test:
+    for name in result.test:
         table.add_column(name.upper() if len(name) <= 4 else name, justify="right")
-    table.add_row("as trained", *(f"{value:.4f}" for value in report.test.values()))
-    if report.test_scaled:
-        table.add_row("temperature-scaled", *(f"{report.test_scaled[name]:.4f}" for name in report.test))
+    table.add_row("as trained", *(f"{value:.4f}" for value in result.test.values()))
+    if result.test_scaled:
+        table.add_row("temperature-scaled", *(f"{result.test_scaled[name]:.4f}" for name in result.test))
     out.print(table)
-    if report.sigma:
-        out.print("learned sigma: " + ", ".join(f"{name} {value:.3g}" for name, value in report.sigma.items()))
-    compute = report.compute
+    if result.learned:
+        values = ", ".join(f"{name} {result.regularizers[name]:.3g}" for name in result.learned)
+        out.print(f"learned: {values}", soft_wrap=True)
+    if result.stopped:
+        out.print(f"stopped early, by {result.stopped}", soft_wrap=True)
     out.print(
-        f"compute: {compute['examples']:,.0f} examples, {compute['flops']:.3g} FLOPs, "
-        f"{compute['worker_seconds']:.0f} worker-seconds"
+        f"compute: {result.cost.examples:,.0f} examples, {result.cost.flops:.3g} FLOPs, "
+        f"{result.cost.worker_seconds:.0f} worker-seconds"
     )
-    out.print(f"checkpoint: {report.checkpoint}", soft_wrap=True)
-    out.print(f"model: {report.model_uri or 'not logged'}", soft_wrap=True)
-    out.print(f"run: {report.url or report.run_id}   look at it with: [bold]{report.ui_command}[/bold]", soft_wrap=True)
+    out.print(f"checkpoint: {result.checkpoint}", soft_wrap=True)
+    out.print(f"model: {result.model_uri or 'not logged'}", soft_wrap=True)
+    out.print(f"run: {result.url or result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ def guard() -> None:
 
 def carriers(mark: str) -> list[psutil.Process]:
     """Return the processes that carry a mark or one that adds to it."""
+    if not mark.strip("/"):
+        raise ValueError("no mark: every process of this machine would be meant")
     found = []
     for process in psutil.process_iter():
         try:

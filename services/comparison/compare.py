@@ -8,85 +8,24 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, model_validator
 
 from crossreg.core.errors import UserError, nearest
 from services.comparison.conditions import Conditions
+from services.comparison.config import CompareConfig
 from services.comparison.method import Method
 from services.comparison.outcome import Outcome
 from services.comparison.report import Context, Summary, write_report
 from services.comparison.run_jobs import Job
 from services.comparison.session import ComparisonDisplay, check_placed, make_conditions, session
-from services.search.budget import Budget, Unit
-from services.settings import Flag, Settings
 from services.tracking import Tracker, TrackingConfig
 from services.tracking.environment import environment_tags
 from services.training.check import check
-from services.training.config import Placement, TrainConfig
+from services.training.config import Placement
 from services.training.describe import command, slug
 from services.training.runtime import available_cpus
 from services.training.storage import RunFolder, new_name
 
-__all__ = ["CompareConfig", "Comparison", "compare"]
-
-
-class CompareConfig(Settings):
-    """What is compared."""
-
-    training: TrainConfig
-    methods: Annotated[tuple[str, ...], Flag()] = Field(
-        default=("crossreg", "none", "pbt"),
-        description="Comma-separated; `--methods list` describes them all.",
-    )
-    population: Annotated[int, Flag()] = Field(default=8, ge=2, le=10_000, description="Trials of a search.")
-    seeds: Annotated[int, Flag()] = Field(
-        default=3, ge=1, le=10_000, description="How many seeds, counted from --seed on."
-    )
-    budgets: Annotated[tuple[str, ...], Flag("budget")] = Field(
-        default=("matched", "full"),
-        description="Compute of a search, comma-separated: matched (that of one crossreg run), full (population times "
-        "that), or a factor.",
-    )
-    unit: Annotated[Unit, Flag()] = Field(default="flops", description="What budgets are counted in.")
-    select_on: Annotated[Literal["nll", "accuracy"], Flag()] = Field(
-        default="nll", description="Score of the regularization split that searches choose by."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> CompareConfig:
-        for name, values in (("methods", self.methods), ("budgets", self.budgets)):
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"{name} is {','.join(values)!r}; give at least one, each once")
-        for budget in self.budgets:
-            Budget.factor_of(budget, self.population)
-        if not self.training.learned:
-            raise UserError(
-                "the training learns nothing, but a comparison is over what it learns; name what to --learn, and "
-                "choose what it is compared with by --methods"
-            )
-        return self
-
-    def jobs(self, methods: Mapping[str, Method]) -> list[Job]:
-        """Return every method on every seed under every budget that it takes.
-
-        Args:
-            methods: all that there are, by name.
-
-        Raises:
-            UserError: no such method.
-        """
-        for name in self.methods:
-            if name not in methods:
-                raise UserError(f"unknown method {name!r}{nearest(name, methods)}; allowed are {', '.join(methods)}")
-        first = self.training.seed
-        return [
-            Job(methods[name], budget, seed)
-            for seed in range(first, first + self.seeds)
-            for name in self.methods
-            for budget in methods[name].budgets(self.budgets)
-        ]
+__all__ = ["Comparison", "compare", "jobs_of"]
 
 
 @dataclass
@@ -108,6 +47,28 @@ class Comparison:
     report: Path
     ui_command: str
     url: str | None
+
+
+def jobs_of(config: CompareConfig, methods: Mapping[str, Method]) -> list[Job]:
+    """Return every method on every seed under every budget that it takes.
+
+    Args:
+        config: what is compared.
+        methods: all that there are, by name.
+
+    Raises:
+        UserError: no such method.
+    """
+    for name in config.methods:
+        if name not in methods:
+            raise UserError(f"unknown method {name!r}{nearest(name, methods)}; allowed are {', '.join(methods)}")
+    first = config.training.seed
+    return [
+        Job(methods[name], budget, seed)
+        for seed in range(first, first + config.seeds)
+        for name in config.methods
+        for budget in methods[name].budgets(config.budgets)
+    ]
 
 
 def compare(
@@ -135,7 +96,7 @@ def compare(
         TrainingInterruptedError: stopped by the user; the message says how to go on.
     """
     display = display or ComparisonDisplay()
-    jobs = config.jobs(methods)
+    jobs = jobs_of(config, methods)
     storage_path = check_placed(placement)
     conditions = make_conditions(config.training, config.population, config.unit, config.select_on)
     display.phase(f"loading {config.training.data.name}")

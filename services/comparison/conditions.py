@@ -9,6 +9,7 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.core.random import derive_seed
+from services.comparison.config import factor_of
 from services.data import DataConfig, Dataset
 from services.search.budget import Budget, Plan
 from services.search.space import Space, space_of
@@ -35,7 +36,7 @@ class Conditions:
             optimizer, schedule and evaluations.
         load: returns the dataset of a configuration.
         population: trials of a search.
-        unit: what budgets are counted in, one of `services.search.budget.UNITS`.
+        unit: what budgets are counted in, see `services.comparison.config.Unit`.
         select_on: score of the regularization split that searches choose by, "nll" or "accuracy".
         seconds_per_flop: worker-seconds a FLOP of the cross-regularized run by seed; needed where the unit is
             worker-seconds.
@@ -67,7 +68,7 @@ class Conditions:
         Raises:
             UserError: no such budget.
         """
-        factor = Budget.factor_of(name, self.population)
+        factor = factor_of(name, self.population)
         reference = self.reference(seed)
         unit = "flops" if self.unit == "worker_seconds" else self.unit
         cost = Plan(reference, self.data(seed), select=False).cost(reference.steps)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from crossreg.core.metrics import hyperparameters_in
 from crossreg.prediction import calibration
@@ -61,9 +61,9 @@ class Outcome(TrainingResult):
     method: str
     budget: str
     seed: int
-    curve: list[Point] = []
-    schedule: Schedule = []
-    members: list[Schedule] = []
+    curve: list[Point] = Field(default_factory=list)
+    schedule: Schedule = Field(default_factory=list)
+    members: list[Schedule] = Field(default_factory=list)
     trials: int = 1
     failed: int = 0
     seconds: float = 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,12 +19,7 @@ from services.search.spec import Record, digest
 from services.training.assemble import build_estimator, build_model, learned_names
 from services.training.resolve import ResolvedConfig
 
-__all__ = ["UNITS", "Budget", "Meter", "Plan", "Unit"]
-
-Unit = Literal["flops", "examples", "worker_seconds"]
-"""What budgets are counted in."""
-
-UNITS = get_args(Unit)
+__all__ = ["Budget", "Meter", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,7 @@ class Budget:
     Attributes:
         name: as the user gave it: "matched", "full" or a factor.
         factor: multiple of what the cross-regularized run uses.
-        unit: one of `UNITS`.
+        unit: the name of a field of `Cost`.
         amount: factor times that run's, in the unit.
     """
 
@@ -43,24 +37,6 @@ class Budget:
     factor: float
     unit: str
     amount: float
-
-    @classmethod
-    def factor_of(cls, name: str, population: int) -> float:
-        """Return the factor that a name stands for: 1 for "matched", the population's size for "full".
-
-        Raises:
-            UserError: neither of these nor a positive number.
-        """
-        known = {"matched": 1.0, "full": float(population)}
-        if name in known:
-            return known[name]
-        try:
-            factor = float(name)
-        except ValueError:
-            factor = math.nan
-        if not (math.isfinite(factor) and factor > 0):
-            raise UserError(f"budget is {name!r}; allowed are matched, full, or a positive factor such as 2.5")
-        return factor
 
 
 class Plan:

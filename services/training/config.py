@@ -59,7 +59,9 @@ class RhoConfig(Settings):
     estimator: Annotated[
         Literal["direct", "t1-t2", "unrolled", "implicit"] | None,
         Flag(default="direct, or unrolled where something learned acts on training alone"),
-    ] = Field(default=None, description="Estimator of the gradient by which it learns; see docs/method/estimators.md.")
+    ] = Field(
+        default=None, description="How the gradient by which it learns is estimated; see docs/method/estimators.md."
+    )
     unroll_steps: int = Field(default=1, ge=1, le=MOST, description="Of unrolled: steps of theta that are followed.")
     neumann_terms: int = Field(default=10, ge=1, le=MOST, description="Of implicit: terms of the series.")
 

@@ -1,0 +1,27 @@
+"""All tests: what they start does not outlive them, and files that take long are begun first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import processes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LONGEST = (
+    "tests/baselines/test_methods.py",
+)
+"""Files in the order in which they are begun, before all others; with `--no-loadscope-reorder` xdist keeps to it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Guard this process; with xdist, each worker too."""
+    processes.guard()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one that is left for the end keeps one worker busy and the others waiting."""
+    places = {ROOT / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
