@@ -13,26 +13,14 @@ import numpy as np
 
 from services.comparison.conditions import Conditions
 from services.comparison.method import PopulationSearch
-from services.search.space import Explore, Space, value_key
+from services.search.space import explorer, value_key
 from services.search.spec import TrialSpec, Values
 
-__all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT", "explore"]
+__all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT"]
 
 FACTORS = (0.8, 1.25)
 RESAMPLE = 0.25
 QUANTILE = 0.25
-
-
-def explore(space: Space) -> Explore:
-    """Return the function that makes a donor's values into new ones."""
-
-    def explored(values: Values, rng: random.Random) -> Values:
-        return {
-            name: one.at(rng.random()) if rng.random() < RESAMPLE else one.perturbed(values[name], rng.choice(FACTORS))
-            for name, one in space.items()
-        }
-
-    return explored
 
 
 class PBT(PopulationSearch):
@@ -46,8 +34,9 @@ class PBT(PopulationSearch):
         """Return our scheduler."""
         from services.search.scheduler import PopulationScheduler
 
+        explore = explorer(conditions.space, FACTORS, RESAMPLE)
         return {
-            "scheduler": PopulationScheduler(explore(conditions.space), QUANTILE, self.synchronous, seed=seed),
+            "scheduler": PopulationScheduler(explore, QUANTILE, self.synchronous, seed=seed),
             "keep": 2 if self.synchronous else None,
         }
 

@@ -180,8 +180,8 @@ def learn_augmentation(
     """Put augmentation with learned magnitudes in front of a model, in place.
 
     State-dict keys of the model's own weights stay as they are, and weights saved before still load with
-    `strict=True`; the model gains a key a kind, `learned_augmentation.0.rho_shift`. Wrap in `DistributedDataParallel` or
-    `torch.compile` *after*.
+    `strict=True`; the model gains a key a kind, `learned_augmentation.0.rho_shift`. Wrap in
+    `DistributedDataParallel` or `torch.compile` *after*.
 
     Args:
         model: takes images `[B, C, H, W]` as its first argument.

@@ -59,8 +59,8 @@ def _set_dropout(model: nn.Module, value: float | None) -> None:
         return
     if not found:
         raise UserError(
-            f"{type(model).__name__} has no dropout layer whose probability could be set; build it with some, e.g. with "
-            "model_options: {dropout: 0.5}"
+            f"{type(model).__name__} has no dropout layer whose probability could be set; build it with some, e.g. "
+            "with model_options: {dropout: 0.5}"
         )
     assert _DROPOUT.default is not None
     found[0].set(_DROPOUT.default if value is None else value)

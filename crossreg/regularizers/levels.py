@@ -5,7 +5,8 @@
     rho step:    w <- w - alpha ||w|| n,          alpha from  (d L_reg / d w) . n      along grad R: R changes
 
 So each of the two losses moves the weights where the other does not. For R = L2 that is norm and direction
-(`crossreg.regularizers.norms` keeps the norm exactly); for L1 it is the shrinking of all weights by one amount, which stops at 0.
+(`crossreg.regularizers.norms` keeps the norm exactly); for L1 it is the shrinking of all weights by one amount, which
+stops at 0.
 Source: the gradient decomposition of cross-regularization (arXiv 2506.19755).
 
 A step of theta leaves R as it is to first order in its size, and less than that where the optimizer rescales gradients

@@ -1,7 +1,7 @@
 """Every regularizer by name, and what all of them have in common: given to a model, read, set, taken out.
 
-This is the one list. Flags, configuration files, search spaces, MLflow's metrics, replays, exports and reports go by it,
-so a new regularizer is a file beside this one and a line here.
+This is the one list. Flags, configuration files, search spaces, MLflow's metrics, replays, exports and reports go by
+it, so a new regularizer is a file beside this one and a line here.
 """
 
 from __future__ import annotations

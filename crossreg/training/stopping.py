@@ -89,8 +89,10 @@ class StopByRule(Callback):
         self._seen = 0
 
     def on_start(self, trainer: Trainer) -> None:
-        """Go on from the scores that a resumed run brings."""
-        self._seen = len(trainer.held_out)
+        """Go on from the scores that a resumed run brings; where they say so, the run has ended there."""
+        self._seen = 0
+        if trainer.step < trainer.num_steps:
+            trainer.stopped = self.should_stop(trainer)
 
     def should_stop(self, trainer: Trainer) -> Stop | None:
         """Ask the rule after every evaluation."""

@@ -268,9 +268,10 @@ class Trainer:
             values |= self._evaluate(final=last and self.evaluation.whole_at_end)
             self.held_out.append(_score(values.get("reg/nll", math.nan)))
         self.stopped = None if last else next((stop for c in self.callbacks if (stop := c.should_stop(self))), None)
-        if self.stopped is not None and self.stopped.finished:
+        early = self.stopped is not None and self.stopped.finished
+        if early:
             values |= self._evaluate(final=True)
-        if self.step % self.log_every == 0 or self.ended:
+        if self.step % self.log_every == 0 or last or early:  # an interrupted run goes on with its window
             values |= self._window_metrics()
         if evaluated:
             values |= self._spent()

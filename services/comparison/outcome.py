@@ -14,12 +14,13 @@ from crossreg.training.compute import Cost
 from services.search.evaluate import final_evaluation
 from services.search.search import TrialResult
 from services.search.spec import Record, Schedule, selection_score
+from services.search.trial import schedule_of
 from services.training.assemble import interim_rows
 from services.training.config import TrainConfig
 from services.training.resolve import ResolvedConfig
 from services.training.result import TrainingResult, are_probabilities, calibrated
 
-__all__ = ["Outcome", "Point", "best_of", "outcome_of", "schedule_of", "utilization_of"]
+__all__ = ["Outcome", "Point", "best_of", "outcome_of", "utilization_of"]
 
 
 class Point(BaseModel):
@@ -140,22 +141,6 @@ def curve_of(trials: list[TrialResult]) -> list[Point]:
         leader = min(latest.values(), key=lambda r: r.score("reg", "nll") if "reg" in r.scores else -math.inf)
         points.append(Point(cost=cost, step=step, reg=leader.scores.get("reg", {}), test=leader.scores.get("test", {})))
     return points
-
-
-def schedule_of(lineage: list[Record]) -> Schedule:
-    """Return the values that led to a state, by the step after which they came into force.
-
-    Those that were set are in force from the start of their interval; those that were learned, from each update on.
-    """
-    schedule: Schedule = []
-    start = 0
-    for record in lineage:
-        learned = [(step, values) for step, _, said in record.metrics if (values := hyperparameters_in(said))]
-        if record.given or not learned:
-            schedule.append((start, record.given or record.hyperparameters))
-        schedule.extend(learned)
-        start = record.until
-    return schedule
 
 
 def interim_scores(config: TrainConfig, test: dict[str, torch.Tensor]) -> dict[str, float]:

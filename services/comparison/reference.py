@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from services.comparison.conditions import Conditions
 from services.comparison.method import Method, Run, Trials
-from services.comparison.outcome import schedule_of
 from services.search.budget import Budget
+from services.search.trial import schedule_of
 
 __all__ = ["CrossReg", "Refit"]
 

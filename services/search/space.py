@@ -7,14 +7,14 @@ their own look through *positions*, uniform between 0 and 1 on each range and it
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.registry import description
 from services.search.spec import Values
 
-__all__ = ["Explore", "Space", "position_key", "space_of", "value_key", "values_in"]
+__all__ = ["Explore", "Space", "explorer", "position_key", "space_of", "value_key", "values_in"]
 
 Space = dict[str, Hyperparameter]
 """What a search looks through, by name."""
@@ -33,6 +33,26 @@ def space_of(names: Iterable[str]) -> Space:
 def value_key(name: str) -> str:
     """Return a hyperparameter's key at the top of a Tune configuration, where a slash would mean nesting."""
     return name.replace("/", "|")
+
+
+def explorer(space: Space, factors: Sequence[float] = (0.8, 1.25), resample: float = 0.25) -> Explore:
+    """Return the function by which a population explores.
+
+    Args:
+        space: what it looks through.
+        factors: one of them, at random, a value is multiplied by.
+        resample: probability that a value is drawn anew instead.
+
+    Source: Jaderberg et al. 2017, arXiv:1711.09846.
+    """
+
+    def explore(values: Values, rng: random.Random) -> Values:
+        return {
+            name: one.at(rng.random()) if rng.random() < resample else one.perturbed(values[name], rng.choice(factors))
+            for name, one in space.items()
+        }
+
+    return explore
 
 
 def position_key(name: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from crossreg.core.errors import UserError
+from crossreg.core.metrics import hyperparameters_in
 from crossreg.core.random import rng_state, set_rng_state
 from crossreg.regularizers.registry import get_hyperparameters, set_hyperparameters
 from crossreg.training.callback import Callback
@@ -28,7 +29,7 @@ from services.search.spec import Record, Schedule, TrialSpec, Values, digest
 from services.training.assemble import build_trainer
 from services.training.result import Predictions, predictions_of
 
-__all__ = ["States", "Trial", "read_predictions"]
+__all__ = ["States", "Trial", "read_predictions", "schedule_of"]
 
 
 class States:
@@ -253,3 +254,19 @@ class _Scheduled(Callback):
 def read_predictions(states: States, state: str) -> Predictions:
     """Return the averaged predictions `mean` and `targets` of a state's splits."""
     return dict(load_checkpoint(states.checkpoint(state))["predictions"])
+
+
+def schedule_of(lineage: list[Record]) -> Schedule:
+    """Return the values that led to a state, by the step after which they came into force.
+
+    Those that were set are in force from the start of their interval; those that were learned, from each update on.
+    """
+    schedule: Schedule = []
+    start = 0
+    for record in lineage:
+        learned = [(step, values) for step, _, said in record.metrics if (values := hyperparameters_in(said))]
+        if record.given or not learned:
+            schedule.append((start, record.given or record.hyperparameters))
+        schedule.extend(learned)
+        start = record.until
+    return schedule

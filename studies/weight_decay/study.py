@@ -103,8 +103,8 @@ class WeightDecay(Study):
 
         arm = case["arm"]
         config = TrainConfig.model_validate(self._settings(**case))
-        data = load_data(config.data)
         began = time.perf_counter()
+        data = load_data(config.data)
         # the grid chooses by the reg split, so that evaluations on it count as compute
         selection = ["reg"] if is_of_grid(arm) else []
         trainer = build_trainer(resolve(config, data), data, torch.device("cpu"), selection=selection)

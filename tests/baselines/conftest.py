@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from baselines import METHODS
-from services.comparison.method import Study
 from services.comparison.run_jobs import Job, Listener, run_jobs
 from services.data import DataConfig, load_data
 from services.search.budget import Budget
-from services.search.outcome import Outcome
 from services.search.spec import Record, TrialSpec
 from services.training.config import Placement, TrainConfig
 from services.training.runtime import start_ray
@@ -19,7 +17,7 @@ from services.training.runtime import start_ray
 POPULATION = 3
 
 
-def make_study(**changes: object) -> Study:
+def make_conditions(**changes: object) -> Conditions:
     """A comparison of seconds: 300 digits, a small network, few steps."""
     config = {
         "model": "mlp",
@@ -35,7 +33,7 @@ def make_study(**changes: object) -> Study:
         **changes,
     }
     loader = functools.lru_cache(maxsize=None)(lambda plain: load_data(DataConfig.model_validate_json(plain)))
-    return Study(TrainConfig.model_validate(config), lambda data: loader(data.model_dump_json()), POPULATION)
+    return Conditions(TrainConfig.model_validate(config), lambda data: loader(data.model_dump_json()), POPULATION)
 
 
 class Heard(Listener):
@@ -53,8 +51,8 @@ class Heard(Listener):
 
 
 @pytest.fixture(scope="session")
-def study() -> Study:
-    return make_study()
+def conditions() -> Conditions:
+    return make_conditions()
 
 
 @pytest.fixture(scope="session")
@@ -67,11 +65,13 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def ran(ray_cluster: None, study: Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Outcome], Heard]:
+def ran(
+    ray_cluster: None, conditions: Conditions, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Outcome], Heard]:
     """Every method, run side by side once."""
     heard = Heard()
     jobs = [Job(method, method.budgets(["full"])[0], 0) for method in METHODS.values()]
-    outcomes = run_jobs(jobs, study, tmp_path_factory.mktemp("methods"), heard)
+    outcomes = run_jobs(jobs, conditions, tmp_path_factory.mktemp("methods"), heard)
     return {job.method.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)}, heard
 
 

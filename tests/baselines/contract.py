@@ -7,9 +7,9 @@ import math
 import pytest
 
 from baselines import METHODS
-from services.comparison.method import Study
+from services.comparison.conditions import Conditions
+from services.comparison.outcome import Outcome
 from services.comparison.run_jobs import Job
-from services.search.outcome import Outcome
 from tests.baselines.conftest import POPULATION, Heard
 
 
@@ -69,22 +69,22 @@ class Contract:
         assert outcome.cost.examples == sum(record.cost.examples for record in intervals)
         assert len({trial for trial, _, _ in ran[1].intervals[job]}) == self.trials
 
-    def test_planning_is_seeded(self, study: Study, job: Job) -> None:
+    def test_planning_is_seeded(self, conditions: Conditions, job: Job) -> None:
         """Equal seeds ask for equal trials, another seed for others."""
 
         def asked(seed: int) -> list[str]:
-            run = job.method.run(study, seed, study.budget(job.budget, seed))
+            run = job.method.run(conditions, seed, conditions.budget(job.budget, seed))
             request = next(run)
             run.close()
-            return [spec.digest for spec in request.specs] + [str(getattr(request, "knobs", ""))]
+            return [spec.digest for spec in request.specs] + [str(getattr(request, "starts", ""))]
 
         assert asked(0) == asked(0)
         assert asked(0) != asked(1)
 
-    def test_fair(self, study: Study, job: Job) -> None:
+    def test_fair(self, conditions: Conditions, job: Job) -> None:
         """Same splits, batch, learning rate and schedule as the cross-regularized run has, same draws at the end."""
-        reference = study.reference(0)
-        run = job.method.run(study, 0, study.budget(job.budget, 0))
+        reference = conditions.reference(0)
+        run = job.method.run(conditions, 0, conditions.budget(job.budget, 0))
         for spec in next(run).specs:
             config = spec.config
             assert config.data.model_copy(update={"reg_share": None}) == reference.data.model_copy(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,14 +35,6 @@ class Short(AugmentationMagnitudes):
             for case in super().cases(seeds)
             if case["part"] != "planted" or (case["shift"], case["rotation"]) in mine
         ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a study: more threads wait for one another on small networks
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

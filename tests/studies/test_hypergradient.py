@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -50,14 +49,6 @@ def test_a_problem_is_at_a_minimum_of_its_training_objective(kind: str) -> None:
 def test_the_truth_does_not_hang_on_its_step() -> None:
     problem = make_problem("loss temperature", 0)
     torch.testing.assert_close(problem.truth(1e-3), problem.truth(1e-4), rtol=1e-3, atol=0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the study's own processes; matrices are small
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

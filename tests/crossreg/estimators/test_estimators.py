@@ -228,7 +228,9 @@ def test_an_optimizer_is_asked_for(kind: type[HypergradientEstimator], batch: Da
 
 
 @pytest.mark.parametrize("kind", [Implicit, Unrolled])
-def test_learns_a_weight_decay_beside_noise_in_the_training_loop(kind: type[HypergradientEstimator], batch: Data) -> None:
+def test_learns_a_weight_decay_beside_noise_in_the_training_loop(
+    kind: type[HypergradientEstimator], batch: Data
+) -> None:
     model = penalize(inject_noise(small_model("batch")), L2(1e-3, each=True))
     estimator = kind(Batches(*batch, 12, seed=3))
     regularizer = CrossRegularizer(model, "classification", [batch], 2, estimator=estimator)

@@ -217,7 +217,8 @@ def test_noise_in_place_of_dropout_starts_at_its_rate_and_gives_it_back() -> Non
     model = inject_noise(copy.deepcopy(plain), after="dropout")
     found = sigmas(model)
     assert list(found) == ["noise/00_1", "noise/01_3"]
-    torch.testing.assert_close(found["noise/00_1"], torch.tensor(0.5))  # of mean 1 and the variance of dropout, p / (1 - p)
+    # of mean 1 and the variance of dropout, p / (1 - p)
+    torch.testing.assert_close(found["noise/00_1"], torch.tensor(0.5))
     torch.testing.assert_close(found["noise/01_3"], torch.tensor(0.1))
     x = torch.ones(400, 5)
     hidden = model[0](x).detach()

@@ -16,12 +16,16 @@ from crossreg.losses import as_loss
 from crossreg.models import build
 from crossreg.training.compute import measure_flops
 from services.data import DataConfig, Dataset, load_data
-from services.search.spec import Knobs, TrialSpec
+from services.search.space import explorer, space_of
+from services.search.spec import TrialSpec, Values
 from services.training.config import TrainConfig
+from services.training.resolve import ResolvedConfig, resolve
 
 SIZE, GENERATIONS, INTERVAL = 4, 5, 100
-SIGMA = ("sigma/00_norm1", "sigma/01_norm2")
-SPACE = dict.fromkeys(SIGMA, (0.01, 10.0))
+SIGMA = ("noise/00_norm1", "noise/01_norm2")
+SPACE = space_of(SIGMA)
+FIXED = {"noise": {"value": 0.1}, "temperature": {"value": 1.0}}
+LEARNED = {"noise": None, "temperature": None}
 DIVERGING = 3
 """The member whose learning rate is so high that its first interval ends in NaN."""
 
@@ -31,12 +35,12 @@ def digits() -> Dataset:
     return load_data(DataConfig(name="digits", limit=400))
 
 
-def config(**changes: Any) -> TrainConfig:
+def config(**changes: Any) -> ResolvedConfig:
     values: dict[str, Any] = {
         "model": "mlp",
         "model_options": {"hidden": 32, "depth": 2},
         "data": {"name": "digits", "limit": 400, "seed": 0},
-        "method": "fixed",
+        "regularizers": FIXED,
         "steps": 40,
         "batch_size": 32,
         "evaluations": 4,
@@ -44,16 +48,14 @@ def config(**changes: Any) -> TrainConfig:
         "final_samples": 4,
         "rho": {"interval": 5},
     }
-    return TrainConfig.model_validate(values | changes)
+    return resolve(TrainConfig.model_validate(values | changes), digits())
 
 
-def spec(select: bool = True, schedule: Any = None, patience: int | None = None, **changes: Any) -> TrialSpec:
-    return TrialSpec(
-        config=config(**changes), data=digits().fingerprint, select=select, schedule=schedule, patience=patience
-    )
+def spec(select: bool = True, schedule: Any = None, **changes: Any) -> TrialSpec:
+    return TrialSpec(config=config(**changes), data=digits().fingerprint, select=select, schedule=schedule)
 
 
-def sigma(first: float, second: float | None = None) -> Knobs:
+def sigma(first: float, second: float | None = None) -> Values:
     return dict(zip(SIGMA, (first, first if second is None else second), strict=True))
 
 
@@ -66,7 +68,7 @@ def members(size: int = SIZE, generations: int = GENERATIONS, **changes: Any) ->
     ]
 
 
-def starts(size: int = SIZE) -> list[Knobs]:
+def starts(size: int = SIZE) -> list[Values]:
     return [sigma(0.05 * 5**index) for index in range(size)]
 
 
@@ -81,7 +83,8 @@ def population(
     """Run the population on the Ray that is there; `policy.jsonl` in the folder tells of its exploits."""
     import ray
 
-    from services.search.run import Search, run_search
+    from services.search.run import run_search
+    from services.search.search import Search
 
     folder.mkdir(parents=True, exist_ok=True)
     scheduler = scheduler or scheduler_of(folder, seed=seed)
@@ -102,10 +105,9 @@ def punctual_mlp(*, folder: str, **options: Any) -> nn.Module:
 
 
 def scheduler_of(folder: Path, **options: Any) -> Any:
-    from baselines.pbt import explore
     from services.search.scheduler import PopulationScheduler
 
-    return PopulationScheduler(explore(SPACE), log=folder / "policy.jsonl", **options)
+    return PopulationScheduler(explorer(SPACE), log=folder / "policy.jsonl", **options)
 
 
 def start_ray() -> None:

@@ -1,43 +1,49 @@
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from crossreg import UserError
-from services.search.budget import UNITS, Budget, Meter, Plan
-from services.search.spec import Cost, Record
+from crossreg.training.compute import Cost
+from services.comparison.config import Unit, factor_of
+from services.search.budget import Meter, Plan
+from services.search.spec import Record
 from services.search.trial import States, Trial
 from services.training.assemble import build_trainer
-from tests.services.search.population import config, digits, sigma, spec
+from tests.services.search.population import LEARNED, config, digits, sigma, spec
 
-DROPOUT = {"model_options": {"hidden": 32, "depth": 2, "dropout": 0.2}}
 METHODS: dict[str, dict[str, Any]] = {
-    "crossreg": {"method": "crossreg"},
-    "crossreg, own batch and K": {"method": "crossreg", "rho": {"interval": 3, "samples": 4, "batch_size": 16}},
-    "crossreg, default interval": {"method": "crossreg", "rho": {}},
-    "t1-t2": {"method": "crossreg", "rho": {"interval": 3, "estimator": "t1-t2"}},
-    "unrolled": {"method": "crossreg", "rho": {"interval": 3, "estimator": "unrolled", "unroll_steps": 2}},
-    "implicit": {"method": "crossreg", "rho": {"interval": 3, "estimator": "implicit", "neumann_terms": 2}},
-    "t1-t2, own batch": {"method": "crossreg", "rho": {"interval": 3, "estimator": "t1-t2", "batch_size": 16}},
-    "terms": {"method": "crossreg", "rho": {"interval": 3}, "learn": {"l2": 0.01, "label_smoothing": 0.1}},
-    "augmentation": {"method": "crossreg", "rho": {"interval": 3}, "learn": {"shift": 0.5}},
-    "augmentation alone": {
-        "method": "crossreg",
-        "rho": {"interval": 3},
-        "learn": {"shift": 0.5},
-        "noise": {"on": False},
+    "crossreg": {"regularizers": LEARNED},
+    "crossreg, own batch and K": {
+        "regularizers": LEARNED,
+        "rho": {"interval": 3, "samples": 4, "batch_size": 16},
     },
-    "fixed": {"method": "fixed"},
-    "fixed, member of a search": {"method": "fixed", "final_test": False, "interim_test": 50},
-    "none": {"method": "none"},
-    "mc_dropout": {"method": "none", "mc_dropout": True, **DROPOUT},
-    "sam": {"method": "none", "optimizer": {"name": "sam"}},
+    "crossreg, default interval": {"regularizers": LEARNED, "rho": {}},
+    "crossreg, one layer fixed": {"regularizers": {**LEARNED, "noise/00_norm1": 0.3}},
+    "t1-t2": {"regularizers": LEARNED, "rho": {"interval": 3, "estimator": "t1-t2"}},
+    "unrolled": {"regularizers": LEARNED, "rho": {"interval": 3, "estimator": "unrolled", "unroll_steps": 2}},
+    "implicit": {"regularizers": LEARNED, "rho": {"interval": 3, "estimator": "implicit", "neumann_terms": 2}},
+    "t1-t2, own batch": {"regularizers": LEARNED, "rho": {"interval": 3, "estimator": "t1-t2", "batch_size": 16}},
+    "terms": {
+        "regularizers": {**LEARNED, "l2": {"start": 0.01}, "label_smoothing": {"start": 0.1}},
+        "rho": {"interval": 3},
+    },
+    "augmentation": {"regularizers": {**LEARNED, "shift": {"start": 0.5}}, "rho": {"interval": 3}},
+    "augmentation alone": {"regularizers": {"shift": {"start": 0.5}}, "rho": {"interval": 3}},
+    "norms": {"regularizers": ["norm"]},
+    "levels": {"regularizers": ["l1_level"]},
+    "fixed": {},
+    "fixed, member of a search": {"final_test": False, "interim_test": 50},
+    "none": {"regularizers": {}},
+    "mc_dropout": {"regularizers": {"dropout": 0.2}, "mc_dropout": True},
+    "sam": {"regularizers": {}, "optimizer": {"name": "sam"}},
 }
 COUNTS = ("examples", "backward_examples", "flops")
 
@@ -76,7 +82,7 @@ def test_the_ledger_adds_up_against_a_hand_count(tmp_path: Path) -> None:
     # intervals of 5 steps: three evaluations of 2 draws and a last one of 4, of the regularization split alone
     selection = (3 * 2 + 4) * len(digits().reg)
     assert len(digits().reg) > 0
-    trial_spec = spec(select=True, method="crossreg", steps=20)
+    trial_spec = spec(select=True, regularizers=LEARNED, steps=20)
     trial = Trial(trial_spec, {}, {trial_spec.data: digits()}, States(tmp_path))
     records = [trial.advance() for _ in range(4)]
     total = sum((record.cost for record in records), Cost())
@@ -85,7 +91,7 @@ def test_the_ledger_adds_up_against_a_hand_count(tmp_path: Path) -> None:
     assert total.flops == theta_examples * theta + rho_flops + selection * forward
     assert total.worker_seconds > 0
     # reports on the test split are in no total: without selection nothing but training is
-    report = spec(select=False, method="crossreg", steps=20)
+    report = spec(select=False, regularizers=LEARNED, steps=20)
     other = Trial(report, {}, {report.data: digits()}, States(tmp_path))
     unselected = sum((other.advance().cost for _ in range(4)), Cost())
     assert unselected.examples == theta_examples + rho_forward
@@ -105,7 +111,7 @@ def test_steps_within_a_budget_are_as_many_as_fit(method: str, unit: str) -> Non
 
 
 def test_sam_pays_for_half_the_steps() -> None:
-    plain, twice = plan_of(method="none"), plan_of(**METHODS["sam"])
+    plain, twice = plan_of(regularizers={}), plan_of(**METHODS["sam"])
     amount = plain.cost(1000).flops
     assert (plain.steps_within(amount, "flops"), twice.steps_within(amount, "flops")) == (1000, 500)
 
@@ -126,16 +132,17 @@ def test_a_model_that_cannot_be_counted_is_named() -> None:
 
 
 def test_budget_names() -> None:
-    assert [Budget.factor_of(name, 8) for name in ("matched", "full", "2.5", "1e1")] == [1, 8, 2.5, 10]
+    assert [factor_of(name, 8) for name in ("matched", "full", "2.5", "1e1")] == [1, 8, 2.5, 10]
     for wrong in ("0", "-1", "nan", "inf", "half", ""):
         with pytest.raises(UserError, match="allowed are matched, full, or a positive factor"):
-            Budget.factor_of(wrong, 8)
-    assert set(UNITS) <= set(Cost.model_fields)
+            factor_of(wrong, 8)
+    assert set(get_args(Unit)) <= {field.name for field in dataclasses.fields(Cost)}
 
 
 def record(cost: Cost) -> Record:
     return Record(
-        state="", parent=None, spec="", until=1, given=sigma(1), knobs={}, scores={}, metrics=[], sigma={}, cost=cost,
+        state="", parent=None, spec="", until=1, given=sigma(1), hyperparameters={}, scores={}, metrics=[],
+        cost=cost,
         peak_memory_bytes=0, began=0, ended=0,
     )  # fmt: skip
 

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from crossreg.training.compute import Cost
+from services.comparison.outcome import best_of, curve_of, outcome_of, utilization_of
 from services.search.evaluate import final_evaluation
-from services.search.outcome import best_of, curve_of, outcome_of, rank, scaled_scores, schedule_of, utilization_of
-from services.search.run import Proposals, Search, SearchError, TrialResult, run_search
-from services.search.spec import Cost, Record, TrialSpec
-from services.search.trial import States, Trial
+from services.search.run import run_search
+from services.search.search import Proposals, Search, SearchError, TrialResult
+from services.search.spec import Record, TrialSpec, selection_score
+from services.search.trial import States, Trial, schedule_of
+from services.training.result import calibrated
 from tests.services.search.population import SIZE, digits, sigma, spec
 
 DIVERGED, IMPATIENT = 2, 5
@@ -25,14 +28,14 @@ def trials() -> list[TrialSpec]:
         spec(
             seed=index,
             optimizer={"lr": 1e30 if index in (DIVERGED, IMPATIENT) else 1e-3},
-            patience=1 if index == IMPATIENT else None,
+            stopping={"patience": 1} if index == IMPATIENT else {},
             **LENGTH,
         )
         for index in range(SIZE + 2)
     ]
 
 
-def knobs() -> list[dict[str, float]]:
+def values() -> list[dict[str, float]]:
     return [sigma(0.1 * 2**index) for index in range(SIZE + 2)]
 
 
@@ -43,7 +46,7 @@ def data(ray: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plain(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[TrialResult]:
     """Trials that need nothing from one another."""
-    return run_search(Search(trials(), knobs()), data(ray_cluster), tmp_path_factory.mktemp("plain"))
+    return run_search(Search(trials(), values()), data(ray_cluster), tmp_path_factory.mktemp("plain"))
 
 
 @pytest.mark.ray
@@ -52,7 +55,7 @@ def test_trials_run_side_by_side_and_never_more_than_cpus(plain: list[TrialResul
     at_once = [sum(began <= time < ended for began, ended in spans) for time, _ in spans]
     assert 2 <= max(at_once) <= SIZE
     assert [result.index for result in plain] == list(range(SIZE + 2))
-    assert [result.records[0].given for result in plain] == knobs()
+    assert [result.records[0].given for result in plain] == values()
     assert [result.spec for result in plain] == trials()
 
 
@@ -66,7 +69,7 @@ def test_a_trial_that_gets_no_better_ends_early(plain: list[TrialResult]) -> Non
 @pytest.mark.ray
 def test_a_search_trains_what_a_trial_in_this_process_does(plain: list[TrialResult], tmp_path: Path) -> None:
     trial = Trial(trials()[1], {}, {digits().fingerprint: digits()}, States(tmp_path))
-    trial.continue_from(None, knobs()[1])
+    trial.continue_from(None, values()[1])
     records = [trial.advance() for _ in range(3)]
     assert [record.scores for record in plain[1].records] == [record.scores for record in records]
     assert [record.state for record in plain[1].records] == [record.state for record in records]
@@ -77,7 +80,7 @@ def test_the_chosen_one_is_evaluated_as_a_whole_run_would_be(plain: list[TrialRe
     """Members of a search see a part of the test split and few draws; the chosen one all and `final_samples`."""
     whole = spec(seed=0, optimizer={"lr": 1e-3}, **{**LENGTH, "final_test": True})
     trial = Trial(whole, {}, {digits().fingerprint: digits()}, States(tmp_path))
-    trial.continue_from(None, knobs()[0])
+    trial.continue_from(None, values()[0])
     expected = [trial.advance() for _ in range(3)][-1]
     member = plain[0]
     scores, predictions = final_evaluation(member, member.final)
@@ -95,15 +98,15 @@ def test_the_chosen_one_is_evaluated_as_a_whole_run_would_be(plain: list[TrialRe
 @pytest.mark.ray
 def test_an_outcome_is_of_all_trials_and_of_the_chosen_one(plain: list[TrialResult]) -> None:
     chosen = best_of(plain)
-    outcome = outcome_of(plain, chosen, method="some", budget="full", seed=0, busy=0.5)
+    outcome = outcome_of(plain, chosen, method="some", budget="full", seed=0, utilization=0.5)
     records = [record for result in plain for record in result.records]
     assert outcome.cost.examples == sum(record.cost.examples for record in records)
     assert outcome.cost.worker_seconds == pytest.approx(sum(record.cost.worker_seconds for record in records))
     assert outcome.trials == SIZE + 2
-    assert outcome.busy == 0.5
+    assert outcome.utilization == 0.5
     assert outcome.schedule == schedule_of(plain[0].states.lineage(chosen.state))
     assert len(outcome.members) == SIZE + 2
-    assert outcome.sigma == chosen.sigma
+    assert outcome.regularizers == chosen.hyperparameters
     assert math.isfinite(outcome.temperature)
     assert sum(outcome.reliability["count"]) == len(digits().test)
     # its scores are of the whole split, the curve's of the hundred test examples of all points
@@ -142,7 +145,7 @@ def test_the_best_is_complete_and_has_a_score(plain: list[TrialResult]) -> None:
     assert best_of([plain[0], plain[DIVERGED]], "accuracy") == plain[0].final
     assert best_of([plain[DIVERGED]]) == plain[DIVERGED].final
     assert best_of([plain[IMPATIENT], plain[DIVERGED]]) == plain[DIVERGED].final
-    assert rank(plain[DIVERGED].final, "accuracy") == math.inf
+    assert selection_score(plain[DIVERGED].final, "accuracy") == math.inf
 
 
 @pytest.mark.ray
@@ -152,7 +155,7 @@ def test_a_limit_is_kept_within_one_interval(ray_cluster: Any, tmp_path: Path, p
     limit = 8 * interval
     seen: list[Record] = []
     results = run_search(
-        Search(trials(), knobs(), limit=("examples", limit)),
+        Search(trials(), values(), limit=("examples", limit)),
         data(ray_cluster),
         tmp_path,
         watch=lambda index, spec, record: seen.append(record),
@@ -166,8 +169,10 @@ def test_a_limit_is_kept_within_one_interval(ray_cluster: Any, tmp_path: Path, p
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_trial_that_fails_says_why(ray_cluster: Any, tmp_path: Path) -> None:
-    bad = [sigma(0.5), {"sigma/00_norm7": 0.5}]
-    with pytest.raises(SearchError, match=r"trial 1 of 2 .*no knob 'sigma/00_norm7'; did you mean 'sigma/00_norm1'"):
+    bad = [sigma(0.5), {"noise/00_norm7": 0.5}]
+    with pytest.raises(
+        SearchError, match=r"trial 1 of 2 .*no hyperparameter 'noise/00_norm7'; did you mean 'noise/00_norm1'"
+    ):
         run_search(Search([spec(seed=0), spec(seed=1)], bad), data(ray_cluster), tmp_path, max_failures=0)
 
 
@@ -183,7 +188,7 @@ def test_proposals_are_kept_once_and_a_torn_line_is_none(tmp_path: Path) -> None
         proposals.add(sigma(value))
     assert proposals.read() == [sigma(0.5), sigma(0.7)]
     with proposals.path.open("a") as file:
-        file.write('{"sigma/00_no')
+        file.write('{"noise/00_no')
     assert proposals.read() == [sigma(0.5), sigma(0.7)]
 
 
@@ -193,7 +198,7 @@ def test_proposals_are_kept_once_and_a_torn_line_is_none(tmp_path: Path) -> None
 def made(spans: list[tuple[float, float]], nll: float = 0.5) -> TrialResult:
     records = [
         Record(
-            state=f"{began}-{ended}", parent=None, spec="", until=40, given={}, knobs={}, metrics=[], sigma={},
+            state=f"{began}-{ended}", parent=None, spec="", until=40, given={}, hyperparameters={}, metrics=[],
             scores={"reg": {"nll": nll}}, cost=Cost(flops=1), peak_memory_bytes=0, began=began, ended=ended,
         )
         for began, ended in spans
@@ -201,7 +206,7 @@ def made(spans: list[tuple[float, float]], nll: float = 0.5) -> TrialResult:
     return TrialResult(0, spec(), records, None, None)  # type: ignore[arg-type]
 
 
-def test_busy_share_by_hand() -> None:
+def test_utilization_by_hand() -> None:
     # from 2 to 6, on two slots: the first trains 2, the second 1 + 1, and nobody in between
     assert utilization_of([made([(0, 2), (2, 4)]), made([(1, 3), (5, 6)])]) == pytest.approx(4 / 8)
     assert utilization_of([made([(0, 2), (2, 4), (4, 6)])]) == pytest.approx(1.0)
@@ -225,7 +230,8 @@ def test_temperature_scaling_is_fitted_on_the_regularization_split() -> None:
         logits = predictions[part]["mean"].double().log() / temperature
         return float(torch.nn.functional.cross_entropy(logits, predictions[part]["targets"]))
 
-    scores, temperature = scaled_scores(predictions)
+    found = calibrated(predictions)
+    scores, temperature = found["test_scaled"], found["temperature"]
     assert 2 < temperature < 4
     best = nll("reg", temperature)
     assert all(nll("reg", temperature * factor) > best for factor in (0.9, 0.97, 1.03, 1.1))
@@ -241,7 +247,7 @@ def test_what_cannot_be_scaled_is_left_out() -> None:
     regression = {"mean": torch.zeros(4, 1), "targets": torch.zeros(4, 1)}
     for predictions in ({"test": good}, {"test": diverged, "reg": good}, {"test": good, "reg": diverged},
                         {"test": regression, "reg": regression}):  # fmt: skip
-        scores, temperature = scaled_scores(predictions)
-        assert scores == {}
-        assert math.isnan(temperature)
-    assert scaled_scores({"test": good, "reg": good})[0] != {}
+        found = calibrated(predictions)
+        assert "test_scaled" not in found
+        assert "temperature" not in found
+    assert calibrated({"test": good, "reg": good})["test_scaled"] != {}

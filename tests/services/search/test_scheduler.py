@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from crossreg import UserError
-from services.search.outcome import schedule_of
 from services.search.scheduler import Member, PopulationScheduler
-from services.search.spec import Knobs, Record
-from services.search.trial import States
+from services.search.space import value_key
+from services.search.spec import Record, Values
+from services.search.trial import States, schedule_of
 from tests.services.search.population import (
     DIVERGING,
     GENERATIONS,
@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[3]
 LAST = GENERATIONS * INTERVAL
 
 
-def halve(knobs: Knobs, rng: random.Random) -> Knobs:
-    return {name: value / 2 for name, value in knobs.items()}
+def halve(values: Values, rng: random.Random) -> Values:
+    return {name: value / 2 for name, value in values.items()}
 
 
 def member(index: int, score: float, generation: int = 1, state: str | None = "s") -> Member:
@@ -187,7 +187,7 @@ def read_policy(folder: Path) -> list[dict[str, Any]]:
 
 
 def timeless(record: Record) -> dict[str, Any]:
-    return record.model_dump(include={"state", "parent", "spec", "until", "given", "knobs", "scores", "sigma"})
+    return record.model_dump(include={"state", "parent", "spec", "until", "given", "hyperparameters", "scores"})
 
 
 def begun(states: States) -> dict[str, int]:
@@ -214,7 +214,7 @@ def undisturbed(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.mark.ray
 def test_exploits_change_the_trial(undisturbed: Run) -> None:
-    """The next interval starts from the donor's state, with the mutated knobs in force."""
+    """The next interval starts from the donor's state, with the mutated values in force."""
     policy = undisturbed.policy
     assert [line["generation"] for line in policy] == [1, 2, 3, 4]
     for line in policy:
@@ -223,8 +223,8 @@ def test_exploits_change_the_trial(undisturbed: Run) -> None:
         before, after = mine.records[line["generation"] - 1 : line["generation"] + 1]
         given = theirs.records[line["generation"] - 1]
         assert after.parent == line["state"] == given.state != before.state
-        assert after.given == line["knobs"] != given.given
-        assert {name: after.knobs[name] for name in SPACE} == pytest.approx(line["knobs"])
+        assert after.given == line["hyperparameters"] != given.given
+        assert {name: after.hyperparameters[name] for name in SPACE} == pytest.approx(line["hyperparameters"])
         assert line["donor_score"] < line["score"]
     exploits = {(line["generation"], line["member"]) for line in policy}
     for result in undisturbed.results:
@@ -262,18 +262,27 @@ def test_members_keep_their_workers_at_boundaries(undisturbed: Run) -> None:
 def test_stock_members_are_paused_and_restored_at_boundaries(ray_cluster: Any, tmp_path: Path) -> None:
     """The difference to Ray Tune's own scheduler, on the same trials."""
     import ray
+    from ray.tune.schedulers import PopulationBasedTraining
 
-    from baselines.pbt import StockPBT
-    from services.comparison.method import Study
-    from services.search.run import Search, run_search
+    from services.search.run import run_search
+    from services.search.search import Search
 
-    specs = members(3, 3)
-    study = Study(specs[0].config, lambda _: digits(), population=3)
-    how = StockPBT().how(study, 0, specs)
-    seen = Seen(how["scheduler"])
-    knobs = starts(3)
+    random.seed(0)  # it draws from the global generator
+    scheduler = PopulationBasedTraining(
+        time_attr="training_iteration",
+        metric="score",
+        mode="min",
+        perturbation_interval=1,
+        hyperparam_mutations={value_key(name): lambda: 10 ** random.uniform(-2, 1) for name in SPACE},
+        quantile_fraction=0.25,
+        synch=True,
+        log_config=False,
+    )
+    seen = Seen(scheduler)
     data = {digits().fingerprint: ray.put(digits())}
-    results = run_search(Search(specs, knobs, **how), data, tmp_path)
+    values = [{value_key(name): value for name, value in start.items()} for start in starts(3)]
+    search = Search(members(3, 3), values, scheduler, top_level=True, keep=None)
+    results = run_search(search, data, tmp_path)
     assert [result.final.until for result in results] == [3 * INTERVAL] * 3
     assert seen.paused > 0
     assert max(max(counts) for counts in seen.since_restore.values()) == 1
@@ -340,7 +349,7 @@ def test_asynchronous_members_exploit_though_equally_fast(ray_cluster: Any, tmp_
     ]
     assert exploited
     assert {record.parent for record in exploited} <= {line["state"] for line in run.policy}
-    assert all(record.given in [line["knobs"] for line in run.policy] for record in exploited)
+    assert all(record.given in [line["hyperparameters"] for line in run.policy] for record in exploited)
     for result in run.results:  # nobody takes a step back, which would cost more than was planned
         assert [record.until for record in result.records] == sorted({record.until for record in result.records})
     assert seen.paused == 0
@@ -435,20 +444,23 @@ def kill(driver: subprocess.Popen[bytes]) -> None:
 @pytest.mark.ray
 def test_a_policy_is_replayed_to_its_end(ray_cluster: Any, undisturbed: Run, tmp_path: Path) -> None:
     """Ray Tune's own replay stopped early."""
-    from services.search.run import Search, run_search
+    from services.search.run import run_search
+    from services.search.search import Search
 
     best = min((result.final for result in undisturbed.results), key=lambda record: record.score("reg", "nll"))
     lineage = undisturbed.states.lineage(best.state)
     schedule = schedule_of(lineage)
     assert [step for step, _ in schedule] == [index * INTERVAL for index in range(GENERATIONS)]
-    assert len({knobs[name] for _, knobs in schedule for name in SPACE}) > 2  # there were exploits on the way
+    assert len({values[name] for _, values in schedule for name in SPACE}) > 2  # there were exploits on the way
     replay = spec(schedule=schedule, steps=LAST, evaluations=GENERATIONS, seed=9)
     data = {digits().fingerprint: ray_cluster.put(digits())}
     (result,) = run_search(Search([replay]), data, tmp_path)
     assert result.complete
     assert len(result.records) == GENERATIONS
     for index, record in enumerate(result.records):
-        # the knobs of the next interval come into force after this one's last step
-        _, knobs = schedule[min(index + 1, GENERATIONS - 1)]
-        assert {name: record.knobs[name] for name in SPACE} == pytest.approx({name: knobs[name] for name in SPACE})
+        # the values of the next interval come into force after this one's last step
+        _, values = schedule[min(index + 1, GENERATIONS - 1)]
+        assert {name: record.hyperparameters[name] for name in SPACE} == pytest.approx(
+            {name: values[name] for name in SPACE}
+        )
     assert result.final.scores["test"]["accuracy"] > 0.7

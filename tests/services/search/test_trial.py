@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from crossreg.regularizers.knobs import get_knobs
 
 from crossreg import Callback, UserError, load_checkpoint
+from crossreg.regularizers.registry import get_hyperparameters
 from crossreg.training.checkpoint import CHECKPOINT_FILE
 from crossreg.training.trainer import Trainer
-from services.search.spec import Cost, Knobs, Record, TrialSpec
+from services.search.spec import Record, TrialSpec, Values
 from services.search.trial import States, Trial, read_predictions
 from services.training.assemble import build_trainer
 from tests.crossreg.training.test_trainer import assert_equal
 from tests.services.search.conftest import MakeTrial
-from tests.services.search.population import SIGMA, digits, sigma, spec
+from tests.services.search.population import LEARNED, SIGMA, digits, sigma, spec
 
 ROOT = Path(__file__).resolve().parents[3]
 CLOCKS = ("latest", "worker_seconds")
@@ -43,7 +43,7 @@ def begun(states: States) -> list[int]:
 
 
 def timeless(record: Record) -> dict[str, Any]:
-    return record.model_dump(include={"state", "parent", "spec", "until", "given", "knobs", "scores", "sigma"})
+    return record.model_dump(include={"state", "parent", "spec", "until", "given", "hyperparameters", "scores"})
 
 
 class Counted(Trial):
@@ -57,9 +57,9 @@ class Counted(Trial):
 
 
 METHODS: dict[str, dict[str, Any]] = {
-    "crossreg": {"method": "crossreg"},
-    "dropout": {"method": "none", "model_options": {"hidden": 32, "depth": 2, "dropout": 0.2}},
-    "uneven": {"method": "fixed", "steps": 38},
+    "crossreg": {"regularizers": LEARNED},
+    "dropout": {"regularizers": {"dropout": 0.2}},
+    "uneven": {"steps": 38},
 }
 
 
@@ -112,7 +112,7 @@ def test_a_done_interval_is_not_trained_again(states: States, trial_of: MakeTria
 def test_what_only_ends_or_places_a_trial_is_not_part_of_its_name() -> None:
     one = spec()
     moved = one.config.data.model_copy(update={"root": Path("/elsewhere"), "download": True})
-    same = one.model_copy(update={"patience": 3, "config": one.config.model_copy(update={"data": moved})})
+    same = one.model_copy(update={"config": one.config.model_copy(update={"data": moved, "stopping": {"patience": 3}})})
     assert TrialSpec.model_validate(same.model_dump()).digest == one.digest
     assert spec(seed=1).digest != one.digest
     assert spec(select=False).digest != one.digest
@@ -120,11 +120,11 @@ def test_what_only_ends_or_places_a_trial_is_not_part_of_its_name() -> None:
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["in memory", "from disk"])
-def test_the_given_knob_wins_over_the_checkpoint(live: bool, states: States, trial_of: MakeTrial) -> None:
+def test_the_given_value_wins_over_the_checkpoint(live: bool, states: States, trial_of: MakeTrial) -> None:
     """What is in a checkpoint is the donor's: ray#62173, ray#36660."""
     options = {"model_options": {"hidden": 32, "depth": 2, "dropout": 0.2}}
-    old: Knobs = {**sigma(0.3, 0.4), "weight_decay": 0.02, "dropout": 0.1}
-    new: Knobs = {**sigma(1.5, 2.5), "weight_decay": 0.5, "dropout": 0.7}
+    old: Values = {**sigma(0.3, 0.4), "weight_decay": 0.02, "dropout": 0.1}
+    new: Values = {**sigma(1.5, 2.5), "weight_decay": 0.5, "dropout": 0.7}
     trial = trial_of(spec(**options))
     trial.continue_from(None, old)
     donor = trial.advance()
@@ -135,8 +135,7 @@ def test_the_given_knob_wins_over_the_checkpoint(live: bool, states: States, tri
     trial.continue_from(donor.state, new)
     record = trial.advance()
     assert record.given == new
-    assert {name: record.knobs[name] for name in new} == pytest.approx(new)
-    assert record.sigma == pytest.approx({"norm1": 1.5, "norm2": 2.5})
+    assert {name: record.hyperparameters[name] for name in new} == pytest.approx(new)
     content = load_checkpoint(states.checkpoint(record.state))["trainer"]
     assert {group["weight_decay"] for group in content["optimizer"]["param_groups"]} == {0.5}
     # and it was in force while it trained, not only written down: with the old ones the weights are others
@@ -281,29 +280,29 @@ def test_a_lineage_follows_the_exploits(states: States, trial_of: MakeTrial) -> 
 
 
 class See(Callback):
-    """Keeps the knobs that are in force in every step, read while it computes."""
+    """Keeps the values that are in force in every step, read while it computes."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, Knobs] = {}
+        self.seen: dict[int, Values] = {}
 
     def watch(self, trainer: Trainer) -> None:
         trainer.model.register_forward_pre_hook(lambda *_: self._note(trainer))
 
     def _note(self, trainer: Trainer) -> None:
         if trainer.model.training:
-            self.seen[trainer.step] = get_knobs(trainer.model, trainer.optimizer)
+            self.seen[trainer.step] = get_hyperparameters(trainer.model, trainer.optimizer)
 
 
 @pytest.mark.parametrize("restored", [False, True], ids=["in memory", "from disk"])
-def test_a_schedule_sets_knobs_exactly_at_its_steps(restored: bool, states: States, trial_of: MakeTrial) -> None:
-    """Step s is after s steps: the next one, whose number from zero is s, is the first with the knob."""
-    schedule: list[tuple[int, Knobs]] = [
+def test_a_schedule_sets_values_exactly_at_its_steps(restored: bool, states: States, trial_of: MakeTrial) -> None:
+    """Step s is after s steps: the next one, whose number from zero is s, is the first with the value."""
+    schedule: list[tuple[int, Values]] = [
         (0, {**sigma(0.5), "dropout": 0.3}),
         (7, sigma(0.6)),
         (10, {SIGMA[1]: 0.7}),  # at a boundary
         (25, {**sigma(0.8), "weight_decay": 0.3}),
     ]
-    expected: list[Knobs] = []
+    expected: list[Values] = []
     for step in range(40):
         expected.append({**(expected[-1] if expected else {"weight_decay": 0.01}), **dict(schedule).get(step, {})})
     see = See()
@@ -324,8 +323,8 @@ def test_a_schedule_sets_knobs_exactly_at_its_steps(restored: bool, states: Stat
             trial = trial_of(whole, kind=Seen)
             trial.continue_from(state, {})
     assert sorted(see.seen) == list(range(40))
-    for step, knobs in enumerate(expected):
-        assert {name: see.seen[step][name] for name in knobs} == pytest.approx(knobs), step
+    for step, values in enumerate(expected):
+        assert {name: see.seen[step][name] for name in values} == pytest.approx(values), step
     straight = build_trainer(whole.config, digits(), torch.device("cpu"))
     straight.fit()
     assert not torch.equal(straight.model.state_dict()["linear2.weight"], saved_model(states, state)["linear2.weight"])
@@ -348,11 +347,3 @@ def test_a_diverged_trial_leaves_records_that_lose(states: States, trial_of: Mak
     assert read is not None
     assert read.model_dump_json() == records[-1].model_dump_json()
     assert read.score("reg", "nll") == math.inf
-
-
-def test_costs_add_up() -> None:
-    one, two = Cost(examples=3, flops=5), Cost(examples=1, backward_examples=2, worker_seconds=0.5)
-    assert one + two == Cost(examples=4, backward_examples=2, flops=5, worker_seconds=0.5)
-    assert (one + two) - two == one
-    assert 3 * two.examples == (two * 3).examples
-    assert (one * 3).flops == 15
