@@ -87,7 +87,8 @@ class Batches:
             raise UserError(f"batch size is {batch_size}, but there are only {len(x)} examples; use a smaller batch")
         self.device = torch.device(device)
         size = x.numel() * x.element_size()
-        home = self.device if self.device.type == "cuda" and size <= _RESIDENT_BYTES else torch.device("cpu")
+        resident = self.device.type == "meta" or (self.device.type == "cuda" and size <= _RESIDENT_BYTES)
+        home = self.device if resident else torch.device("cpu")
         self.x, self.y = x.to(home), y.to(home)
         self.batch_size, self.shuffle, self.drop_last, self.seed = batch_size, shuffle, drop_last, seed
         self.preprocess = None if preprocess is None else preprocess.to(self.device)

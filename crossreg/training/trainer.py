@@ -22,6 +22,7 @@ from crossreg.losses import Loss, as_loss
 from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
 from crossreg.regularizers.base import read_all
+from crossreg.regularizers.levels import levelled_weights
 from crossreg.regularizers.penalties import training_loss
 from crossreg.training.callback import Callback, Stop
 from crossreg.training.closure import step_with_closure
@@ -245,6 +246,8 @@ class Trainer:
 
     def _rho_step(self) -> None:
         if self.regularizer is None:
+            for level, weight in levelled_weights(self.model).values():  # which theta's step is not to change
+                level.restore(weight)
             return
         with self._autocast():
             update = self.regularizer.step()

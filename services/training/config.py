@@ -193,8 +193,8 @@ class TrainConfig(Settings):
             raise ValueError(
                 "it names regularizers with their settings, e.g. {noise: {learn: true}, l2: {start: 1e-4}}, or none"
             )
-        bases = {name for name, one in given.items() if one is not False}
-        return {name: _written_out(name, one, bases) for name, one in given.items() if one is not False}
+        kept = {name: one for name, one in given.items() if not _left_out(name, one)}
+        return {name: _written_out(name, one, set(kept)) for name, one in kept.items()}
 
     @field_validator("stopping")
     @classmethod
@@ -228,6 +228,17 @@ class TrainConfig(Settings):
         if self.stopping and self.data.reg_share == 0:
             raise ValueError("reg_share is 0, but stopping looks at the regularization split; hold something out")
         return self
+
+
+def _left_out(name: str, given: Any) -> bool:
+    """Say whether a regularizer is off: `false`, or fixed at 0 where 0 is no value that it could have."""
+    from crossreg.regularizers.registry import description
+
+    if given is False or isinstance(given, bool) or given is None:
+        return given is False
+    value = given.get("value") if isinstance(given, Mapping) and given.get("learn") is not True else given
+    one = description(name)
+    return value in (0, "0", "0.0") and one.default is not None and one.scale != "linear" and one.learned_by_rho
 
 
 def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from baselines import METHODS
+from services.comparison.conditions import Conditions
+from services.comparison.outcome import Outcome
 from services.comparison.run_jobs import Job, Listener, run_jobs
 from services.data import DataConfig, load_data
 from services.search.budget import Budget

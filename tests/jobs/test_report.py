@@ -5,36 +5,41 @@ import math
 
 import pytest
 
+from crossreg import Cost
 from jobs.train import as_dict, show
-from services.training.driver import Report
+from services.training.driver import FinishedTraining
 
 
-def report(nll: float) -> Report:
-    return Report(
+def report(nll: float) -> FinishedTraining:
+    return FinishedTraining(
         run_id="abc",
         test={"accuracy": 0.5, "nll": nll, "brier": 0.7, "ece": 0.1},
         test_scaled={},
-        sigma={"norm1": 0.25},
-        compute={"examples": 10.0, "flops": math.nan, "worker_seconds": 2.0},
+        regularizers={"noise/00_norm1": 0.25, "weight_decay": 0.01},
+        learned=["noise/00_norm1"],
+        cost=Cost(examples=10.0, flops=math.nan, worker_seconds=2.0),
         checkpoint="runs/x/checkpoint.pt",
         model_uri=None,
         ui_command="crossreg ui",
         url=None,
+        diagnoses=[],
     )
 
 
 def test_json_has_no_nan_and_keeps_the_agreed_keys() -> None:
     text = json.dumps(as_dict(report(math.nan)), allow_nan=False)
     plain = json.loads(text)
-    assert {"run_id", "test", "sigma", "compute", "checkpoint", "model_uri"} <= set(plain)
+    assert {"run_id", "test", "regularizers", "learned", "cost", "checkpoint", "model_uri"} <= set(plain)
     assert plain["test"]["nll"] is None
-    assert plain["compute"] == {"examples": 10.0, "flops": None, "worker_seconds": 2.0}
-    assert plain["sigma"] == {"norm1": 0.25}
+    assert plain["cost"] == {"examples": 10.0, "backward_examples": 0.0, "flops": None, "worker_seconds": 2.0}
+    assert plain["regularizers"] == {"noise/00_norm1": 0.25, "weight_decay": 0.01}
 
 
-def test_table_shows_scores_sigma_and_the_command_that_opens_the_ui(capfd: pytest.CaptureFixture[str]) -> None:
+def test_table_shows_scores_what_was_learned_and_how_to_open_the_ui(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     show(report(1.25))
     out, err = capfd.readouterr()
     assert out == ""
-    for words in ("1.2500", "norm1 0.25", "not logged", "crossreg ui"):
+    for words in ("1.2500", "learned: noise/00_norm1 0.25\n", "not logged", "crossreg ui"):
         assert words in err

@@ -26,8 +26,9 @@ from crossreg.regularizers.noise import inject_noise
 from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from services.data import load_data
 from services.tracking import sync
-from services.training.assemble import about
+from services.training.assemble import checkpoint_identity
 from services.training.config import TrainConfig
+from services.training.resolve import resolve
 from services.training.storage import read_checkpoint
 from tests.security.throwing import Shell, everything, refused, throw
 
@@ -62,7 +63,7 @@ def _saved(content: Any, legacy: bool = False) -> bytes:
 
 STATE = {"step": 3, "model": {"w": torch.zeros(4, 4)}, "rng": [1, 2]}
 ABOUT = {"model": "mlp", "data": "0123456789abcdef"}
-WHOLE = _saved({"format": 1, "about": ABOUT, "state": STATE})
+WHOLE = _saved({"format": 1, "identity": ABOUT, "state": STATE})
 
 
 def _flipped(at: int) -> bytes:
@@ -80,22 +81,22 @@ def _repacked(change: Callable[[str, bytes], bytes], how: int = zipfile.ZIP_STOR
 
 _contents = st.sampled_from(
     [
-        {"format": 2, "about": ABOUT, "state": STATE},
-        {"format": "1", "about": ABOUT, "state": STATE},
-        {"format": None, "about": ABOUT, "state": STATE},
-        {"about": ABOUT, "state": STATE},
+        {"format": 2, "identity": ABOUT, "state": STATE},
+        {"format": "1", "identity": ABOUT, "state": STATE},
+        {"format": None, "identity": ABOUT, "state": STATE},
+        {"identity": ABOUT, "state": STATE},
         {"format": 1, "state": STATE},
-        {"format": 1, "about": ABOUT},
-        {"format": 1, "about": 5, "state": STATE},
-        {"format": 1, "about": ABOUT, "state": 5},
-        {"format": 1, "about": [1], "state": STATE},
-        {"format": 1, "about": ABOUT, "state": torch.zeros(3)},
-        {"format": 1, "about": {**ABOUT, "model": "cnn"}, "state": STATE},
-        {"format": 1, "about": {}, "state": STATE},
-        {"format": 1, "about": {**ABOUT, "data": "f" * 16}, "state": STATE},
-        {"format": 1, "about": {**ABOUT, "data": None}, "state": STATE},
-        {"format": 1, "about": {**ABOUT, "data": torch.zeros(3)}, "state": STATE},
-        {"format": torch.zeros(2), "about": ABOUT, "state": STATE},
+        {"format": 1, "identity": ABOUT},
+        {"format": 1, "identity": 5, "state": STATE},
+        {"format": 1, "identity": ABOUT, "state": 5},
+        {"format": 1, "identity": [1], "state": STATE},
+        {"format": 1, "identity": ABOUT, "state": torch.zeros(3)},
+        {"format": 1, "identity": {**ABOUT, "model": "cnn"}, "state": STATE},
+        {"format": 1, "identity": {}, "state": STATE},
+        {"format": 1, "identity": {**ABOUT, "data": "f" * 16}, "state": STATE},
+        {"format": 1, "identity": {**ABOUT, "data": None}, "state": STATE},
+        {"format": 1, "identity": {**ABOUT, "data": torch.zeros(3)}, "state": STATE},
+        {"format": torch.zeros(2), "identity": ABOUT, "state": STATE},
         {},
         [],
         None,
@@ -103,17 +104,17 @@ _contents = st.sampled_from(
         "text",
         torch.zeros(3),
         {"model": torch.zeros(3)},
-        {"format": 1, "about": ABOUT, "state": {}},
-        {"format": 1, "about": ABOUT, "state": {"step": "3"}},
-        {"format": 1, "about": ABOUT, "state": {"step": -1}},
-        {"format": 1, "about": ABOUT, "state": {"step": torch.zeros(2)}},
+        {"format": 1, "identity": ABOUT, "state": {}},
+        {"format": 1, "identity": ABOUT, "state": {"step": "3"}},
+        {"format": 1, "identity": ABOUT, "state": {"step": -1}},
+        {"format": 1, "identity": ABOUT, "state": {"step": torch.zeros(2)}},
     ]
 )
 _hostile = st.sampled_from(
     [
         Payload(),
-        {"format": 1, "about": Payload(), "state": STATE},
-        {"format": 1, "about": ABOUT, "state": {"step": Payload()}},
+        {"format": 1, "identity": Payload(), "state": STATE},
+        {"format": 1, "identity": ABOUT, "state": {"step": Payload()}},
     ]
 )
 _bad_checkpoints = st.one_of(
@@ -172,12 +173,13 @@ _resumed = st.sampled_from(
         lambda state: state | {"step": True},
         lambda state: state | {"step": 1.5},
     ]
-) | st.sampled_from(["model", "model_options", "method", "noise", "data", "precision", "optimizer", "rho", "knobs"])
+) | st.sampled_from(["model", "model_options", "regularizers", "data", "precision", "optimizer", "rho"])
 
 
 def test_the_command_refuses_to_go_on_from_a_bad_checkpoint(shell: Shell) -> None:
     config = TrainConfig.model_validate({"model": "mlp", "data": {"name": "digits"}})
-    described = about(config, load_data(config.data))
+    data = load_data(config.data)
+    described = checkpoint_identity(resolve(config, data), data)
 
     def resume(case: Any) -> None:
         state, says = copy.deepcopy(STATE), dict(described)
@@ -205,7 +207,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         input_shape=(4,),
         num_outputs=3,
         options={"hidden": 8, "depth": 2},
-        noise={},
+        regularizers={"noise": {}, "temperature": {}},
         classes=("a", "b", "c"),
     )
     assert load_exported(folder)(np.zeros((2, 4), np.float32)).shape == (2, 3)
@@ -251,12 +253,13 @@ _DESCRIPTIONS = [
     {"num_outputs": "3"},
     {"num_outputs": 4},
     {"num_outputs": None},
-    {"noise": 5},
-    {"noise": [1]},
-    {"noise": {"none": 1}},
-    {"noise": {"granularity": "room"}},
-    {"noise": {"initial_sigma": -1}},
-    {"noise": None},
+    {"regularizers": 5},
+    {"regularizers": [1]},
+    {"regularizers": {"none": {}}},
+    {"regularizers": {"noise": {"none": 1}}},
+    {"regularizers": {"noise": {"granularity": "room"}}},
+    {"regularizers": {"noise": 5}},
+    {"regularizers": None},
     {"task": "magic"},
     {"task": 5},
     {"task": None},
@@ -303,7 +306,7 @@ def _weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]
     return write
 
 
-_KEYS = ["format", "model", "options", "input_shape", "num_outputs", "noise", "task", "classes", "target"]
+_KEYS = ["format", "model", "options", "input_shape", "num_outputs", "regularizers", "task", "classes", "target"]
 _bad_exports = st.one_of(
     st.sampled_from(_DESCRIPTIONS).map(_changed),
     st.sampled_from(_KEYS).map(_without),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from services.data import DataConfig
-from services.training.config import NoiseConfig, OptimizerConfig, Placement, RhoConfig, TrainConfig
+from services.training.config import OptimizerConfig, Placement, RhoConfig, TrainConfig
 from tests.security.throwing import EXAMPLES, Shell, throw
 
 TRAIN = ["train", "--data", "digits", "--config", "wrong.yaml"]
@@ -44,21 +45,23 @@ def _fields(prefix: str, kind: type[BaseModel]) -> list[tuple[str, st.SearchStra
     return wrong
 
 
+REGULARIZERS = [
+    [[1]], [{}], {1: 1}, 5, {"l3": 1}, {"l2": "x"}, {"l2": float("nan")}, {"l2": -1}, {"noise": {"learn": 1}},
+    {"noise": {"start": -1}}, {"noise": {"where": 5}}, {"noise": {"a": "x"}}, {"noise/0": 1},
+    {"weight_decay": {"learn": True}}, {"noise": {"learn": False, "start": 1}},
+]  # fmt: skip
+
 _WRONG = [
-    *[(path, bad) for path, bad in _fields("", TrainConfig) if path not in ("data", "noise", "rho", "optimizer")],
+    *[(path, bad) for path, bad in _fields("", TrainConfig) if path not in ("data", "rho", "optimizer")],
     *_fields("data.", DataConfig),
-    *_fields("noise.", NoiseConfig),
     *_fields("rho.", RhoConfig),
     *_fields("optimizer.", OptimizerConfig),
     *_fields("placement.", Placement),
-    *[
-        (name, st.sampled_from([5, "text", [1], True]))
-        for name in ("noise", "rho", "optimizer", "placement", "tracking")
-    ],
+    *[(name, st.sampled_from([5, "text", [1], True])) for name in ("rho", "optimizer", "placement", "tracking")],
     *[("tracking.tags", st.sampled_from([5, "text", {"a": 5}, {"a": None}]))],
     *[("tracking.experiment", st.sampled_from([5, "", "a\nb", "a\0b", "a\x1b[2Jb", "e" * 501, []]))],
-    *[("learn", st.sampled_from([[[1]], [{}], {1: 1}, {"l3": 1}, {"l2": "x"}, {"l2": float("nan")}, {"l2": -1}, 5]))],
-    *[("knobs", st.sampled_from([{"a": "x"}, {"a": float("inf")}, {1: 1}, [1], "text"]))],
+    ("regularizers", st.sampled_from(REGULARIZERS)),
+    ("stopping", st.sampled_from([{"patience": "x"}, {"patience": 0}, {"a": 1}, {"patience": math.inf}, [1], "x"])),
     *[("model_options", st.sampled_from([{1: 2}, {"width": "x"}, {"width": -1}, {"width": 1.5}, {"none": 1}, [1]]))],
     *[
         (
@@ -69,7 +72,7 @@ _WRONG = [
 ]
 
 _unknown = st.tuples(
-    st.sampled_from(["", "data.", "noise.", "rho.", "optimizer.", "placement.", "tracking."]),
+    st.sampled_from(["", "data.", "rho.", "optimizer.", "placement.", "tracking."]),
     _odd_text.map(lambda text: "x" + text.replace(".", "")),
     st.none() | st.integers() | st.text(max_size=5),
 ).map(lambda parts: (parts[0] + parts[1], parts[2]))
@@ -132,17 +135,11 @@ _number = st.sampled_from(["many", "", "nan", "-1", "1.5.2", "0x", "1e", "--", "
 _FLAGS: dict[str, list[tuple[str, st.SearchStrategy[str]]]] = {
     "train --data digits": [
         *[(f"--{name}", _number) for name in ("epochs", "steps", "batch-size", "workers", "interval", "samples")],
-        *[
-            (f"--{name}", st.sampled_from(["nan", "inf", "-1", "x", ""]))
-            for name in ("lr", "initial-sigma", "reg-share")
-        ],
+        *[(f"--{name}", st.sampled_from(["nan", "inf", "-1", "x", ""])) for name in ("lr", "reg-share")],
+        *[(f"--{name}", _odd_text.map(lambda text: "no" + text)) for name in ("optimizer", "augment", "model")],
         *[
             (f"--{name}", _odd_text.map(lambda text: "no" + text))
-            for name in ("method", "optimizer", "augment", "model")
-        ],
-        *[
-            (f"--{name}", _odd_text.map(lambda text: "no" + text))
-            for name in ("learn", "estimator", "granularity", "target")
+            for name in ("learn", "fix", "stop", "estimator", "target")
         ],
         ("--resume", st.sampled_from(_TRAVERSAL)),
         ("--config", st.sampled_from(_TRAVERSAL)),

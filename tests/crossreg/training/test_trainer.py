@@ -166,6 +166,13 @@ def test_batches_cover_every_row_once_an_epoch_in_a_new_order() -> None:
     assert sum(len(p) for p, _ in Batches(x, x, 8, drop_last=True)) == 48
 
 
+def test_batches_of_shapes_alone_stay_without_data() -> None:
+    x, y = torch.empty(10, 3, device="meta"), torch.empty(10, device="meta", dtype=torch.long)
+    batches = list(Batches(x, y, 4, seed=1, device="meta"))
+    assert [(tuple(a.shape), tuple(b.shape)) for a, b in batches] == [((4, 3), (4,)), ((4, 3), (4,)), ((2, 3), (2,))]
+    assert all(part.is_meta for pair in batches for part in pair)
+
+
 def test_preprocess_scales_bytes_and_standardizes() -> None:
     images = torch.randint(0, 256, (200, 3, 4, 4), dtype=torch.uint8)
     unit = images.float() / 255

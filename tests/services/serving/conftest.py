@@ -25,6 +25,7 @@ from services.tracking import TrackingConfig, store
 from services.tracking.model import log_model
 from services.training.assemble import build_model, build_trainer
 from services.training.config import TrainConfig
+from services.training.resolve import resolve
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,13 +51,13 @@ class Store:
                 "steps": 80,
                 "batch_size": 64,
                 "rho": {"interval": 10},
-                "noise": {"initial_sigma": 0.4},
+                "regularizers": {"noise": {"start": 0.4}, "temperature": None},
                 "evaluations": 1,
                 "seed": seed,
             }
         )
         loaded = load_data(config.data)
-        trainer = build_trainer(config, loaded, torch.device("cpu"))
+        trainer = build_trainer(resolve(config, loaded), loaded, torch.device("cpu"))
         trainer.fit()
         model = build_model(config, loaded)
         model.load_state_dict(trainer.state_dict()["model"])
@@ -71,7 +72,7 @@ class Store:
             input_shape=loaded.input_shape,
             num_outputs=loaded.num_outputs,
             options=dict(config.model_options),
-            noise=config.noise.in_force(),
+            regularizers={"noise": {}, "temperature": {}},
             task=loaded.task,
             classes=loaded.classes,
             target=target,

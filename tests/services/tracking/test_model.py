@@ -49,7 +49,7 @@ def exported(tmp_path):
         name="mlp",
         input_shape=(6,),
         num_outputs=3,
-        noise={"initial_sigma": 0.5},
+        regularizers={"noise": {}, "temperature": {}},
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from services.tracking import saved_run, store, sync
 from tests.waiting import wait_for
 
-KEYS = [f"sigma/{index:02d}_conv" for index in range(10)]
+KEYS = [f"regularizers/noise/{index:02d}_conv" for index in range(10)]
 
 
 def value(key: str, step: int) -> float:
@@ -81,7 +81,7 @@ saved = saved_run(folder)
 tracker = Tracker.start(TrackingConfig(uri=uri), experiment="killed client", run_name="r", params={}, tags={},
     spool_dir=folder, resume_run_id=saved.run_id if saved else None, system_interval=None)
 for step in range(start, 100000):
-    tracker.record({f"sigma/{i:02d}_conv": step + i / 100 for i in range(10)}, step)
+    tracker.record({f"regularizers/noise/{i:02d}_conv": step + i / 100 for i in range(10)}, step)
     print(step, flush=True)
     time.sleep(0.002)
 """
@@ -108,7 +108,7 @@ def test_a_client_that_is_killed_and_started_again_loses_and_doubles_nothing(ser
             process.wait(20)
         last = steps(printed)[-1]
         with (folder / "spool.jsonl").open("ab") as spool:
-            spool.write(b'{"metrics":{"sigma/00_conv":99999')  # killed in the middle of a line
+            spool.write(b'{"metrics":{"regularizers/noise/00_conv":99999')  # killed in the middle of a line
     saved = saved_run(folder)
     assert saved is not None
     tracker = begin(uri=server.url, resume_run_id=saved.run_id)

@@ -18,11 +18,11 @@ def test_importing_the_package_loads_neither_mlflow_nor_matplotlib_nor_ray():
 
 def test_points_come_back_in_order_with_their_own_steps(tmp_path):
     spool = Spool(tmp_path)
-    spool.append_metrics({"train/loss": 2.0, "sigma/00_conv1": 0.1}, 0)
+    spool.append_metrics({"train/loss": 2.0, "regularizers/noise/00_conv1": 0.1}, 0)
     spool.append_metrics({"train/loss": math.nan}, 10)
-    spool.append_metrics({"train/loss": math.inf, "sigma/00_conv1": 0.2}, 20)
+    spool.append_metrics({"train/loss": math.inf, "regularizers/noise/00_conv1": 0.2}, 20)
     history = spool.history()
-    assert history["sigma/00_conv1"] == ([0, 20], [0.1, 0.2])
+    assert history["regularizers/noise/00_conv1"] == ([0, 20], [0.1, 0.2])
     steps, values = history["train/loss"]
     assert steps == [0, 10, 20]
     assert values[0] == 2.0

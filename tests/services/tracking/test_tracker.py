@@ -17,7 +17,7 @@ def test_a_stock_client_sees_the_run(begin, client, rows, tmp_path):
     assert tracker.url is None
     assert tracker.ui_command.startswith("crossreg ui --tracking-uri sqlite:///")
     for step in range(0, 100, 10):
-        tracker.record({"train/loss": 1 / (1 + step), "sigma/00_conv1": 0.1}, step)
+        tracker.record({"train/loss": 1 / (1 + step), "regularizers/noise/00_conv1": 0.1}, step)
     tracker.record({"test/nll": math.nan, "worst": math.inf}, 100)
     tracker.set_note("## A run\n`crossreg train`")
     tracker.figure("losses", losses(tracker.history()))

@@ -15,6 +15,7 @@ from services.tracking import Tracker, TrackingConfig
 from services.training.config import Placement
 from services.training.consumer import MessageConsumer
 from services.training.mailbox import Mailbox
+from services.training.messages import Message, Metrics, Progress, Started
 from services.training.progress import Silent
 from services.training.runtime import start_ray
 from services.training.telemetry import Telemetry
@@ -59,15 +60,14 @@ def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: 
     metrics._send(metrics.messages)
     metrics._arrived(timeout=None)
     messages = ray.get(mailbox.fetch.remote(0, 0))
-    assert [m["step"] for m in messages if m["kind"] == "metrics"] == list(range(1, 61))
-    assert messages[0]["kind"] == "start"
-    calls = [m["step"] for m in messages if m["kind"] == "progress"]
+    assert [m.step for m in messages if isinstance(m, Metrics)] == list(range(1, 61))
+    assert isinstance(messages[0], Started)
+    calls = [m.step for m in messages if isinstance(m, Progress)]
     assert len(calls) < 60  # training did not wait for the slow ones
 
 
-def metrics(first: int, last: int) -> list[dict[str, Any]]:
-    steps = range(first, last + 1)
-    return [{"kind": "metrics", "step": step, "timestamp": 1000 * step, "values": {"loss": 1 / step}} for step in steps]
+def metrics(first: int, last: int) -> list[Message]:
+    return [Metrics(step, 1000 * step, {"loss": 1 / step}) for step in range(first, last + 1)]
 
 
 @pytest.mark.usefixtures("_ray")

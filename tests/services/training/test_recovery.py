@@ -31,7 +31,7 @@ def assert_same_end(a: dict[str, Any], b: dict[str, Any]) -> None:
     for part in ("model", "optimizer", "scheduler", "regularizer", "ranks", "step", "examples"):
         assert _plain(one[part]) == _plain(two[part]), part
     assert a["test"] == b["test"]
-    assert a["sigma"] == b["sigma"]
+    assert a["regularizers"] == b["regularizers"]
 
 
 def _plain(value: Any) -> Any:
@@ -62,7 +62,7 @@ def assert_same_metrics(a: tuple[Training, dict[str, Any]], b: tuple[Training, d
     for key, points in one.items():
         assert sorted(two[key]) == sorted(points), key
         assert len({step for step, _ in two[key]}) == len(two[key]), key
-    assert [s for s, _ in sorted(one["sigma/00_norm1"])] == list(range(10, 2001, 10))
+    assert [s for s, _ in sorted(one["regularizers/noise/00_norm1"])] == list(range(10, 2001, 10))
 
 
 @pytest.mark.faults
@@ -136,11 +136,10 @@ def test_run_is_complete_for_stock_clients(straight: tuple[Training, dict[str, A
     training, result = straight
     client = mlflow.MlflowClient(f"sqlite:///{training.folder / 'mlflow.db'}")
     run = client.get_run(result["run_id"])
-    assert set(result) >= {"run_id", "test", "sigma", "compute", "checkpoint", "model_uri"}
+    assert set(result) >= {"run_id", "test", "regularizers", "learned", "cost", "checkpoint", "model_uri"}
     assert set(result["test"]) == {"accuracy", "nll", "ece", "brier"}
-    assert set(result["compute"]) == {
-        "examples", "backward_examples", "flops", "worker_seconds", "peak_memory_bytes"
-    }  # fmt: skip
+    assert set(result["cost"]) == {"examples", "backward_examples", "flops", "worker_seconds"}
+    assert result["learned"] == ["noise/00_norm1", "noise/01_norm2", "temperature"]
     assert result["test"]["accuracy"] > 0.9
     assert run.data.params["model"] == "mlp"
     assert run.data.params["rho.interval"] == "10"
@@ -148,7 +147,7 @@ def test_run_is_complete_for_stock_clients(straight: tuple[Training, dict[str, A
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("digits", run.data.tags["data.fingerprint"])
     figures = {f.path for f in client.list_artifacts(result["run_id"], "figures")}
-    assert figures == {"figures/sigma_trajectories.png", "figures/losses.png", "figures/reliability.png"}
+    assert figures == {"figures/hyperparameter_trajectories.png", "figures/losses.png", "figures/reliability.png"}
     assert any(key.startswith("system/cpu") for key in run.data.metrics)
     mlflow.set_tracking_uri(f"sqlite:///{training.folder / 'mlflow.db'}")
     from services.data import DataConfig, load_data

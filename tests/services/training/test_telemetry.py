@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.logs import bind
 from services.tracking.ui import free_port
 from services.training import telemetry
+from services.training.messages import Progress
 from services.training.telemetry import Telemetry
 from tests.services.training.conftest import ROOT, SETTINGS
 
@@ -143,7 +144,7 @@ def test_prometheus_sees_what_mlflow_recorded(seen: Seen) -> None:
     shown = [scrape for scrape in seen.scrapes if scrape]
     last = shown[-1]
     assert set(last) == set(telemetry._GAUGES)
-    sigma = sorted(value for key, value in recorded.items() if key.startswith("sigma/"))
+    sigma = sorted(value for key, value in recorded.items() if key.startswith("regularizers/noise/"))
     assert len(sigma) == 2
     exact = {
         "step": 400, "num_steps": 400, "train_loss": recorded["train/loss"], "reg_loss": recorded["reg/loss"],
@@ -225,7 +226,7 @@ def test_throughput_is_that_of_the_last_ten_seconds(monkeypatch: pytest.MonkeyPa
     for second in range(60):
         clock = 100.0 + second
         done = 64 * min(second, 30)  # a step a second, then none
-        run.progress(done // 64, {"examples": done, "rho_updates": done // 640, "rho_seconds": done // 640 * 0.1})
+        run.progress(Progress(done // 64, clock, done, done // 640, done // 640 * 0.1))
         run.export()
         rates.append(run._values.get("examples_per_second"))
     assert rates[0] is None

@@ -15,8 +15,9 @@ from crossreg import UserError
 from crossreg.training.checkpoint import save_checkpoint
 from crossreg.training.trainer import Trainer
 from services.data import load_data
-from services.training.assemble import about, build_trainer
+from services.training.assemble import build_trainer, checkpoint_identity
 from services.training.config import TrainConfig
+from services.training.resolve import resolve
 from services.training.storage import kept_checkpoints
 from services.training.worker import take_up
 from tests.services.training.conftest import ROOT
@@ -25,8 +26,9 @@ CONFIG = TrainConfig.model_validate({"model": "mlp", "data": {"name": "digits"},
 
 
 def trainer(steps: int = 20) -> Trainer:
-    config = CONFIG.model_copy(update={"steps": steps})
-    return build_trainer(config, load_data(config.data), torch.device("cpu"))
+    data = load_data(CONFIG.data)
+    config = resolve(CONFIG, data).model_copy(update={"steps": steps})
+    return build_trainer(config, data, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,8 @@ def states() -> list[dict[str, Any]]:
 @pytest.fixture
 def run(tmp_path: Path, states: list[dict[str, Any]]) -> tuple[list[Path], dict[str, Any]]:
     """Two checkpoints of a run, of steps 20 and 10, as Ray Train leaves them beside other things."""
-    described = about(CONFIG, load_data(CONFIG.data))
+    data = load_data(CONFIG.data)
+    described = checkpoint_identity(resolve(CONFIG, data), data)
     names = ("checkpoint_2026-01-01_10-00-00.000001", "checkpoint_2026-01-01_10-00-01.000000")
     early, late = (
         save_checkpoint(state, tmp_path / name, **described) for state, name in zip(states, names, strict=True)

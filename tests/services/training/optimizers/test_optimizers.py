@@ -12,11 +12,12 @@ from torch import nn
 
 from crossreg import UserError, load_checkpoint, save_checkpoint
 from crossreg.training.trainer import Trainer
-from jobs.options import validated
 from services.data import Dataset, Split
-from services.training.assemble import about, build_trainer, check, gradient_passes
+from services.training.assemble import build_trainer, checkpoint_identity
+from services.training.check import check
 from services.training.config import OptimizerConfig, TrainConfig
-from services.training.optimizers import build_optimizer
+from services.training.optimizers import optimizer_kind
+from services.training.resolve import ResolvedConfig, resolve
 from tests.crossreg.core.test_distributed import COMMON, launch
 from tests.crossreg.training.test_trainer import Stop, assert_equal
 
@@ -26,7 +27,7 @@ BATCH = 16
 @pytest.fixture
 def sharpness() -> Any:
     pytest.importorskip("pytorch_optimizer")
-    from services.training import sharpness
+    from services.training.optimizers import sharpness
 
     return sharpness
 
@@ -43,7 +44,7 @@ def dataset() -> Dataset:
     return Dataset("made up", "classification", classes, split(96), split(32), split(48), mean, std, "0" * 16)
 
 
-def config(optimizer: dict[str, Any], **options: Any) -> TrainConfig:
+def config(optimizer: dict[str, Any], **options: Any) -> ResolvedConfig:
     values = {
         "model": "mlp",
         "model_options": {"hidden": 16, "depth": 2, "dropout": 0.2},
@@ -53,7 +54,7 @@ def config(optimizer: dict[str, Any], **options: Any) -> TrainConfig:
         "batch_size": BATCH,
         "optimizer": {"lr": 0.01, **optimizer},
     }
-    return validated(TrainConfig, values | options)
+    return resolve(TrainConfig.model_validate(values | options), dataset())
 
 
 def trainer(optimizer: dict[str, Any], callbacks: Any = (), **options: Any) -> Trainer:
@@ -110,14 +111,14 @@ def test_gsam_takes_the_orthogonal_part_out_and_its_radius_follows_the_learning_
 def test_weight_decay_changed_in_a_restored_optimizer_is_in_force(name: str, request: pytest.FixtureRequest) -> None:
     if name != "cpr":
         request.getfixturevalue("sharpness")
-    settings = OptimizerConfig(name=name, lr=0.1, weight_decay=0.0)  # type: ignore[arg-type]
+    settings, kind = OptimizerConfig(name=name, lr=0.1), optimizer_kind(name)
     ends = []
     for decay in (0.0, 0.5):
         theta = nn.Parameter(START.clone())
-        first = build_optimizer(settings, [theta], 100)
+        first = kind.build(settings, [theta], 0.0, 100)
         descend(first, theta)
         before = theta.detach().clone()
-        restored = build_optimizer(settings, [theta], 100)
+        restored = kind.build(settings, [theta], 0.0, 100)
         restored.load_state_dict(first.state_dict())
         for group in restored.param_groups:
             group["weight_decay"] = decay
@@ -162,7 +163,7 @@ def test_resume_is_exact(optimizer: dict[str, Any], tmp_path: Path) -> None:
 def test_the_ledger_counts_every_gradient_and_the_schedule_acts(name: str, passes: int) -> None:
     needs_package({"name": name})
     run = trainer({"name": name}, steps=12)
-    assert gradient_passes(config({"name": name})) == passes
+    assert config({"name": name}).gradient_evaluations == passes
     latest = run.fit()
     assert run.ledger is not None
     assert run.ledger.examples["theta"] == run.ledger.backward["theta"] == passes * 12 * BATCH
@@ -170,7 +171,7 @@ def test_the_ledger_counts_every_gradient_and_the_schedule_acts(name: str, passe
     assert math.isfinite(latest["test/nll"])
     used = getattr(run.optimizer, "base_optimizer", run.optimizer)
     assert used.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
-    assert "radius" not in about(config({"name": "adamw"}), dataset())["optimizer"]
+    assert "radius" not in checkpoint_identity(config({"name": "adamw"}), dataset())["optimizer"]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS[:3], ids=lambda o: o["name"])
@@ -178,7 +179,7 @@ def test_they_learn_together_with_rho(optimizer: dict[str, Any]) -> None:
     needs_package(optimizer)
     latest = trainer(optimizer, steps=150).fit()
     assert latest["test/accuracy"] > 0.6
-    learned = [value for name, value in latest.items() if name.startswith("sigma/")]
+    learned = [value for name, value in latest.items() if name.startswith("regularizers/noise/")]
     assert len(learned) == 2
     assert all(abs(sigma / 0.1 - 1) > 0.01 for sigma in learned)
 
@@ -197,30 +198,32 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "services.training.optimizers.sharpness", raising=False)
     for name in ("sam", "gsam"):
         with pytest.raises(UserError, match=rf"'{name}' needs the package pytorch-optimizer.*crossreg\[baselines\]"):
-            check(config({"name": name}), dataset(), 1)
-    check(config({"name": "cpr"}), dataset(), 1)
+            check(config({"name": name}), dataset())
+    check(config({"name": "cpr"}), dataset())
 
 
 def test_float16_is_refused_for_optimizers_that_compare_gradients() -> None:
-    with pytest.raises(UserError, match="float16.*'sam'.*bfloat16"):
+    with pytest.raises(ValueError, match="float16.*'sam'.*bfloat16"):
         config({"name": "sam"}, precision="float16")
     assert config({"name": "cpr"}, precision="float16").precision == "float16"
 
 
 def test_cpr_has_no_weight_decay_unless_it_is_given() -> None:
-    assert config({"name": "cpr"}).optimizer.weight_decay == 0
-    given = config({"name": "cpr", "weight_decay": 0.02})
-    assert given.optimizer.weight_decay == 0.02
-    assert TrainConfig.model_validate(given.model_dump()) == given
-    assert config({"name": "sam"}).optimizer.weight_decay == 0.01
+    assert config({"name": "cpr"}).weight_decay == 0
+    given = config({"name": "cpr"}, regularizers={"noise": None, "weight_decay": 0.02})
+    assert given.weight_decay == 0.02
+    assert ResolvedConfig.model_validate(given.model_dump()) == given
+    assert config({"name": "sam"}).weight_decay == 0.01
+    run = build_trainer(given, dataset(), torch.device("cpu"))
+    assert run.optimizer.param_groups[0]["weight_decay"] == 0.02
 
 
 def test_mc_dropout_is_checked_and_evaluated() -> None:
     plain = {"hidden": 16, "depth": 2}
     with pytest.raises(UserError, match="mc_dropout is on.*no dropout layer"):
-        check(config({}, mc_dropout=True, model_options=plain), dataset(), 1)
-    chosen = {"method": "none", "evaluations": 2, "steps": 12}
-    check(config({}, mc_dropout=True, **chosen), dataset(), 1)
+        check(config({}, mc_dropout=True, model_options=plain), dataset())
+    chosen = {"regularizers": {}, "evaluations": 2, "steps": 12}
+    check(config({}, mc_dropout=True, **chosen), dataset())
     run = trainer({}, mc_dropout=True, **chosen)
     run.fit()
     assert run.ledger is not None
@@ -231,7 +234,7 @@ DISTRIBUTED = (
     COMMON
     + """
 from services.training.config import OptimizerConfig
-from services.training.optimizers import build_optimizer
+from services.training.optimizers import optimizer_kind
 
 crossreg.regularizers.noise.standard_normal_like = shared_noise
 # one random stream for all ranks, so that `shared_noise` cuts the same draw
@@ -245,7 +248,7 @@ with process_group("gloo"):
         train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
         regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
         settings = OptimizerConfig(name=name, lr=0.01, radius=0.5)
-        optimizer = build_optimizer(settings, regularizer.theta, 20)
+        optimizer = optimizer_kind(name).build(settings, regularizer.theta, 0.0 if name == "cpr" else 0.01, 20)
         trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
                           closure=name != "cpr")
         trainer.fit()

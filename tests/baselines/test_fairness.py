@@ -1,0 +1,118 @@
+"""Every search looks through exactly what the cross-regularized run learns, over the ranges of the registry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from baselines import METHODS
+from baselines.grid import points_by_axis
+from crossreg.regularizers.registry import REGISTRY, description
+from services.search.search import Search
+from services.search.space import values_in
+from services.training.assemble import build_trainer
+from tests.baselines.conftest import POPULATION, make_conditions
+
+LEARNABLE = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]
+# `weight-decay-dropout-tuned` searches by another regularization, and `ensemble` trains without any
+SEARCHES = [
+    name
+    for name, method in METHODS.items()
+    if method.searches and name not in ("weight-decay-dropout-tuned", "ensemble")
+]
+
+
+def request_of(name: str, conditions: Any) -> Search:
+    run = METHODS[name].run(conditions, 0, conditions.budget("full", 0))
+    request = next(run)
+    run.close()
+    assert isinstance(request, Search)
+    return request
+
+
+def looked_through(request: Search) -> list[dict[str, float]]:
+    """Return the values with which the trials of a search would start, as their workers read them."""
+    if request.searcher is not None:
+        assert request.space is not None
+        ends = [{key: position for key in request.space} for position in (0.0, 0.5, 1.0)]
+        return [values_in({"trial": 0, **config}) for config in ends]
+    if request.top_level:
+        return [values_in({"trial": 0, **start}) for start in request.starts]
+    return [values_in({"trial": 0, "hyperparameters": start, "state": None}) for start in request.starts]
+
+
+@pytest.mark.parametrize("learned", [*LEARNABLE, "all"])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_looks_through_what_is_learned(search: str, learned: str) -> None:
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    names = ["noise", "temperature", "l2", "label_smoothing", "shift"] if learned == "all" else [learned]
+    conditions = make_conditions(regularizers=names)
+    reference = conditions.reference(0)
+    regularizer = build_trainer(reference, conditions.data(0), torch.device("cpu")).regularizer
+    assert regularizer is not None
+    learns = set(regularizer.hyperparameters)
+    assert set(conditions.space) == learns
+    request = request_of(search, conditions)
+    for values in looked_through(request):
+        assert set(values) == learns
+        for name, value in values.items():
+            low, high = description(name).range
+            assert low * (1 - 1e-6) <= value <= high * (1 + 1e-6)
+    for spec in request.specs:  # what it does not search is as in the run
+        assert spec.config.learned == []
+        assert spec.config.regularizers.keys() == reference.regularizers.keys()
+        assert spec.config.regularizers["weight_decay"] == reference.regularizers["weight_decay"]
+
+
+@pytest.mark.parametrize("search", [name for name in SEARCHES if name not in ("grid", "optuna")])
+def test_starts_are_spread_over_the_whole_range(search: str) -> None:
+    conditions = make_conditions(regularizers=["noise", "label_smoothing"])
+    conditions.population = 200
+    starts = looked_through(request_of(search, conditions))
+    for name, one in conditions.space.items():
+        positions = sorted(one.position(values[name]) for values in starts)
+        apart = max(abs(position - (index + 0.5) / len(positions)) for index, position in enumerate(positions))
+        assert apart < 1.63 / math.sqrt(len(positions)), name  # Kolmogorov and Smirnov, one in a hundred
+
+
+def test_what_is_fixed_is_the_same_for_every_search_and_searched_by_none() -> None:
+    conditions = make_conditions(regularizers={"noise": None, "noise/00_norm1": 0.3, "l2": 0.01, "weight_decay": 0.2})
+    assert set(conditions.space) == {"noise/01_norm2"}
+    for search in ("pbt", "random-search", "grid"):
+        request = request_of(search, conditions)
+        assert all(set(values) == {"noise/01_norm2"} for values in looked_through(request))
+        for spec in request.specs:
+            fixed = {name: one.value for name, one in spec.config.regularizers.items()}
+            assert fixed == {"noise": 0.1, "noise/00_norm1": 0.3, "l2": 0.01, "weight_decay": 0.2}
+
+
+def test_rivals_have_the_weight_decay_of_the_comparison() -> None:
+    conditions = make_conditions(regularizers={"noise": None, "weight_decay": 0.2})
+    for name in ("none", "fixed-noise", "sam", "mc-dropout", "ensemble"):
+        run = METHODS[name].run(conditions, 0, conditions.budget("matched", 0))
+        spec = next(run).specs[0]
+        run.close()
+        assert spec.config.weight_decay == 0.2, name
+
+
+@pytest.mark.parametrize(
+    ("size", "axes", "counts"), [(8, 1, [8]), (8, 2, [4, 2]), (8, 3, [2, 2, 2]), (7, 2, [7, 1]), (1, 2, [1, 1])]
+)
+def test_a_grid_has_as_many_points_as_the_population(size: int, axes: int, counts: list[int]) -> None:
+    assert points_by_axis(size, axes) == counts
+    assert math.prod(points_by_axis(size, axes)) == size
+
+
+def test_an_axis_of_a_grid_is_a_regularizer() -> None:
+    conditions = make_conditions(regularizers=["noise", "temperature"])
+    conditions.population = 6
+    starts = request_of("grid", conditions).starts
+    assert len(starts) == 6
+    assert all(len({round(v, 9) for n, v in one.items() if n.startswith("noise/")}) == 1 for one in starts)
+    assert len({round(one["noise/00_norm1"], 9) for one in starts}) == 3
+    assert len({round(one["temperature"], 9) for one in starts}) == 2
+    assert POPULATION == 3
