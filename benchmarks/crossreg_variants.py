@@ -14,26 +14,28 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from services.comparison.method import Method, Run, Study, Trials
+from jobs.options import merge
+from services.comparison.conditions import Conditions
+from services.comparison.method import Method, Run, Trials
+from services.comparison.outcome import Outcome
 from services.comparison.run_jobs import Job, run_jobs
-from services.comparison.session import make_study
+from services.comparison.session import make_conditions
 from services.search.budget import Budget
-from services.search.outcome import Outcome
-from services.search.spec import rank
+from services.search.spec import selection_score
 from services.training.config import Placement, TrainConfig
 from services.training.runtime import start_ray
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "one sigma a unit": {"noise": {"granularity": "unit"}},
-    "multiplicative noise": {"noise": {"form": "multiplicative"}},
-    "sigma starts at 0.5": {"noise": {"initial_sigma": 0.5}},
+    "one sigma a unit": {"regularizers": {"noise": {"granularity": "unit"}}},
+    "multiplicative noise": {"regularizers": {"noise": {"form": "multiplicative"}}},
+    "sigma starts at 0.5": {"regularizers": {"noise": {"start": 0.5}}},
     "K = 8 draws": {"rho": {"samples": 8}},
     "rho lr 0.3": {"rho": {"lr": 0.3}},
-    "no temperature": {"rho": {"temperature": False}},
+    "no temperature": {"regularizers": {"temperature": False}},
     "T1-T2's gradient": {"rho": {"estimator": "t1-t2"}},
-    "weight decay 0.1": {"optimizer": {"weight_decay": 0.1}},
-    "dropout 0.3 beside": {"model_options": {"dropout": 0.3}},
+    "weight decay 0.1": {"regularizers": {"weight_decay": {"learn": False, "value": 0.1}}},
+    "dropout 0.3 beside": {"regularizers": {"dropout": {"learn": False, "value": 0.3}}},
     "a quarter of the steps": {"share": 0.25},
     "best interval on reg": {"best": True},
     "unrolled, 1 step": {"rho": {"estimator": "unrolled"}},
@@ -62,21 +64,21 @@ class Variant(Method):
     def __init__(self, name: str, changes: dict[str, Any]) -> None:
         self.name, self.summary, self.changes = slug(name), name, dict(changes)
 
-    def run(self, study: Study, seed: int, budget: Budget) -> Run:
+    def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         changes = dict(self.changes)
         best, matched = changes.pop("best", False), changes.pop("matched", False)
-        reference = study.reference(seed).model_dump()
+        reference = conditions.reference(seed).model_dump()
         if share := changes.pop("share", None):
             changes["steps"] = round(share * reference["steps"])
         for name, value in changes.items():
             if isinstance(value, dict):
-                changes[name] = {**reference[name], **value}
+                changes[name] = merge(reference[name], value)
         if best:
             # as early stopping would choose, without stopping: its curve shows what it would have saved
             changes |= {"interim_test": None, "final_test": True}
         amount = budget.amount if matched else None
-        (trial,) = yield Trials([study.trial(seed, method="crossreg", amount=amount, select=best, **changes)])
-        chosen = min(trial.records, key=lambda record: rank(record, "nll")) if best else trial.final
+        (trial,) = yield Trials([conditions.trial(seed, amount=amount, select=best, **changes)])
+        chosen = min(trial.records, key=lambda record: selection_score(record, "nll")) if best else trial.final
         return self.outcome([trial], chosen, seed, budget)
 
 
@@ -98,8 +100,8 @@ def table(outcomes: list[Outcome]) -> str:
             paired = [scale * (o.test[score] - default[o.seed].test[score]) for o in mine if o.seed in default]
             spread = f" ± {statistics.stdev(paired):.{digits}f}" if len(paired) > 1 else ""
             cells.append(f"{statistics.mean(paired):+.{digits}f}{spread}" if paired else "–")
-        cells.append(f"{statistics.mean(o.config.steps or 0 for o in mine if o.config):.0f}")
-        sigma = zip(*(o.sigma.values() for o in mine), strict=True)
+        cells.append(f"{statistics.mean(o.config.steps for o in mine if o.config):.0f}")
+        sigma = zip(*([o.regularizers[n] for n in o.learned if n.startswith("noise/")] for o in mine), strict=True)
         cells.append(", ".join(f"{statistics.mean(layer):.2g}" for layer in sigma))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -128,10 +130,10 @@ def main() -> None:
         "interim_test": 500,
         "final_samples": arguments.final_samples,
     }
-    study = make_study(TrainConfig.model_validate(config))
+    conditions = make_conditions(TrainConfig.model_validate(config))
     jobs = [Job(Variant(name, VARIANTS[name]), "matched", seed) for seed in range(arguments.seeds) for name in chosen]
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = run_jobs(jobs, study, Path(folder))
+        outcomes = run_jobs(jobs, conditions, Path(folder))
     if arguments.out:
         arguments.out.write_text(json.dumps([json.loads(o.model_dump_json(exclude={"curve"})) for o in outcomes]))
     print(table(outcomes))

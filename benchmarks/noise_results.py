@@ -10,6 +10,7 @@ of `--out` and not run again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -22,17 +23,22 @@ from services.training.config import Placement, TrainConfig
 from services.training.driver import train
 from services.training.progress import Bar
 
-METHODS = {"crossreg": ("crossreg", None), "none": ("none", None), "none, all data": ("none", 0.0)}
+LEARNED: dict[str, Any] = {"noise": {}, "temperature": {}}
+METHODS: dict[str, tuple[dict[str, Any], float | None]] = {
+    "crossreg": (LEARNED, None),
+    "none": ({}, None),
+    "none, all data": ({}, 0.0),
+}
 
 
 def run(arguments: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
-    method, reg_share = METHODS[label]
+    regularizers, reg_share = METHODS[label]
     data = {"name": arguments.data, "root": arguments.data_root, "limit": arguments.limit, "reg_share": reg_share}
     config = TrainConfig.model_validate(
         {
             "model": arguments.model,
             "data": data,
-            "method": method,
+            "regularizers": regularizers,
             "epochs": arguments.epochs,
             "seed": seed,
             "evaluations": arguments.evaluations,
@@ -42,15 +48,15 @@ def run(arguments: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
     tracking = TrackingConfig(uri=f"sqlite:///{arguments.folder}/mlflow.db", tags={"group": label})
     placement = Placement(workers=arguments.workers, storage_path=str(arguments.folder / "runs"))
     with Bar(Console(stderr=True)) as bar:
-        report = train(config, placement, tracking, display=bar)
+        result = train(config, placement, tracking, display=bar)
     return {
         "key": [arguments.data, arguments.limit, arguments.model, arguments.epochs, label, seed],
-        "test": report.test,
-        "scaled": report.test_scaled,
-        "sigma": report.sigma,
-        "compute": report.compute,
-        "run_id": report.run_id,
-        "diagnoses": report.diagnoses,
+        "test": result.test,
+        "scaled": result.test_scaled,
+        "sigma": [result.regularizers[name] for name in result.learned if name.startswith("noise/")],
+        "cost": dataclasses.asdict(result.cost),
+        "run_id": result.run_id,
+        "diagnoses": result.diagnoses,
     }
 
 
@@ -78,12 +84,12 @@ def table(rows: list[dict[str, Any]]) -> str:
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             return f"{statistics.mean(values):.{digits}f}{spread}"
 
-        sigma = [f"{statistics.mean(v):.2g}" for v in zip(*(row["sigma"].values() for row in mine), strict=True)]
+        sigma = [f"{statistics.mean(v):.2g}" for v in zip(*(row["sigma"] for row in mine), strict=True)]
         cells = [
             cell("test", "accuracy", 100, 2),
             *(cell("test", name) for name in ("nll", "ece", "brier")),
             *(cell("scaled", name) for name in ("nll", "ece")),
-            cell("compute", "flops", 1e-12, 1),
+            cell("cost", "flops", 1e-12, 1),
             ", ".join(sigma) or "–",
         ]
         lines.append(f"| {label} ({len(mine)} seeds) | " + " | ".join(cells) + " |")

@@ -16,7 +16,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import crossreg.core.rho
 import torch
 import torch.nn.functional as F
 
@@ -28,6 +27,7 @@ from crossreg.models import build
 from crossreg.prediction import calibration
 from crossreg.prediction.evaluation import evaluate
 from crossreg.regularizer import CrossRegularizer
+from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.noise import inject_noise, sigmas
 from crossreg.training.trainer import Trainer
 from services.data import DataConfig, load_data
@@ -63,9 +63,8 @@ def run(
     torch.set_num_threads(1)
     s = setting
     if s.get("map") == "softplus":
-        forward, backward = F.softplus, lambda sigma: torch.as_tensor(sigma).expm1().log()
-        for module in (crossreg.core.rho, crossreg.regularizers.noise):
-            module.sigma_from_rho, module.rho_from_sigma = forward, backward  # type: ignore[attr-defined]
+        Hyperparameter.natural = lambda self, rho: F.softplus(rho)  # type: ignore[method-assign]
+        Hyperparameter.unconstrained = lambda self, value: torch.as_tensor(value).expm1().log()  # type: ignore
     if s.get("independent"):
         crossreg.regularizer.antithetic_draws = lambda samples, *key: [
             crossreg.regularizers.noise.Draw(crossreg.regularizer.derive_seed(*key, k)) for k in range(samples)
@@ -85,7 +84,8 @@ def run(
 
     regularizer = None
     if s["noise"]:
-        inject_noise(model, s.get("granularity", "layer"), s.get("form", "additive"), s["initial_sigma"])
+        granularity, form = s.get("granularity", "layer"), s.get("form", "additive")
+        inject_noise(model, granularity, form, s["initial_sigma"], temperature=s["temperature"])
         reg = batches(splits.reg, min(128, len(splits.reg.x)), True)
         regularizer = CrossRegularizer(
             model,
@@ -94,7 +94,6 @@ def run(
             s["interval"],
             s["samples"],
             lr=s["lr"],
-            temperature=s["temperature"],
             seed=seed,
         )
     train = batches(splits.train, 128, True)
@@ -126,7 +125,7 @@ def run(
         "ece_scaled": scaled.ece,
         "sigma": found,
         "train_loss": trainer.latest["train/loss"],
-        "temperature": trainer.latest.get("rho/temperature", 1.0),
+        "temperature": trainer.latest.get("regularizers/temperature", 1.0),
         "steps": steps,
     }
 

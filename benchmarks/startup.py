@@ -37,6 +37,7 @@ from crossreg.core.distributed import rank
 from services.data import load_data
 from services.training.assemble import build_trainer
 from services.training.config import TrainConfig
+from services.training.resolve import resolve
 
 class First(Callback):
     def __init__(self, path):
@@ -48,7 +49,8 @@ class First(Callback):
 
 def train(settings):
     config = TrainConfig.model_validate_json(settings[0])
-    build_trainer(config, load_data(config.data), torch.device("cpu"), [First(settings[1])]).fit()
+    data = load_data(config.data)
+    build_trainer(resolve(config, data), data, torch.device("cpu"), [First(settings[1])]).fit()
 """
 TORCHRUN = (
     WORKER

@@ -29,7 +29,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from crossreg.core.errors import UserError
 from crossreg.core.modules import Where, remove_hook, rho_device_and_dtype, selects, unwrap
 from crossreg.core.random import seed_device
-from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_from_sigma
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule
 from crossreg.regularizers.temperature import learn_temperature, remove_temperature
 
 __all__ = [
@@ -114,7 +114,7 @@ class Noise(Stochastic):
         self.form = form
         self.rate = 0.0  # of the dropout whose place it takes
         # requires_grad is off outside the rho step, so DDP and the theta optimizer pass rho by
-        self.rho = nn.Parameter(rho_from_sigma(initial_sigma).expand(shape).clone(), requires_grad=False)
+        self.rho = nn.Parameter(_SIGMA.unconstrained(initial_sigma).expand(shape).clone(), requires_grad=False)
 
     @property
     def sigma(self) -> Tensor:

@@ -52,7 +52,7 @@ class Patience(StoppingRule):
     help = "evaluations without a better held-out score"
 
     def __init__(self, value: float) -> None:
-        if isinstance(value, bool) or value != int(value) or value < 1:
+        if isinstance(value, bool) or not float(value).is_integer() or value < 1:
             raise UserError(f"patience is {value!r}; it must be a number of evaluations, at least 1")
         super().__init__(int(value))
 

@@ -116,11 +116,12 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_help_names_every_study() -> None:
-    import inspect
+    import typer
 
-    from jobs.reproduce import reproduce as command
+    from jobs.reproduce import app
     from studies.run import STUDIES
 
-    text = str(inspect.signature(command).parameters["study"].annotation) + (command.__doc__ or "")
-    assert all(f"- `{name}`: " in text for name in STUDIES)
-    assert ", ".join(STUDIES) in text
+    command = typer.main.get_command(app)
+    assert all(f"- `{name}`: " in (command.help or "") for name in STUDIES)
+    (study,) = (parameter for parameter in command.params if parameter.name == "study")
+    assert getattr(study, "help", "") == ", ".join(STUDIES)

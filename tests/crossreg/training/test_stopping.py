@@ -123,10 +123,11 @@ class Ends(Callback):
 def planned(*callbacks: Callback, steps: int = 40, **plan: Any) -> Trainer:
     """Return a training that is evaluated on half of each split every 10 steps, with 2 draws."""
     run = trainer(steps, callbacks)
-    splits = run.evaluation.splits
+    given = run.evaluation.splits
+    splits = {name: Batches(split.x, split.y, 16, shuffle=False) for name, split in given.items()}
     half = {
-        name: Batches(whole.x[: len(whole.x) // 2], whole.y[: len(whole.y) // 2], 16, shuffle=False)
-        for name, whole in splits.items()
+        name: Batches(split.x[: len(split.x) // 2], split.y[: len(split.y) // 2], 16, shuffle=False)
+        for name, split in given.items()
     }
     run.evaluation = EvaluationPlan(splits=splits, interim=half, every=10, samples=2, final_samples=5, **plan)
     return run

@@ -10,13 +10,23 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from tests.services.serving.conftest import ROOT, Store
+from services.tracking import store
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store without a model in it."""
+    found = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    store.connect(found)
+    return found
 
 
 def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -44,22 +54,20 @@ def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_told(
     arguments: list[str],
     message: str,
-    models: Store,
+    uri: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert message in mistake(monkeypatch, capsys, *arguments, "--port" if arguments[0] == "serve" else "--alias", "0",
-                              "--tracking-uri", models.uri)  # fmt: skip
+                              "--tracking-uri", uri)  # fmt: skip
 
 
-def test_a_taken_port_is_told(
-    models: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_taken_port_is_told(uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        said = mistake(monkeypatch, capsys, "serve", "models:/x@y", "--port", port, "--tracking-uri", models.uri)
+        said = mistake(monkeypatch, capsys, "serve", "models:/x@y", "--port", port, "--tracking-uri", uri)
     assert f"cannot listen on 127.0.0.1:{port}" in said
 
 

@@ -1,11 +1,11 @@
-"""How busy each population scheduler keeps its members: the table of `docs/method/pbt.md`.
+"""How well each population scheduler uses its workers: the table of `docs/method/pbt.md`.
 
 Four members on four workers (or as many as there are CPUs) train a small network for twelve intervals, once under
-each scheduler. Busy is the share of the workers' time, between the first interval's end and the last, in which a
+each scheduler. Utilization is the share of the workers' time, between the first interval's end and the last, in which a
 member trained; the rest is waiting, pausing and starting again. Attainable is the share where all that members wait for
 is the slowest of them at each boundary.
 
-    python -m benchmarks.pbt_busy --out busy.json
+    python -m benchmarks.pbt_utilization --out utilization.json
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from baselines import METHODS
 from services.comparison.run_jobs import Job, run_jobs
-from services.comparison.session import make_study
+from services.comparison.session import make_conditions
 from services.search.spec import Record
 from services.training.config import Placement, TrainConfig
 from services.training.runtime import available_cpus, start_ray
@@ -26,7 +26,7 @@ SCHEDULERS = ("pbt", "pbt-async", "pbt-stock", "pbt-stock-async")
 
 
 def attainable_share(folder: Path) -> float:
-    """Return how busy synchronous members would be if a boundary itself took no time, after the first interval."""
+    """Return the utilization of synchronous members if a boundary itself took no time, after the first interval."""
     taken: dict[int, list[float]] = {}
     for path in folder.rglob("states/*.json"):
         record = Record.model_validate_json(path.read_bytes())
@@ -53,19 +53,19 @@ def main() -> None:
             "evaluations": arguments.intervals,
         }
     )
-    study = make_study(config, population=arguments.members)
+    conditions = make_conditions(config, population=arguments.members)
     rows = []
     for name in arguments.schedulers.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            (outcome,) = run_jobs([Job(METHODS[name], "full", 0)], study, Path(folder))
+            (outcome,) = run_jobs([Job(METHODS[name], "full", 0)], conditions, Path(folder))
             attainable = attainable_share(Path(folder))
-            exploits = sum(len({json.dumps(knobs) for _, knobs in member}) - 1 for member in outcome.members)
+            exploits = sum(len({json.dumps(values) for _, values in member}) - 1 for member in outcome.members)
         row = {
             "scheduler": name,
-            "busy": outcome.busy,
+            "utilization": outcome.utilization,
             "attainable": attainable,
             "seconds": outcome.seconds,
-            "changes of knobs in final lineages": exploits,
+            "changes of values in final lineages": exploits,
             "test NLL": outcome.test["nll"],
         }
         rows.append(row)
