@@ -12,9 +12,10 @@ from crossreg.core.distributed import rank, world_size
 from crossreg.core.errors import UserError
 from crossreg.core.random import derive_seed
 
-__all__ = ["Batches", "Preprocess", "augmentation"]
+__all__ = ["BatchTransform", "Batches", "Preprocess", "augmentation"]
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
+"""Changes a batch of stored values `[B, ...]`, with draws of a generator; see `augmentation`."""
 
 # up to this size the data lives on the GPU, which makes a batch one gather instead of a copy over the bus
 _RESIDENT_BYTES = 4 * 2**30
@@ -73,7 +74,7 @@ class Batches:
         batch_size: int,
         *,
         preprocess: nn.Module | None = None,
-        augment: Augmentation | None = None,
+        augment: BatchTransform | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         seed: int = 0,
@@ -134,13 +135,13 @@ class Batches:
         return (x if self.preprocess is None else self.preprocess(x)), y
 
 
-def augmentation(name: str) -> Augmentation | None:
+def augmentation(name: str) -> BatchTransform | None:
     """Return a batched image augmentation: "none", "flip" (left-right) or "crop-flip" (4 pixels of zeros around).
 
     Raises:
         UserError: another name.
     """
-    known: dict[str, Augmentation | None] = {
+    known: dict[str, BatchTransform | None] = {
         "none": None,
         "flip": _flip,
         "crop-flip": lambda x, g: _flip(_crop(x, g), g),

@@ -45,6 +45,7 @@ _PANELS = {
     "Placement": WHERE,
     "TrackingConfig": OUT,
     "CompareConfig": "What to compare",
+    "ServeConfig": "How to serve",
 }
 
 Learn = Annotated[

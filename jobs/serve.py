@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,29 +22,18 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @app.command()
+@flags.takes(ServeConfig)
 def serve(
     model_uri: Annotated[
         str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION, models:/MODEL_ID or a run's id.")
     ],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any free port.")] = 8000,
-    replicas: Annotated[
-        int | None, typer.Option(help="Processes that hold the model. Default: 2, on one CPU 1.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Noise draws averaged in a prediction.")] = 16,
-    seed: Annotated[int, typer.Option(help="Fixes the draws: the same input gets the same answer.")] = 0,
-    max_batch: Annotated[int, typer.Option(help="Examples in one forward pass.")] = 32,
-    batch_wait_ms: Annotated[float, typer.Option(help="How long a replica waits to fill a batch.")] = 2.0,
-    max_examples: Annotated[int, typer.Option(help="Examples in one request.")] = 256,
-    max_request_mb: Annotated[float, typer.Option(help="Size of one request's body, 10^6 bytes.")] = 8.0,
-    poll_seconds: Annotated[float, typer.Option(help="Between two looks at the alias; 0: never again.")] = 10.0,
     trust: Annotated[
         list[str] | None,
         typer.Option(help="A function package.module:function of yours that may build the model; may be repeated."),
     ] = None,
     tracking_uri: flags.TrackingUri = None,
     as_json: flags.AsJson = False,
-    verbose: flags.Verbose = None,
+    **given: Any,
 ) -> None:
     """Answer `POST /predict` with a model's **predictions averaged over noise draws**, and how sure it is.
 
@@ -60,25 +49,8 @@ def serve(
 
     - `crossreg serve models:/digits/3 --samples 64 --max-batch 128`
     """
-    from services.training.runtime import available_cpus
-
-    config = validated(
-        ServeConfig,
-        {
-            "host": host,
-            "port": port,
-            "replicas": min(2, available_cpus()) if replicas is None else replicas,
-            "samples": samples,
-            "seed": seed,
-            "max_batch": max_batch,
-            "batch_wait_ms": batch_wait_ms,
-            "max_examples": max_examples,
-            "max_request_mb": max_request_mb,
-            "poll_seconds": poll_seconds,
-            "trusted": tuple(trust or ()),
-            "verbose": bool(verbose),
-        },
-    )
+    (settings,) = flags.settings(given, ServeConfig)
+    config = validated(ServeConfig, {**settings, "trusted": tuple(trust or ())})
     tracking = validated(TrackingConfig, {} if tracking_uri is None else {"uri": tracking_uri})
     from services.serving.driver import serve as run
 

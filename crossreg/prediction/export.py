@@ -98,20 +98,20 @@ class Exported:
             classification and for a model without a learned temperature.
     """
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess, about: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, preprocess: Preprocess, description: dict[str, Any]) -> None:
         import numpy as np
 
-        self.input_shape: tuple[int, ...] = tuple(about["input_shape"])
-        self.num_outputs: int = about["num_outputs"]
-        self.task: str = about["task"]
-        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.input_shape: tuple[int, ...] = tuple(description["input_shape"])
+        self.num_outputs: int = description["num_outputs"]
+        self.task: str = description["task"]
+        self.classes: tuple[str, ...] = tuple(description["classes"])
         # an image dataset is stored as bytes and normalized per channel; MLflow may hand those over as floats
         self.images = preprocess.mean.ndim == 1 and len(self.input_shape) == 3
         self._model, self._preprocess = model, preprocess
-        centre, scale = about["target"] or ([0.0], [1.0])
+        centre, scale = description["target"] or ([0.0], [1.0])
         self._centre, self._scale = np.asarray(centre, np.float32), np.asarray(scale, np.float32)
         self.observation_std: np.ndarray | None = None
-        if self.task == "regression" and "temperature" in about["regularizers"]:
+        if self.task == "regression" and "temperature" in description["regularizers"]:
             self.observation_std = np.ones(self.num_outputs, np.float32) * self._scale * float(temperature(model))
 
     def __call__(self, x: np.ndarray, samples: int = 16, seed: int = 0) -> np.ndarray:
@@ -196,55 +196,59 @@ def load_exported(directory: str | os.PathLike[str]) -> Exported:
 def _load(directory: Path) -> Exported:
     from safetensors.torch import load_file
 
-    about = json.loads((directory / DESCRIPTION_FILE).read_text())
-    _check_description(about)
+    description = json.loads((directory / DESCRIPTION_FILE).read_text())
+    _check_description(description)
     tensors = load_file(directory / WEIGHTS_FILE)
     weights = _under(tensors, "model.")
-    arguments = {"input_shape": tuple(about["input_shape"]), "num_outputs": about["num_outputs"], **about["options"]}
-    own = ":" in about["model"].removeprefix("torchvision:")
+    arguments = {
+        "input_shape": tuple(description["input_shape"]),
+        "num_outputs": description["num_outputs"],
+        **description["options"],
+    }
+    own = ":" in description["model"].removeprefix("torchvision:")
     if not own:  # a function of the user's own may not run without memory
-        _check_sizes(about["model"], arguments, weights)
+        _check_sizes(description["model"], arguments, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{name} holds NaN or infinity")
         if name.startswith("preprocess.") and not tensor.is_floating_point():
             raise UserError(f"{name} has dtype {tensor.dtype}; a mean or a deviation is a floating-point number")
     with torch.random.fork_rng(devices=[]):
-        model = build(about["model"], **arguments)
-    attach(model, dict.fromkeys(about["regularizers"]), about["regularizers"])
+        model = build(description["model"], **arguments)
+    attach(model, dict.fromkeys(description["regularizers"]), description["regularizers"])
     model.load_state_dict(weights)
     model.eval()
-    exported = Exported(model, Preprocess(tensors["preprocess.mean"], tensors["preprocess.std"]), about)
+    exported = Exported(model, Preprocess(tensors["preprocess.mean"], tensors["preprocess.std"]), description)
     output = exported(torch.zeros(2, *exported.input_shape).numpy(), samples=1)
     if output.shape != (2, exported.num_outputs):
         raise UserError(f"the model returns {output.shape} for 2 inputs, not (2, {exported.num_outputs})")
     return exported
 
 
-def _check_description(about: Any) -> None:
+def _check_description(description: Any) -> None:
     """Refuse a description whose values are not of their kinds; what they mean shows when the model is built.
 
     Raises:
         UserError: names the value.
     """
-    if not isinstance(about, dict):
+    if not isinstance(description, dict):
         raise UserError(f"{DESCRIPTION_FILE} holds no object")
-    version = about["format"]
+    version = description["format"]
     if version != _FORMAT:
         raise UserError(f"it has format {version!r}; this version of crossreg reads format {_FORMAT}")
     kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "task": str, "classes": list,
              "regularizers": dict}  # fmt: skip
     for key, kind in kinds.items():
-        if not isinstance(about[key], kind):
-            raise UserError(f"{key} is of type {type(about[key]).__name__}, not {kind.__name__}")
-    if about["classes"] and len(about["classes"]) != about["num_outputs"]:
-        raise UserError(f"{len(about['classes'])} classes are named for {about['num_outputs']} outputs")
-    if not all(isinstance(name, str) for name in about["classes"]):
+        if not isinstance(description[key], kind):
+            raise UserError(f"{key} is of type {type(description[key]).__name__}, not {kind.__name__}")
+    if description["classes"] and len(description["classes"]) != description["num_outputs"]:
+        raise UserError(f"{len(description['classes'])} classes are named for {description['num_outputs']} outputs")
+    if not all(isinstance(name, str) for name in description["classes"]):
         raise UserError("a class has a name that is no text")
-    if about["target"] is not None:
-        centre, scale = about["target"]
-        if len(centre) != about["num_outputs"] or len(scale) != about["num_outputs"]:
-            raise UserError(f"target has other lengths than the {about['num_outputs']} outputs")
+    if description["target"] is not None:
+        centre, scale = description["target"]
+        if len(centre) != description["num_outputs"] or len(scale) != description["num_outputs"]:
+            raise UserError(f"target has other lengths than the {description['num_outputs']} outputs")
 
 
 def _check_sizes(name: str, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:

@@ -146,7 +146,8 @@ class Hyperparameter:
         tensor = torch.as_tensor(value, dtype=torch.get_default_dtype())
         if self.scale == "linear":
             return tensor
-        return (tensor.log() if self.scale == "log" else tensor.logit()).clamp(-_RHO_LIMIT, _RHO_LIMIT)
+        odds = tensor if self.scale == "log" else tensor / (1 - tensor)
+        return odds.log().clamp(-_RHO_LIMIT, _RHO_LIMIT)
 
     def at(self, position: float) -> float:
         """Return the value at a position in 0..1 of the range, on the scale; a uniform position is a fair draw."""

@@ -23,7 +23,7 @@ from services.serving.loading import load
 from services.serving.registry import Registry, Version
 from services.tracking import TrackingConfig
 from services.training.config import Placement
-from services.training.runtime import check_placement, start_ray
+from services.training.runtime import available_cpus, check_placement, start_ray
 
 __all__ = ["Served", "serve"]
 
@@ -68,7 +68,9 @@ def serve(
         UserError: Ray Serve is not installed, the address is taken, or the model cannot be found or loaded.
     """
     _require()
-    placement = Placement(workers=config.replicas, verbose=config.verbose)
+    replicas = config.replicas or min(2, available_cpus())
+    config = config.model_copy(update={"replicas": replicas})
+    placement = Placement(workers=replicas, verbose=config.verbose)
     check_placement(placement)
     with closing(_listen(config.host, config.port)) as listener, _sigterm_as_interrupt():
         try:
@@ -77,7 +79,7 @@ def serve(
             version = registry.resolve(uri)
             files = registry.read(version)
             model = load(files, config.max_batch, config.trusted).exported
-            say(f"loaded {version}; starting Ray, replicas: {config.replicas} (about 15 s)")
+            say(f"loaded {version}; starting Ray, replicas: {replicas} (about 15 s)")
             with _replicas(config, placement) as (handle, states):
                 from services.serving.service import Service
 
