@@ -9,8 +9,8 @@ import pytest
 
 from tests.crossreg.golden.training import FILE, INTERVAL, STEPS, Numbers, machine, run
 
-# of another processor or PyTorch: sums in another order, carried through 30 steps
-RELATIVE, ABSOLUTE = 1e-4, 1e-6
+# elsewhere sums are taken in another order, which moves the numbers by up to 5e-7 between instruction sets
+RELATIVE, ABSOLUTE = 1e-5, 1e-8
 
 HYPERPARAMETERS = ("noise/00_1", "noise/01_4", "temperature", "l2")
 

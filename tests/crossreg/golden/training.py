@@ -31,11 +31,11 @@ def machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the model of the processor."""
+    """Return the model of the processor: its name, which a virtual machine may keep vague, and its numbers."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    lines = cpuinfo.read_text().partition("\n\n")[0].splitlines() if cpuinfo.exists() else []
+    told = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    return " ".join(told[key] for key in ("model name", "cpu family", "model") if key in told) or platform.processor()
 
 
 def network() -> nn.Module:

@@ -1,0 +1,1 @@
+"""What somebody adds: a regularizer, a stopping rule and a baseline, a file each and a line in a registry."""
