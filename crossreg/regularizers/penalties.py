@@ -267,7 +267,8 @@ def _bind(model: nn.Module, term: Penalty, where: Where | None) -> None:
     term.names = list(chosen)
     shape = (len(chosen),) if term.each else ()
     device, dtype = rho_device_and_dtype(model, model)
-    term.rho.data = term.hyperparameter.unconstrained(term.start).expand(shape).clone().to(device, dtype)
+    start = term.hyperparameter.unconstrained(term.start).expand(shape).clone()
+    term.rho = nn.Parameter(start.to(device, dtype), requires_grad=False)
 
 
 def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ def _tuner(
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig
 
+    from services.search.standstill import StandstillWarning
     from services.search.worker import TrialWorker
 
     trainable = tune.with_parameters(
@@ -128,7 +129,7 @@ def _tuner(
             verbose=0,
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=None),
-            callbacks=[collector],
+            callbacks=[collector, StandstillWarning()],
         ),
     )
 

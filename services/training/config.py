@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from services.data.config import DataConfig
 from services.settings import MOST, Flag, Settings
+from services.training.optimizer_config import OptimizerConfig
 
 __all__ = ["OptimizerConfig", "Placement", "RegularizerConfig", "RhoConfig", "TrainConfig"]
 
@@ -64,37 +65,6 @@ class RhoConfig(Settings):
     )
     unroll_steps: int = Field(default=1, ge=1, le=MOST, description="Of unrolled: steps of theta that are followed.")
     neumann_terms: int = Field(default=10, ge=1, le=MOST, description="Of implicit: terms of the series.")
-
-
-class OptimizerConfig(Settings):
-    """The optimizer of theta, one of `services.training.optimizers`; its weight decay is among the regularizers."""
-
-    name: Annotated[str, Flag("optimizer")] = Field(
-        default="adamw", description="adamw, sgd, sam, gsam or cpr; see docs/train.md."
-    )
-    lr: Annotated[float, Flag()] = Field(
-        default=1e-3, gt=0, description="Learning rate of the weights, at the start of its schedule."
-    )
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="Of the learning rate, over the whole run."
-    )
-    radius: float = Field(default=0.05, gt=0, description="Of sam and gsam: how far they look for a worse point.")
-    surrogate_gap: float = Field(default=0.4, ge=0, le=1, description="Of gsam: alpha, the weight of the gap.")
-    kappa_after: float = Field(
-        default=0.05,
-        gt=0,
-        lt=1,
-        description="Of cpr: share of the steps after which the norms of that moment become the bounds kappa.",
-    )
-    kappa_update: float = Field(default=1.0, gt=0, description="Of cpr: mu, how fast the multipliers follow.")
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        from services.training.optimizers import optimizer_kind
-
-        optimizer_kind(name)
-        return name
 
 
 class TrainConfig(Settings):
@@ -220,7 +190,8 @@ class TrainConfig(Settings):
                 f"reg_share is 0, but {', '.join(self.learned)} are learned from a regularization split; learn nothing "
                 "(--learn none), or hold something out"
             )
-        if self.precision == "float16" and optimizer_kind(self.optimizer.name).gradient_evaluations > 1:
+        kind = optimizer_kind(self.optimizer.name)
+        if self.precision == "float16" and kind.gradient_evaluations > 1:
             raise ValueError(
                 f"precision is 'float16', but optimizer {self.optimizer.name!r} compares gradients, which float16 has "
                 "to scale; use 'bfloat16' or 'float32'"

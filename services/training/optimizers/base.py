@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from services.training.config import OptimizerConfig
+from services.training.optimizer_config import OptimizerConfig
 
 __all__ = ["OptimizerKind"]
 

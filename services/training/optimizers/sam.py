@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crossreg.core.errors import UserError
-from services.training.config import OptimizerConfig
+from services.training.optimizer_config import OptimizerConfig
 from services.training.optimizers.base import OptimizerKind
 
 __all__ = ["GSAM", "SAM"]

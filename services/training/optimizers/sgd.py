@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from services.training.config import OptimizerConfig
+from services.training.optimizer_config import OptimizerConfig
 from services.training.optimizers.base import OptimizerKind
 
 __all__ = ["SGD"]

@@ -91,6 +91,8 @@ with process_group("gloo"):
     assert not torch.equal(outputs[0], outputs[1]), "ranks drew the same noise"
     assert torch.equal(rho[0], rho[1]), "sigma differs between ranks"
     assert messages == 12, messages
+    uneven = gather_rows(torch.full((rank() + 1, 2), rank()))
+    assert uneven.tolist() == [[0, 0], [1, 1], [1, 1]], uneven
     weights = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
     assert torch.equal(weights[0], weights[1])
     if rank() == 0:

@@ -196,6 +196,7 @@ def test_a_checkpoint_of_gsam_holds_no_scratch(sharpness: Any, tmp_path: Path) -
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     monkeypatch.delitem(sys.modules, "services.training.optimizers.sharpness", raising=False)
+    monkeypatch.delattr("services.training.optimizers.sharpness", raising=False)
     for name in ("sam", "gsam"):
         with pytest.raises(UserError, match=rf"'{name}' needs the package pytorch-optimizer.*crossreg\[baselines\]"):
             check(config({"name": name}), dataset())

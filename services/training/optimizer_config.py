@@ -1,0 +1,34 @@
+"""What may be set about the optimizer of theta."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from services.settings import Flag, Settings
+
+__all__ = ["OptimizerConfig"]
+
+
+class OptimizerConfig(Settings):
+    """The optimizer of theta, one of `services.training.optimizers`; its weight decay is among the regularizers."""
+
+    name: Annotated[str, Flag("optimizer")] = Field(
+        default="adamw", description="adamw, sgd, sam, gsam or cpr; see docs/train.md."
+    )
+    lr: Annotated[float, Flag()] = Field(
+        default=1e-3, gt=0, description="Learning rate of the weights, at the start of its schedule."
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="Of the learning rate, over the whole run."
+    )
+    radius: float = Field(default=0.05, gt=0, description="Of sam and gsam: how far they look for a worse point.")
+    surrogate_gap: float = Field(default=0.4, ge=0, le=1, description="Of gsam: alpha, the weight of the gap.")
+    kappa_after: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Of cpr: share of the steps after which the norms of that moment become the bounds kappa.",
+    )
+    kappa_update: float = Field(default=1.0, gt=0, description="Of cpr: mu, how fast the multipliers follow.")

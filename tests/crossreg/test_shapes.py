@@ -1,0 +1,451 @@
+"""Every public tensor function keeps to the shapes and dtypes that its docstring states.
+
+The shapes stand in the table as they stand in the docstrings, where each is looked up, and they are compared with what
+comes back. So the library needs nothing at run time for it: checks at every call would come before its own messages
+about wrong shapes, and stop `torch.compile` in the layers that draw noise.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import crossreg
+from crossreg import (
+    L1,
+    L2,
+    T1T2,
+    Augmentation,
+    Batches,
+    Classification,
+    Direct,
+    Estimator,
+    GaussianRegression,
+    Implicit,
+    LabelSmoothing,
+    Loss,
+    LossTemperature,
+    Noise,
+    Preprocess,
+    Unrolled,
+    calibration,
+    evaluate,
+    inject_noise,
+    learn_augmentation,
+    penalize,
+    predict,
+    training_loss,
+)
+from crossreg.core.distributed import gather_rows
+from crossreg.models import build
+from crossreg.prediction.export import export_model, load_exported
+from crossreg.regularizers.augmentation import warp
+from crossreg.regularizers.base import rho_parameters, sigma_from_rho
+from crossreg.regularizers.noise import Draw
+from tests.crossreg.regularizers.network import CLASSES, INPUT_SHAPE, images, network
+
+Sizes = dict[str, Any]
+FULL = (torch.float32, torch.float64)
+FLOATS = (*FULL, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A tensor argument: a shape as documented, and what it holds."""
+
+    shape: str
+    holds: str = "numbers"  # or "classes", "probabilities", "bytes", "positive"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, the shapes that it is given and those that it returns.
+
+    Attributes:
+        name: of the function, below `crossreg`.
+        call: takes the tensors.
+        given: the tensors; the first one's dtype is the one that varies.
+        returns: shapes as documented; "" is a scalar, None no tensor.
+        dtype: of what is returned: "same" as the first, "wide" (half precision becomes float32), or this one.
+        dtypes: that the first may have.
+        meta: works without data too.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    given: tuple[Given, ...]
+    returns: tuple[str | None, ...]
+    dtype: str | torch.dtype = "same"
+    dtypes: tuple[torch.dtype, ...] = FLOATS
+    meta: bool = True
+
+
+OUTPUT, CLASS = Given("[B, C, ...]"), Given("[B, ...]", "classes")
+NUMBERS = Given("[B, ...]")
+TABLE = (Given("[N, C]", "probabilities"), Given("[N]", "classes"))
+ONE = Given("", "positive")
+
+
+def noisy(x: Tensor, shape: tuple[int, ...] = (), channel_dim: int | None = None) -> Tensor:
+    layer = Noise(shape, channel_dim, "additive", 0.5).to(x.device)
+    return cast(Tensor, layer.train()(x))
+
+
+def scaled(probabilities: Tensor, targets: Tensor, held_out: Tensor, held_out_targets: Tensor) -> None:
+    scores, temperature = calibration.temperature_scaled(probabilities, targets, held_out, held_out_targets)
+    assert all(isinstance(value, float) for value in (temperature, *scores.as_dict().values()))
+
+
+def diagram(p: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    found = calibration.reliability(p, t, bins=7)
+    assert found.count.dtype == torch.int64
+    return found.confidence, found.accuracy, found.count.double(), found.edges
+
+
+def numbers_only(function: Callable[..., Any]) -> Callable[..., None]:
+    """Return a call that gives no tensor, but a number, or several by name."""
+
+    def call(*tensors: Tensor) -> None:
+        found = function(*tensors)
+        values = [found] if isinstance(found, float) else list(found.as_dict().values())
+        assert all(isinstance(value, float) for value in values)
+
+    return call
+
+
+def added(term: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(output: Tensor, target: Tensor) -> Tensor:
+        model = penalize(nn.Linear(2, 2, dtype=output.dtype, device=output.device), term())
+        return cast(Tensor, model.rho_terms[0].added(model, output, target))
+
+    return call
+
+
+def objective(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(output: Tensor, target: Tensor) -> Tensor:
+        model = penalize(nn.Linear(2, 2, dtype=output.dtype, device=output.device), L2(0.1))
+        return training_loss(model, loss, output, target)
+
+    return call
+
+
+def preprocess(x: Tensor) -> Tensor:
+    shape = (x.shape[1],) if x.ndim == 4 else x.shape[1:]
+    return cast(Tensor, Preprocess(torch.zeros(shape), torch.ones(shape)).to(x.device)(x))
+
+
+def predicted(loss: Loss) -> Callable[..., tuple[Tensor, ...]]:
+    class Same(nn.Module):
+        def __init__(self, device: torch.device) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones((), device=device))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    return lambda output: tuple(predict(Same(output.device), output, 2, loss=loss))
+
+
+CASES = [
+    Case("losses.Classification.__call__", Classification(), (OUTPUT, CLASS), ("",), "wide"),
+    Case("losses.Classification.per_draw", Classification().per_draw, (OUTPUT, CLASS, ONE), ("[B, ...]",), "wide"),
+    Case("losses.Classification.predict", Classification().predict, (OUTPUT, ONE), ("[B, C, ...]",), "wide"),
+    Case("losses.Classification", Classification(), (OUTPUT, CLASS), ("",), "wide"),
+    Case("losses.GaussianRegression.__call__", GaussianRegression(), (NUMBERS, NUMBERS), ("",), "wide"),
+    Case(
+        "losses.GaussianRegression.per_draw", GaussianRegression().per_draw, (NUMBERS, NUMBERS, ONE), ("[B]",), "wide"
+    ),
+    Case("losses.GaussianRegression.predict", GaussianRegression().predict, (NUMBERS, ONE), ("[B, ...]",), "wide"),
+    Case("losses.GaussianRegression", GaussianRegression(), (NUMBERS, NUMBERS), ("",), "wide"),
+    Case("losses.Likelihood.of_draws", Classification().of_draws, (Given("[K, B, ...]"), CLASS), ("",), dtypes=FULL),
+    Case("losses.Loss.per_draw", Classification().per_draw, (OUTPUT, CLASS, ONE), ("[B, ...]",), "wide"),
+    Case("losses.Loss.of_draws", GaussianRegression().of_draws, (Given("[K, B, ...]"), NUMBERS), ("",), dtypes=FULL),
+    Case("losses.Loss.predict", GaussianRegression().predict, (NUMBERS, ONE), ("[B, ...]",), "wide"),
+    Case("regularizers.penalties.training_loss", objective(GaussianRegression()), (NUMBERS, NUMBERS), ("",), "wide"),
+    Case("regularizers.penalties.training_loss", objective(Classification()), (OUTPUT, CLASS), ("",), "wide"),
+    Case("regularizers.penalties.Term.added", added(L1), (NUMBERS, NUMBERS), ("",), dtype="any"),
+    Case("regularizers.targets.LabelSmoothing.change", added(LabelSmoothing), (OUTPUT, CLASS), ("",)),
+    Case("regularizers.targets.LossTemperature.change", added(LossTemperature), (OUTPUT, CLASS), ("",)),
+    Case("regularizers.noise.Noise.forward", noisy, (Given("[B, ...]"),), ("[B, ...]",)),
+    Case(
+        "regularizers.noise.Noise.forward",
+        lambda x: noisy(x, (x.shape[1],), 1),
+        (Given("[B, C, ...]"),),
+        ("[B, C, ...]",),
+    ),
+    Case("regularizers.noise.Noise.forward", lambda x: noisy(x, x.shape[-1:]), (Given("[..., C]"),), ("[..., C]",)),
+    Case(
+        "regularizers.augmentation.Augmentation.forward",
+        lambda x: Augmentation().to(x.device)(x),
+        (Given("[B, C, H, W]"),),
+        ("[B, C, H, W]",),
+    ),
+    Case(
+        "regularizers.augmentation.learn_augmentation",
+        lambda x: learn_augmentation(nn.Identity(), ["shift", "contrast"]).to(x.device)(x),
+        (Given("[B, C, H, W]"),),
+        ("[B, C, H, W]",),
+    ),
+    Case(
+        "regularizers.augmentation.warp",
+        lambda x, shift, turn, slant, grow: warp(x, shift=shift, rotation=turn, shear=slant, scale=grow),
+        (Given("[B, C, H, W]"), Given("[B, 2]"), Given("[B]"), Given("[B]"), Given("[B]")),
+        ("[B, C, H, W]",),
+        dtypes=FULL,
+    ),
+    Case("batches.Preprocess.forward", preprocess, (Given("[N, C, H, W]"),), ("[N, C, H, W]",), torch.float32),
+    Case(
+        "batches.Preprocess.forward", preprocess, (Given("[N, C, H, W]", "bytes"),), ("[N, C, H, W]",), torch.float32,
+        dtypes=(torch.uint8,),
+    ),
+    Case("batches.Preprocess.forward", preprocess, (Given("[N, ...]"),), ("[N, ...]",), torch.float32),
+    Case("batches.Preprocess", preprocess, (Given("[N, C, H, W]"),), ("[N, C, H, W]",), torch.float32),
+    Case(
+        "batches.Batches", lambda x, y: next(iter(Batches(x, y, len(y), device=x.device))),
+        (Given("[N, ...]"), Given("[N, ...]")), ("[N, ...]", "[N, ...]"),
+    ),
+    Case("core.distributed.gather_rows", gather_rows, (Given("[N, ...]"),), ("[N, ...]",)),
+    Case(
+        "prediction.predict.Prediction", predicted(Classification()), (OUTPUT,), ("[B, C, ...]", "[B, C, ...]"), "wide"
+    ),
+    Case(
+        "prediction.predict.Prediction", predicted(GaussianRegression()), (NUMBERS,), ("[B, ...]", "[B, ...]"), "wide"
+    ),
+    Case("prediction.calibration.score", numbers_only(calibration.score), TABLE, (), meta=False),
+    Case("prediction.calibration.fit_temperature", numbers_only(calibration.fit_temperature), TABLE, (), meta=False),
+    Case("prediction.calibration.reliability", diagram, TABLE, ("[7]", "[7]", "[7]", "[8]"), torch.float64, meta=False),
+    Case(
+        "prediction.calibration.temperature_scaled", scaled,
+        (*TABLE, Given("[M, C]", "probabilities"), Given("[M]", "classes")), (), meta=False,
+    ),
+    Case(
+        "prediction.calibration.apply_temperature", lambda z: calibration.apply_temperature(z, 2.0),
+        (Given("[..., C]"),), ("[..., C]",),
+    ),
+]  # fmt: skip
+
+ELSEWHERE = {
+    "estimators.base.Estimator.gradient": "test_gradients_are_shaped_like_rho",
+    "estimators.implicit.Implicit.gradient": "test_gradients_are_shaped_like_rho",
+    "estimators.t1_t2.T1T2.gradient": "test_gradients_are_shaped_like_rho",
+    "estimators.unrolled.Unrolled.gradient": "test_gradients_are_shaped_like_rho",
+    "prediction.calibration.Reliability": "test_a_diagram_has_a_value_a_bin",
+    "prediction.evaluation.Evaluation": "test_evaluations_hold_every_row",
+    "prediction.export.Exported": "test_exported_models_return_rows",
+    "prediction.export.Exported.__call__": "test_exported_models_return_rows",
+    "models.cnn.cnn": "test_models_map_rows_to_outputs",
+    "models.mlp.mlp": "test_models_map_rows_to_outputs",
+    "models.vgg.vgg16": "test_models_map_rows_to_outputs",
+    "models.vgg.VGG.forward": "test_models_map_rows_to_outputs",
+    "models.wide_resnet.wide_resnet": "test_models_map_rows_to_outputs",
+    "models.wide_resnet.WideResNet.forward": "test_models_map_rows_to_outputs",
+    "models.wide_resnet.Block.forward": "test_models_map_rows_to_outputs",
+}
+"""What documents shapes and is no call of tensors alone: the test below that looks at it."""
+
+SIZES: list[Sizes] = [
+    {"B": 1, "C": 2, "N": 1, "M": 3, "K": 1, "H": 1, "W": 1, "...": ()},
+    {"B": 4, "C": 3, "N": 5, "M": 2, "K": 3, "H": 6, "W": 9, "...": ()},
+    {"B": 3, "C": 5, "N": 7, "M": 7, "K": 2, "H": 8, "W": 4, "...": (6,)},
+    {"B": 2, "C": 4, "N": 2, "M": 4, "K": 4, "H": 5, "W": 5, "...": (3, 7)},
+]
+
+
+def shaped(shape: str, sizes: Sizes) -> tuple[int, ...]:
+    """Return the sizes that a documented shape stands for."""
+    found: list[int] = []
+    for part in filter(None, shape.strip("[]").split(", ")):
+        size = int(part) if part.isdigit() else sizes[part]
+        found.extend(size if isinstance(size, tuple) else (size,))
+    return tuple(found)
+
+
+def tensor(given: Given, sizes: Sizes, dtype: torch.dtype, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = shaped(given.shape, sizes)
+    if given.holds == "classes":
+        return torch.randint(0, sizes["C"], shape, generator=generator)
+    if given.holds == "bytes":
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    numbers = torch.randn(shape, generator=generator)
+    if given.holds == "probabilities":
+        numbers = numbers.softmax(1)
+    return (numbers.exp() if given.holds == "positive" else numbers).to(dtype)
+
+
+def expected_dtype(case: Case, dtype: torch.dtype) -> torch.dtype:
+    if isinstance(case.dtype, torch.dtype):
+        return case.dtype
+    return torch.float32 if case.dtype == "wide" and dtype not in FULL else dtype
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_shapes_and_dtypes_are_as_documented(case: Case, device: str) -> None:
+    if device == "meta" and not case.meta:
+        pytest.skip("looks at values")
+    for sizes in SIZES:
+        for dtype in case.dtypes:
+            # a temperature is kept in float32 beside half precision
+            kept = dtype if dtype in FULL else torch.float32
+            given = [
+                tensor(one, sizes, kept if one.holds == "positive" else dtype, seed).to(device)
+                for seed, one in enumerate(case.given)
+            ]
+            found = case.call(*given)
+            returned = () if found is None else (found,) if isinstance(found, Tensor) else tuple(found)
+            said = f"{[tuple(t.shape) for t in given]} {dtype}"
+            assert len(returned) == len(case.returns), said
+            for one, shape in zip(returned, case.returns, strict=True):
+                assert shape is not None
+                assert tuple(one.shape) == shaped(shape, sizes), said
+                assert one.device.type == device, said
+                assert case.dtype == "any" or one.dtype == expected_dtype(case, dtype), said
+
+
+SHAPE = re.compile(r"`(\[(?:[A-Z0-9][^`]*|\.\.\.[^`]*|outputs)\])`")
+
+
+@functools.cache
+def documented() -> dict[str, set[str]]:
+    """Return every public function, class and method whose docstring states shapes, and these."""
+    all_of_them: dict[str, set[str]] = {}
+    for module in pkgutil.walk_packages(crossreg.__path__, "crossreg."):
+        names = vars(importlib.import_module(module.name))
+        for name in names.get("__all__", ()):
+            thing = names[name]
+            if getattr(thing, "__module__", None) != module.name:
+                continue
+            found = {name: thing}
+            if inspect.isclass(thing):
+                found |= {f"{name}.{key}": value for key, value in vars(thing).items() if own(key, value)}
+            for path, one in found.items():
+                if shapes := set(SHAPE.findall(getattr(one, "__doc__", None) or "")):
+                    all_of_them[f"{module.name}.{path}".removeprefix("crossreg.")] = shapes
+    return all_of_them
+
+
+def own(key: str, value: Any) -> bool:
+    return key == "__call__" or (callable(value) and not key.startswith("_"))
+
+
+def test_whatever_documents_a_shape_is_looked_at() -> None:
+    names = set(documented())
+    assert len(names) > 30
+    assert names <= {case.name for case in CASES} | set(ELSEWHERE)
+    assert set(ELSEWHERE) <= names
+    assert all(test in globals() for test in ELSEWHERE.values())
+
+
+@pytest.mark.parametrize("name", sorted({case.name for case in CASES}))
+def test_the_table_holds_the_shapes_of_the_docstring(name: str) -> None:
+    *modules, function = name.split(".")
+    owner = functools.reduce(getattr, modules[1:], importlib.import_module(f"crossreg.{modules[0]}"))
+    assert callable(getattr(owner, function))
+    cases = [case for case in CASES if case.name == name]
+    written = {shape for case in cases for shape in (*(one.shape for one in case.given), *case.returns)}
+    per_channel = {"[C]"}  # of the mean and deviation of `Preprocess`, which are no arguments of the call
+    assert documented().get(name, set()) <= written | per_channel
+
+
+@pytest.fixture
+def estimators() -> list[Estimator]:
+    x, y = images(12, 1)
+    train = Batches(x, y, 6)
+    return [Direct(), T1T2(train), Unrolled(train), Implicit(train, solver="cg", terms=2)]
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_gradients_are_shaped_like_rho(estimators: list[Estimator], rows: int) -> None:
+    x, y = images(rows, 2)
+    for estimator in estimators:
+        model = penalize(inject_noise(network(), "unit"), L2(0.1, each=True))
+        rho = rho_parameters(model)
+        assert {tuple(one.shape) for one in rho.values()} == {(4,), (8,), (), (3,)}
+        theta = [p for name, p in model.named_parameters() if name not in rho]
+        estimator.optimizer = torch.optim.SGD(theta, lr=0.1)
+        found = estimator.gradient(model, Classification(), x, y, list(rho.values()), [Draw(0), Draw(1)], 2.0)
+        value, gradients = found
+        assert value.shape == ()
+        assert not value.requires_grad
+        assert [(g.shape, g.dtype) for g in gradients] == [(p.shape, p.dtype) for p in rho.values()]
+
+
+@pytest.mark.parametrize("bins", [1, 15])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_diagram_has_a_value_a_bin(bins: int, adaptive: bool) -> None:
+    p, t = (tensor(one, SIZES[2], torch.float32, 0) for one in TABLE)
+    found = calibration.reliability(p, t, bins, adaptive)
+    for column, size, dtype in (
+        (found.confidence, bins, torch.float64),
+        (found.accuracy, bins, torch.float64),
+        (found.count, bins, torch.int64),
+        (found.edges, bins + 1, torch.float64),
+    ):
+        assert (tuple(column.shape), column.dtype) == ((size,), dtype)
+
+
+def test_evaluations_hold_every_row() -> None:
+    x, y = images(11, 1)
+    found = evaluate(inject_noise(network()), Classification(), Batches(x, y, 4), 2)
+    assert tuple(found.mean.shape) == (11, CLASSES)
+    assert torch.equal(found.targets.sort().values, y.sort().values)
+    target = torch.randn(11, 3)
+    found = evaluate(network(), GaussianRegression(), Batches(x, target, 4), 2)
+    assert found.mean.shape == found.targets.shape == target.shape
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_exported_models_return_rows(task: str, tmp_path: Path) -> None:
+    x, _ = images(5, 1)
+    model = inject_noise(network())
+    standard = Preprocess(torch.zeros(INPUT_SHAPE), torch.ones(INPUT_SHAPE))
+    export_model(
+        model,
+        standard,
+        tmp_path,
+        name="tests.crossreg.regularizers.network:network",
+        input_shape=INPUT_SHAPE,
+        num_outputs=CLASSES,
+        regularizers={"noise": {}, "temperature": {}},
+        task=task,
+    )
+    exported = load_exported(tmp_path)
+    assert exported.input_shape == INPUT_SHAPE
+    for rows in (0, 1, 5):
+        mean, spread = exported.predict(x[:rows].numpy(), samples=2)
+        for found in (mean, spread, exported(x[:rows].numpy(), samples=2)):
+            assert (found.shape, found.dtype) == ((rows, CLASSES), "float32")
+    if task == "regression":
+        assert exported.observation_std is not None
+        assert (exported.observation_std.shape, exported.observation_std.dtype) == ((CLASSES,), "float32")
+    else:
+        assert exported.observation_std is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "vgg16", "wide_resnet"])
+@pytest.mark.parametrize("input_shape", [(1, 16, 16), (3, 20, 17)])
+def test_models_map_rows_to_outputs(name: str, input_shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        model = build(name, input_shape=input_shape, num_outputs=7)
+    for dtype in FULL:
+        output = model.to(dtype)(torch.empty(3, *input_shape, device="meta", dtype=dtype))
+        assert (tuple(output.shape), output.dtype) == ((3, 7), dtype)
+
+
+def test_sigma_has_the_shape_of_rho() -> None:
+    for dtype in FLOATS:
+        for shape in ((), (3,), (2, 5)):
+            rho = torch.zeros(shape, dtype=dtype)
+            assert (sigma_from_rho(rho).shape, sigma_from_rho(rho).dtype) == (rho.shape, dtype)
