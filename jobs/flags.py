@@ -233,11 +233,12 @@ def regularizers(given: Mapping[str, Any], base: Any = None) -> Any:
         base = dict.fromkeys(base)
     if not isinstance(base, dict):
         return base  # which is refused where it is validated
+    options = {name: _options_of(one) for name, one in base.items()}
     changed = {name: one for name, one in base.items() if "none" not in learn or _is_fixed(one)}
     for name, start in _pairs([text for text in learn if text != "none"], "--learn", bare=True).items():
-        changed[name] = {**_options_of(changed.get(name)), "learn": True, "start": start}
+        changed[name] = {**options.get(name, {}), "learn": True, "start": start}
     for name, value in _pairs(fix, "--fix").items():
-        changed[name] = {**_options_of(changed.get(name)), "learn": False, "value": value}
+        changed[name] = {**options.get(name, {}), "learn": False, "value": value}
     return changed
 
 

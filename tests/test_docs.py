@@ -22,7 +22,7 @@ import yaml
 
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.registry import REGISTRY
-from crossreg.training.stopping import RULES
+from crossreg.training.rules import RULES
 from jobs import flags
 from jobs.cli import JOBS
 from jobs.options import validated

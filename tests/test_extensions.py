@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import baselines
 from crossreg.core.metrics import hyperparameters_in
 from crossreg.regularizers.registry import REGISTRY
-from crossreg.training.stopping import RULES
+from crossreg.training.rules import RULES
 from jobs import compare, flags, train
 from services.comparison.compare import jobs_of
 from services.comparison.config import CompareConfig

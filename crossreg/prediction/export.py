@@ -27,7 +27,7 @@ __all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "Exported", "export_model", "load
 
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 _BATCH = 256
-_FORMAT = 1
+_FORMAT = 2
 
 
 def export_model(

@@ -235,6 +235,7 @@ class Regularizer:
         exported: it stays in a model that is exported, because predictions need it.
         find: lists the hyperparameter of a live model and optimizer, where no `RhoModule` does.
         changes_images: it is for images, and alters them.
+        default_with: the default with some options, where they decide it.
     """
 
     hyperparameter: Hyperparameter
@@ -244,11 +245,16 @@ class Regularizer:
     exported: bool = False
     find: Callable[[nn.Module, torch.optim.Optimizer | None], list[Hyperparameter]] | None = None
     changes_images: bool = False
+    default_with: Callable[[Mapping[str, Any]], float | None] | None = None
 
     @property
     def name(self) -> str:
         """As it is asked for."""
         return self.hyperparameter.name
+
+    def default(self, options: Mapping[str, Any]) -> float | None:
+        """Return where it starts, or stays, if nothing is said; None leaves it what the model makes it."""
+        return self.default_with(options) if self.default_with else self.hyperparameter.default
 
 
 def rho_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -161,7 +161,7 @@ def inject_noise(
     model: nn.Module,
     granularity: Granularity = "layer",
     form: Form | None = None,
-    initial_sigma: float = 0.1,
+    initial_sigma: float | None = None,
     where: Where | None = None,
     after: After = "normalization",
     temperature: bool = True,
@@ -178,7 +178,8 @@ def inject_noise(
         granularity: "layer" learns one sigma a layer, "unit" one for every channel or feature.
         form: "additive" (sigma in units of the normalized activation) or "multiplicative"; None takes the first after
             normalization, the second after dropout.
-        initial_sigma: positive start value of every sigma; of dropout of a rate p > 0, sqrt(p / (1 - p)) instead.
+        initial_sigma: positive start value of every sigma; None takes 0.1, and in place of dropout of a rate p > 0
+            sqrt(p / (1 - p)).
         where: which layers: a shell-style pattern of their names ("layer4.*"), several patterns, or a predicate
             `(name, module) -> bool`; None takes all.
         after: "normalization", or "dropout": the noise takes the place of `nn.Dropout` and its kin, whose own rate
@@ -199,7 +200,7 @@ def inject_noise(
         raise UserError(f"granularity is {granularity!r}; allowed are 'layer' and 'unit'")
     if form not in ("additive", "multiplicative"):
         raise UserError(f"form is {form!r}; allowed are 'additive' and 'multiplicative'")
-    if not (isinstance(initial_sigma, int | float) and 0 < initial_sigma < math.inf):
+    if initial_sigma is not None and not (isinstance(initial_sigma, int | float) and 0 < initial_sigma < math.inf):
         raise UserError(f"initial_sigma is {initial_sigma!r}; it must be a positive finite number")
     if model is not unwrap(model):
         raise UserError("inject_noise was given a wrapped model; inject first, then wrap with DDP or torch.compile")
@@ -218,17 +219,24 @@ def inject_noise(
             raise UserError(f"layer {name!r} has an attribute 'noise' of its own; leave it out with `where`")
         shape, channel_dim = ((), None) if granularity == "layer" else _unit_shape(name, module)
         # numbered, since names sort alphabetically where they are shown
-        noise = Noise(shape, channel_dim, form, initial_sigma, f"{index:02d}_{name}").train(module.training)
+        start = _initial_sigma(module) if initial_sigma is None else initial_sigma
+        noise = Noise(shape, channel_dim, form, start, f"{index:02d}_{name}").train(module.training)
         noise.to(*rho_device_and_dtype(module, model))
         if isinstance(module, _DropoutNd):
-            if 0 < module.p < 1:
-                noise.rho.data.fill_(0.5 * math.log(module.p / (1 - module.p)))
             noise.rate, module.p = module.p, 0.0
         module.add_module("noise", noise)
         module.register_forward_hook(_add_noise)
     if temperature:
         learn_temperature(model)
     return model
+
+
+def _initial_sigma(layer: nn.Module) -> float:
+    """Return where noise starts: that of Gaussian dropout of a layer's rate, or the default."""
+    if isinstance(layer, _DropoutNd) and 0 < layer.p < 1:
+        return math.sqrt(layer.p / (1 - layer.p))
+    assert _SIGMA.default is not None
+    return _SIGMA.default
 
 
 def remove_noise(model: nn.Module, temperature: bool = True) -> nn.Module:
@@ -379,8 +387,7 @@ def _unit_shape(name: str, module: nn.Module) -> tuple[tuple[int, ...], int | No
 
 def _attach(model: nn.Module, value: float | None, **options: Any) -> None:
     where = options.pop("where", None)
-    start = _SIGMA.default if value is None else value
-    inject_noise(model, initial_sigma=start, where=where, temperature=False, **options)  # type: ignore[arg-type]
+    inject_noise(model, initial_sigma=value, where=where, temperature=False, **options)
 
 
 def _remove(model: nn.Module) -> None:
@@ -388,4 +395,11 @@ def _remove(model: nn.Module) -> None:
         remove_noise(model, temperature=False)
 
 
-NOISE = Regularizer(_SIGMA, _attach, _remove, options=("granularity", "form", "where", "after"), exported=True)
+NOISE = Regularizer(
+    _SIGMA,
+    _attach,
+    _remove,
+    options=("granularity", "form", "where", "after"),
+    exported=True,
+    default_with=lambda options: None if options.get("after") == "dropout" else _SIGMA.default,
+)

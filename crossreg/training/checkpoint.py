@@ -20,7 +20,7 @@ from crossreg.training.trainer import Trainer
 __all__ = ["CHECKPOINT_FILE", "SaveCheckpoint", "load_checkpoint", "save_checkpoint"]
 
 CHECKPOINT_FILE = "checkpoint.pt"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_checkpoint(state: Mapping[str, Any], directory: str | os.PathLike[str], **identity: Any) -> Path:

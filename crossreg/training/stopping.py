@@ -6,14 +6,14 @@ A run of its own asks its rule through `StopByRule`, a search asks the same rule
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-from crossreg.core.errors import UserError, nearest
+from crossreg.core.errors import UserError
 from crossreg.training.callback import Callback, Stop
 from crossreg.training.trainer import Trainer
 
-__all__ = ["RULES", "Patience", "StopByRule", "StoppingRule", "stopping_rule"]
+__all__ = ["Patience", "StopByRule", "StoppingRule"]
 
 
 class StoppingRule(ABC):
@@ -41,6 +41,10 @@ class StoppingRule(ABC):
             scores: held-out score of every evaluation so far, lower is better; infinite where it had none.
         """
 
+    def reason(self, scores: Sequence[float]) -> str:
+        """Return why it ended, in words."""
+        return f"{self.name} {self.value:g}: after {len(scores)} evaluations the held-out NLL is {scores[-1]:.4g}"
+
 
 class Patience(StoppingRule):
     """Ends after so many evaluations without a better one.
@@ -58,27 +62,15 @@ class Patience(StoppingRule):
 
     def should_stop(self, scores: Sequence[float]) -> bool:
         """Say whether the best one lies so far back."""
-        return bool(scores) and len(scores) - 1 - scores.index(min(scores)) >= self.value
+        return bool(scores) and self._since_best(scores) >= self.value
 
+    def reason(self, scores: Sequence[float]) -> str:
+        """Return when the best one was."""
+        best = f"the held-out NLL was best, {min(scores):.4g}, {self._since_best(scores)} evaluations ago"
+        return f"{self.name} {self.value:g}: {best}"
 
-RULES: dict[str, type[StoppingRule]] = {rule.name: rule for rule in (Patience,)}
-"""Every rule by its name."""
-
-
-def stopping_rule(given: Mapping[str, float]) -> StoppingRule | None:
-    """Return the rule that a configuration names, e.g. `{"patience": 5}`; None for none.
-
-    Raises:
-        UserError: more than one, an unknown one, or a setting out of range.
-    """
-    if not given:
-        return None
-    if len(given) > 1:
-        raise UserError(f"stopping names {', '.join(given)}; give one rule")
-    ((name, value),) = given.items()
-    if name not in RULES:
-        raise UserError(f"no stopping rule is called {name!r}{nearest(name, RULES)}; there are {', '.join(RULES)}")
-    return RULES[name](value)
+    def _since_best(self, scores: Sequence[float]) -> int:
+        return len(scores) - 1 - scores.index(min(scores))
 
 
 class StopByRule(Callback):
@@ -101,9 +93,4 @@ class StopByRule(Callback):
         self._seen = len(trainer.held_out)
         if not self.rule.should_stop(trainer.held_out):
             return None
-        best = min(trainer.held_out)
-        return Stop(
-            f"{self.rule.name} {self.rule.value:g}: the held-out NLL was best, {best:.4g}, "
-            f"{self._seen - 1 - trainer.held_out.index(best)} evaluations ago",
-            finished=True,
-        )
+        return Stop(self.rule.reason(trainer.held_out), finished=True)

@@ -270,6 +270,7 @@ class Trainer:
         if evaluated:
             values |= self._evaluate(final=last and self.evaluation.whole_at_end)
             self.held_out.append(_score(values.get("reg/nll", math.nan)))
+        self.latest |= values
         self.stopped = None if last else next((stop for c in self.callbacks if (stop := c.should_stop(self))), None)
         early = self.stopped is not None and self.stopped.finished
         if early:

@@ -148,9 +148,10 @@ class Conditions:
     def member(self, seed: int, budget: Budget, index: int | None, **changes: Any) -> TrialSpec:
         """Return one member of a population that shares a budget equally, and of which one will be chosen.
 
-        A member of few steps is cut into fewer intervals, so that evaluating them does not eat the budget.
+        A member is as long as its share pays for, whatever stopping rule the cross-regularized run has. One of few steps
+        is cut into fewer intervals, so that evaluating them does not eat the budget.
         """
-        given = {"select": True, "member": index, "final_test": False, **changes}
+        given = {"select": True, "member": index, "final_test": False, "stopping": {}, **changes}
         amount = budget.amount / self.population
         fewest = min(MIN_INTERVALS, self.config.evaluations)
         for evaluations in range(self.config.evaluations, fewest - 1, -1):

@@ -23,14 +23,16 @@ PATIENCE = 5.0
 def final_evaluation(trial: TrialResult, chosen: Record) -> tuple[dict[str, dict[str, float]], Predictions]:
     """Return scores and predictions of a state by split, on whole splits with the final number of draws.
 
-    Members of a search are evaluated on a part of the test split; the one that was chosen is evaluated here, with the
-    CPUs of one machine that are free. Others have been already.
+    Members of a search, and trials that a stopping rule ended, have been evaluated on a part of the test split; the one
+    that was chosen is evaluated here, with the CPUs of one machine that are free. Others have been already, and so an
+    interval that is not a trial's last.
 
     Args:
         trial: the trial that reached the state.
         chosen: its record.
     """
-    if trial.spec.config.final_test or chosen.until < trial.spec.steps:
+    evaluated = trial.spec.config.final_test and chosen.until >= trial.spec.steps
+    if evaluated or chosen.state != trial.final.state:
         return chosen.scores, read_predictions(trial.states, chosen.state)
     import ray
 

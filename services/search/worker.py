@@ -10,7 +10,7 @@ import ray
 import torch
 from ray import tune
 
-from crossreg.training.stopping import stopping_rule
+from crossreg.training.rules import stopping_rule
 from services.data import Dataset
 from services.search.space import values_in
 from services.search.spec import Record, TrialSpec, Values, selection_score

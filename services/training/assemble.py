@@ -22,7 +22,8 @@ from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
 from crossreg.regularizers.registry import attach
 from crossreg.training.callback import Callback
-from crossreg.training.stopping import StopByRule, stopping_rule
+from crossreg.training.rules import stopping_rule
+from crossreg.training.stopping import StopByRule
 from crossreg.training.trainer import Trainer
 from services.data import Dataset, Split
 from services.training.config import TrainConfig

@@ -169,7 +169,7 @@ class TrainConfig(Settings):
     @field_validator("stopping")
     @classmethod
     def _one_rule(cls, given: dict[str, float]) -> dict[str, float]:
-        from crossreg.training.stopping import stopping_rule
+        from crossreg.training.rules import stopping_rule
 
         stopping_rule(given)
         return given
@@ -182,8 +182,8 @@ class TrainConfig(Settings):
         stuck = [name for name in self.learned if not description(name).direct]
         if stuck and self.rho.estimator == "direct":
             raise ValueError(
-                f"the direct gradient cannot learn {', '.join(stuck)}, which act on training alone; use rho.estimator "
-                "'implicit', 'unrolled' or 't1-t2'"
+                f"the direct gradient cannot learn {', '.join(stuck)}: with the weights held fixed the held-out loss does "
+                "not depend on it; use rho.estimator 'unrolled', 'implicit' or 't1-t2'"
             )
         if self.learned and self.data.reg_share == 0:
             raise ValueError(
@@ -209,7 +209,7 @@ def _left_out(name: str, given: Any) -> bool:
         return given is False
     value = given.get("value") if isinstance(given, Mapping) and given.get("learn") is not True else given
     one = description(name)
-    return value in (0, "0", "0.0") and one.default is not None and one.scale != "linear" and one.learned_by_rho
+    return value in (0, "0", "0.0") and one.scale != "linear" and one.learned_by_rho
 
 
 def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:
@@ -242,7 +242,8 @@ def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:
     key, other = ("start", "value") if learn else ("value", "start")
     if other in said:
         raise UserError(f"{name} is {'learned' if learn else 'fixed'}, so its {key} is what can be given, not {other}")
-    value = said.pop(key, None if part else described.default)
+    options = {name: one for name, one in said.items() if name not in ("start", "value")}
+    value = said.pop(key, None if part else entry.default(options))
     if isinstance(value, str):  # a flag's text
         try:
             value = float(value)

@@ -63,7 +63,7 @@ def _saved(content: Any, legacy: bool = False) -> bytes:
 
 STATE = {"step": 3, "model": {"w": torch.zeros(4, 4)}, "rng": [1, 2]}
 ABOUT = {"model": "mlp", "data": "0123456789abcdef"}
-WHOLE = _saved({"format": 1, "identity": ABOUT, "state": STATE})
+WHOLE = _saved({"format": 2, "identity": ABOUT, "state": STATE})
 
 
 def _flipped(at: int) -> bytes:
@@ -81,21 +81,21 @@ def _repacked(change: Callable[[str, bytes], bytes], how: int = zipfile.ZIP_STOR
 
 _contents = st.sampled_from(
     [
-        {"format": 2, "identity": ABOUT, "state": STATE},
-        {"format": "1", "identity": ABOUT, "state": STATE},
+        {"format": 3, "identity": ABOUT, "state": STATE},
+        {"format": "2", "identity": ABOUT, "state": STATE},
         {"format": None, "identity": ABOUT, "state": STATE},
         {"identity": ABOUT, "state": STATE},
-        {"format": 1, "state": STATE},
-        {"format": 1, "identity": ABOUT},
-        {"format": 1, "identity": 5, "state": STATE},
-        {"format": 1, "identity": ABOUT, "state": 5},
-        {"format": 1, "identity": [1], "state": STATE},
-        {"format": 1, "identity": ABOUT, "state": torch.zeros(3)},
-        {"format": 1, "identity": {**ABOUT, "model": "cnn"}, "state": STATE},
-        {"format": 1, "identity": {}, "state": STATE},
-        {"format": 1, "identity": {**ABOUT, "data": "f" * 16}, "state": STATE},
-        {"format": 1, "identity": {**ABOUT, "data": None}, "state": STATE},
-        {"format": 1, "identity": {**ABOUT, "data": torch.zeros(3)}, "state": STATE},
+        {"format": 2, "state": STATE},
+        {"format": 2, "identity": ABOUT},
+        {"format": 2, "identity": 5, "state": STATE},
+        {"format": 2, "identity": ABOUT, "state": 5},
+        {"format": 2, "identity": [1], "state": STATE},
+        {"format": 2, "identity": ABOUT, "state": torch.zeros(3)},
+        {"format": 2, "identity": {**ABOUT, "model": "cnn"}, "state": STATE},
+        {"format": 2, "identity": {}, "state": STATE},
+        {"format": 2, "identity": {**ABOUT, "data": "f" * 16}, "state": STATE},
+        {"format": 2, "identity": {**ABOUT, "data": None}, "state": STATE},
+        {"format": 2, "identity": {**ABOUT, "data": torch.zeros(3)}, "state": STATE},
         {"format": torch.zeros(2), "identity": ABOUT, "state": STATE},
         {},
         [],
@@ -104,17 +104,17 @@ _contents = st.sampled_from(
         "text",
         torch.zeros(3),
         {"model": torch.zeros(3)},
-        {"format": 1, "identity": ABOUT, "state": {}},
-        {"format": 1, "identity": ABOUT, "state": {"step": "3"}},
-        {"format": 1, "identity": ABOUT, "state": {"step": -1}},
-        {"format": 1, "identity": ABOUT, "state": {"step": torch.zeros(2)}},
+        {"format": 2, "identity": ABOUT, "state": {}},
+        {"format": 2, "identity": ABOUT, "state": {"step": "3"}},
+        {"format": 2, "identity": ABOUT, "state": {"step": -1}},
+        {"format": 2, "identity": ABOUT, "state": {"step": torch.zeros(2)}},
     ]
 )
 _hostile = st.sampled_from(
     [
         Payload(),
-        {"format": 1, "identity": Payload(), "state": STATE},
-        {"format": 1, "identity": ABOUT, "state": {"step": Payload()}},
+        {"format": 2, "identity": Payload(), "state": STATE},
+        {"format": 2, "identity": ABOUT, "state": {"step": Payload()}},
     ]
 )
 _bad_checkpoints = st.one_of(
@@ -215,8 +215,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 _DESCRIPTIONS = [
-    {"format": 2},
-    {"format": "1"},
+    {"format": 3},
+    {"format": "2"},
     {"format": None},
     {"model": 5},
     {"model": "resnet19"},

@@ -26,7 +26,7 @@ from crossreg import (
     load_checkpoint,
 )
 from crossreg.core import metrics
-from crossreg.training.stopping import RULES, stopping_rule
+from crossreg.training.rules import RULES, stopping_rule
 from tests.crossreg.conftest import small_model
 from tests.crossreg.training.test_trainer import Record, assert_equal, data, trainer
 
