@@ -17,9 +17,11 @@ class CPR(SingleRun):
     """The bounds are the norms after a warm start."""
 
     name = "cpr"
-    summary = "constrained parameter regularization (AdamCPR), no noise"
+    summary = "constrained parameter regularization (AdamCPR) in place of what crossreg learns"
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other optimizer, without the weight decay that it replaces."""
         given = conditions.config.optimizer
-        return {"regularizers": {}, "optimizer": {"name": "cpr", "lr": given.lr, "schedule": given.schedule}}
+        changes = conditions.regularized_by()
+        del changes["regularizers"]["weight_decay"]
+        return {**changes, "optimizer": {"name": "cpr", "lr": given.lr, "schedule": given.schedule}}

@@ -22,7 +22,7 @@ class Ensemble(Method):
     """As many members as the population has; under a matched budget each is that much shorter."""
 
     name = "ensemble"
-    summary = "deep ensemble of trainings without noise, one a member of the population"
+    summary = "deep ensemble, one training a member of the population, without what crossreg learns"
     searches = True
 
     def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:

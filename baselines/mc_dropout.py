@@ -17,7 +17,7 @@ class MCDropout(SingleRun):
     """As many draws at test time as the noisy methods take."""
 
     name = "mc-dropout"
-    summary = "dropout 0.5, averaged over draws at test time, no noise"
+    summary = "dropout 0.5, averaged over draws at test time, in place of what crossreg learns"
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what puts dropout in the noise's place."""

@@ -1,4 +1,4 @@
-"""The same training without any noise."""
+"""The same training without what crossreg learns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Plain", "PlainAllData"]
 
 
 class Plain(SingleRun):
-    """No regularization but the optimizer's own; the regularization split only fits the temperature."""
+    """No regularization but what is fixed; the regularization split only fits the temperature."""
 
     name = "none"
-    summary = "no noise, same splits"
+    summary = "the same without what crossreg learns, same splits"
     all_data = False
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
-        """Return what leaves the noise out."""
+        """Return what leaves out all that is learned."""
         return {"all_data": self.all_data, **conditions.regularized_by()}
 
 
@@ -26,5 +26,5 @@ class PlainAllData(Plain):
     """The regularization split is trained on too."""
 
     name = "none-all-data"
-    summary = "no noise, trained on the regularization split too"
+    summary = "the same without what crossreg learns, trained on the regularization split too"
     all_data = True

@@ -17,7 +17,7 @@ class SAM(SingleRun):
     """Two gradients a step, so a matched budget pays for half the steps."""
 
     name = "sam"
-    summary = "sharpness-aware minimization (two gradients a step), no noise"
+    summary = "sharpness-aware minimization (two gradients a step) in place of what crossreg learns"
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other optimizer."""
@@ -29,4 +29,4 @@ class GSAM(SAM):
     """SAM that also lowers the surrogate gap."""
 
     name = "gsam"
-    summary = "SAM that also lowers the surrogate gap, no noise"
+    summary = "SAM that also lowers the surrogate gap, in place of what crossreg learns"

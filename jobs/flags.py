@@ -18,7 +18,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from crossreg.core.errors import UserError
+from crossreg.core.errors import UserError, quoted
 from jobs.options import merge, nest, read_yaml, section
 from services.settings import Flag
 from services.tracking.config import TrackingConfig
@@ -199,8 +199,10 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
     if TrainConfig in kinds:
         if isinstance(content.get("data"), str):
             content["data"] = {"name": content["data"]}
-        sections = {name: section(content, name) for name in ("data", "rho", "optimizer")}
-        training = merge(content | sections, found[0])
+        for name in ("data", "rho", "optimizer"):
+            if own := section(content, name):
+                content[name] = own
+        training = merge(content, found[0])
         chosen = regularizers(given, content.get("regularizers"))
         stop = _pairs([given["stop"]] if given.get("stop") else [], "--stop")
         found[0] = (
@@ -261,7 +263,7 @@ def _pairs(texts: list[str], flag: str, bare: bool = False) -> dict[str, str | N
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or (not bare and not (equals and value)):
-            raise UserError(f"{flag} {text!r} is not of the form NAME=VALUE")
+            raise UserError(f"{flag} {quoted(text)} is not of the form NAME=VALUE")
         base, slash, part = name.partition("/")
         found[base.replace("-", "_") + slash + part] = value or None
     return found

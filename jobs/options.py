@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from crossreg.core.errors import UserError
+from crossreg.core.errors import UserError, quoted
 from services.tracking.uri import redact
 
 __all__ = ["merge", "nest", "read_yaml", "section", "validated"]
@@ -20,10 +19,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _LARGEST_FILE = 2**20  # bytes
 _MOST_VALUES, _DEEPEST = 10_000, 20
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 200
-_short.maxlevel = 3
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,24 +55,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raw = file.read(_LARGEST_FILE + 1)
         if len(raw) > _LARGEST_FILE:
             raise UserError(
-                f"config file {str(path)!r} has more than {_LARGEST_FILE:,} bytes; is it a file of settings?"
+                f"config file {quoted(str(path))} has more than {_LARGEST_FILE:,} bytes; is it a file of settings?"
             )
         content = yaml.safe_load(raw.decode())
     except OSError as error:
-        raise UserError(f"config file {str(path)!r} cannot be read: {error.strerror}") from error
+        raise UserError(f"config file {quoted(str(path))} cannot be read: {error.strerror}") from error
     except RecursionError:
         raise _too_much(path) from None
     # a date or a number that is none is a plain ValueError to PyYAML, and a key that cannot be one a TypeError
     except (yaml.YAMLError, ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"config file {str(path)!r} is not YAML: {_oneline(error)}") from error
+        raise UserError(f"config file {quoted(str(path))} is not YAML: {_oneline(error)}") from error
     if _values(content, _DEEPEST) > _MOST_VALUES:
         raise _too_much(path)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"config file {str(path)!r} must hold a mapping of settings, e.g. 'model: cnn'")
+        raise UserError(f"config file {quoted(str(path))} must hold a mapping of settings, e.g. 'model: cnn'")
     return content
 
 
@@ -98,8 +93,8 @@ def _values(content: Any, depth: int) -> int:
 
 def _too_much(path: Path) -> UserError:
     return UserError(
-        f"config file {str(path)!r} nests deeper than {_DEEPEST} levels or holds more than {_MOST_VALUES:,} values, "
-        "aliases written out; settings need far fewer"
+        f"config file {quoted(str(path))} nests deeper than {_DEEPEST} levels or holds more than {_MOST_VALUES:,} "
+        "values, aliases written out; settings need far fewer"
     )
 
 
@@ -118,7 +113,7 @@ def section(settings: dict[str, Any], name: str) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise UserError(
-            f"section {name!r} is {_short.repr(content)}; it must hold settings of its own, e.g. '{name}: {{...}}'"
+            f"section {name!r} is {quoted(content)}; it must hold settings of its own, e.g. '{name}: {{...}}'"
         )
     return content
 
@@ -151,7 +146,7 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     message = f"{message[0].lower()}{message[1:]}"
     if problem["type"] == "value_error" and kind.model_config.get("hide_input_in_errors"):
         return f"{name}: {message}"  # a tracking URI, of which the message says what may be shown
-    return f"{name} is {redact(_short.repr(problem['input']))}: {message}"
+    return f"{name} is {redact(quoted(problem['input']))}: {message}"
 
 
 def _fields(kind: type[BaseModel], path: list[str]) -> list[str]:

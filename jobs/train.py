@@ -82,14 +82,18 @@ def list_regularizers() -> None:
 
     from crossreg.regularizers.registry import REGISTRY
 
-    table = Table("name", "what it is", "default", "searched", "learned by", box=None)
-    table.columns[0].no_wrap = table.columns[3].no_wrap = True
+    table = Table.grid(padding=(0, 2, 0, 0))
     for name, entry in REGISTRY.items():
-        one = entry.hyperparameter
-        by = "direct gradient" if one.direct else "following theta" if one.learned_by_rho else "nothing: --fix it"
-        default = "the model's" if one.default is None else f"{one.default:g}"
-        low, high = one.range
-        table.add_row(name, f"{one.help} ({one.unit})", default, f"{low:g} to {high:g}", by)
+        one, (low, high) = entry.hyperparameter, entry.hyperparameter.range
+        by = "the direct gradient" if one.direct else "gradients that follow theta (unrolled, implicit, t1-t2)"
+        start = "the model's own" if one.default is None else f"{one.default:g}"
+        how = (
+            f"learned by {by}, starting at {start}"
+            if one.learned_by_rho
+            else "fixed or searched, not learned: --fix it"
+        )
+        options = f"; options in a file: {', '.join(entry.options)}" if entry.options else ""
+        table.add_row(name, f"{one.help} ({one.unit})\n{how}; searched from {low:g} to {high:g}{options}\n")
     Console(highlight=False).print(table)
 
 

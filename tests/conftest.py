@@ -10,9 +10,7 @@ from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONGEST = (
-    "tests/baselines/test_methods.py",
-)
+LONGEST = ("tests/baselines/test_methods.py",)
 """Files in the order in which they are begun, before all others; with `--no-loadscope-reorder` xdist keeps to it."""
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["UserError", "nearest"]
+__all__ = ["UserError", "nearest", "quoted"]
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 200
+_short.maxlevel = 3
 
 
 class UserError(ValueError):
@@ -13,6 +19,11 @@ class UserError(ValueError):
 
     The command line prints the message alone and exits with code 2.
     """
+
+
+def quoted(value: Any) -> str:
+    """Return a value for a message: its `repr`, cut in the middle where it is long."""
+    return _short.repr(value)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

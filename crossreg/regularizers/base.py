@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 
-from crossreg.core.errors import UserError
+from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.core.modules import unwrap
 
 __all__ = [
@@ -222,6 +222,10 @@ class RhoModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+def _strings(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
 @dataclass(frozen=True, eq=False)
 class Regularizer:
     """A way to regularize that can be asked for by name; see `crossreg.regularizers.registry`.
@@ -231,7 +235,7 @@ class Regularizer:
         attach: `attach(model, value, **options)` gives a model the regularizer, in place; a value of None is the
             default.
         remove: takes it out of a model again, in place.
-        options: arguments of `attach` beside the value.
+        options: arguments of `attach` beside the value, with what they may be: a `Literal`, or `Where`.
         exported: it stays in a model that is exported, because predictions need it.
         find: lists the hyperparameter of a live model and optimizer, where no `RhoModule` does.
         changes_images: it is for images, and alters them.
@@ -241,7 +245,7 @@ class Regularizer:
     hyperparameter: Hyperparameter
     attach: Callable[..., object]
     remove: Callable[[nn.Module], object]
-    options: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     exported: bool = False
     find: Callable[[nn.Module, torch.optim.Optimizer | None], list[Hyperparameter]] | None = None
     changes_images: bool = False
@@ -251,6 +255,23 @@ class Regularizer:
     def name(self) -> str:
         """As it is asked for."""
         return self.hyperparameter.name
+
+    def check_options(self, given: Mapping[str, Any]) -> None:
+        """Refuse an option that it does not have, or a value that this one may not be.
+
+        Raises:
+            UserError: with the option and what is allowed.
+        """
+        for option, value in given.items():
+            if option not in self.options:
+                allowed = f"its options are {', '.join(self.options)}" if self.options else "it has no options"
+                raise UserError(f"{self.name} has no option {quoted(option)}{nearest(option, self.options)}; {allowed}")
+            choices = get_args(self.options[option])
+            if get_origin(self.options[option]) is not Literal:
+                if not (isinstance(value, str) or callable(value) or _strings(value)):
+                    raise UserError(f"{self.name}.{option} is {quoted(value)}; it is a pattern of names, or several")
+            elif value not in choices:
+                raise UserError(f"{self.name}.{option} is {quoted(value)}; it is one of {', '.join(choices)}")
 
     def default(self, options: Mapping[str, Any]) -> float | None:
         """Return where it starts, or stays, if nothing is said; None leaves it what the model makes it."""

@@ -240,4 +240,4 @@ def _attach(model: nn.Module, value: float | None, **options: Any) -> None:
             level.hyperparameters()[0].set(value)
 
 
-L1_LEVEL = Regularizer(_LEVEL, _attach, remove_levels, options=("where", "granularity"))
+L1_LEVEL = Regularizer(_LEVEL, _attach, remove_levels, options={"where": Where, "granularity": Granularity})

@@ -399,7 +399,7 @@ NOISE = Regularizer(
     _SIGMA,
     _attach,
     _remove,
-    options=("granularity", "form", "where", "after"),
+    options={"granularity": Granularity, "form": Form, "where": Where, "after": After},
     exported=True,
     default_with=lambda options: None if options.get("after") == "dropout" else _SIGMA.default,
 )

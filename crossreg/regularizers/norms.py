@@ -151,6 +151,8 @@ def chosen_weights(
             taken = parameter.ndim >= 2 if where is None else selects(where, full, parameter)
             if taken and parameter.requires_grad:
                 found.append((module, name, f"{len(found):02d}_{full}"))
+    if not found and where is None:
+        raise UserError(f"{caller}: no weight is left to take; a weight has one norm or one level")
     if not found:
         raise UserError(f"where={where!r} selects none of the weights: {', '.join(names) or 'there are none'}")
     return found
@@ -173,4 +175,4 @@ def _attach(model: nn.Module, value: float | None, **options: Any) -> None:
             module.hyperparameters()[0].set(value)
 
 
-NORM = Regularizer(_NORM, _attach, remove_norms, options=("where", "granularity"))
+NORM = Regularizer(_NORM, _attach, remove_norms, options={"where": Where, "granularity": Granularity})

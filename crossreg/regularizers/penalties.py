@@ -13,7 +13,7 @@ theta's response (`Unrolled`, `Implicit`, `T1T2`) can learn them. One of your ow
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -323,14 +323,14 @@ class Objective(nn.Module):
 
 
 def term_regularizer(
-    kind: Callable[[float], Term], hyperparameter: Hyperparameter, options: tuple[str, ...] = ()
+    kind: Callable[[float], Term], hyperparameter: Hyperparameter, options: Mapping[str, Any] | None = None
 ) -> Regularizer:
     """Return the `Regularizer` that is a term.
 
     Args:
         kind: the term's class; its instances are made of a start value.
         hyperparameter: its description.
-        options: "where", for a measure of chosen weights.
+        options: `{"where": Where}`, for a measure of chosen weights.
     """
 
     def attach(model: nn.Module, value: float | None, where: Where | None = None) -> None:
@@ -344,8 +344,8 @@ def term_regularizer(
         if kept:
             unwrap(model).add_module(_ATTRIBUTE, AttachedModules(kept))
 
-    return Regularizer(hyperparameter, attach, remove, options)
+    return Regularizer(hyperparameter, attach, remove, options or {})
 
 
-L2_PENALTY = term_regularizer(L2, L2.hyperparameter, options=("where",))
-L1_PENALTY = term_regularizer(L1, L1.hyperparameter, options=("where",))
+L2_PENALTY = term_regularizer(L2, L2.hyperparameter, options={"where": Where})
+L1_PENALTY = term_regularizer(L1, L1.hyperparameter, options={"where": Where})

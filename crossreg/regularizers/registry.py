@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossreg.core.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.core.modules import unwrap
 from crossreg.regularizers.augmentation import AUGMENTATIONS
 from crossreg.regularizers.base import Hyperparameter, Regularizer, read_all, rho_hyperparameters
@@ -65,7 +65,9 @@ def regularizer(name: str) -> Regularizer:
     """
     base = name.partition("/")[0]
     if base not in REGISTRY:
-        raise UserError(f"no regularizer is called {base!r}{nearest(base, REGISTRY)}; there are {', '.join(REGISTRY)}")
+        raise UserError(
+            f"no regularizer is called {quoted(base)}{nearest(base, REGISTRY)}; there are {', '.join(REGISTRY)}"
+        )
     return REGISTRY[base]
 
 
@@ -94,10 +96,7 @@ def attach(model: nn.Module, values: Mapping[str, float | None], options: Mappin
         entry = regularizer(name)
         if value is not None:
             entry.hyperparameter.check(value)
-        for option in options.get(name, ()):
-            if option not in entry.options:
-                allowed = f"its options are {', '.join(entry.options)}" if entry.options else "it has no options"
-                raise UserError(f"{name} has no option {option!r}{nearest(option, entry.options)}; {allowed}")
+        entry.check_options(options.get(name, {}))
     for name, entry in REGISTRY.items():
         if name in values:
             entry.attach(model, values[name], **options.get(name, {}))

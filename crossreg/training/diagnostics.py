@@ -34,6 +34,7 @@ OPEN_GAP = 0.1
 DIVERGED = 3.0
 # test NLL above regularization NLL by this factor and this many nats: the two splits are not alike
 SHIFT_FACTOR, SHIFT_NATS = 1.5, 0.2
+RHO_LR = "learning rate of rho (rho.lr; lr of CrossRegularizer)"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Diagnostics(Callback):
                 trainer, "divergence",
                 f"the gradient of rho was not finite in {self._skipped} updates in a row, up to number {update.index}",
                 "noise so large, or weights so far off, that the model's output overflows",
-                "a smaller initial_sigma (below 1), a smaller learning rate of rho or theta",
+                "a smaller start of the noise (below 1), a smaller learning rate of rho or theta",
             )  # fmt: skip
             return
         self._silent = self._silent + 1 if names and all(not g.any() for g in noise_gradients) else 0
@@ -122,7 +123,7 @@ class Diagnostics(Callback):
                 self._found(
                     trainer, "divergence", f"the training loss is {loss:.3g}; guessing costs {self._guessing:.3g}",
                     "initial sigma above 1, a learning rate of rho that is too large, or one of theta",
-                    "initial_sigma=0.1, a smaller lr of the CrossRegularizer, a smaller learning rate of theta",
+                    f"noise that starts at 0.1, a smaller {RHO_LR}, a smaller learning rate of theta",
                 )  # fmt: skip
             if math.isfinite(loss):
                 self._best_loss = min(self._best_loss, loss)
@@ -147,7 +148,7 @@ class Diagnostics(Callback):
                 trainer, "collapse",
                 f"every sigma is below {SMALL_SIGMA:g} while held-out loss lies {gap:.2g} nats above training loss",
                 "a learning rate of rho too small to come back, too few noise draws, or a rho step without noise",
-                "initial_sigma=0.1, a larger lr of the CrossRegularizer, samples of at least 3",
+                f"noise that starts at 0.1, a larger {RHO_LR}, samples of at least 3",
             )  # fmt: skip
         moved = max(abs(math.log(current[name] / self._first_sigma[name])) for name in current)
         regularizer = trainer.regularizer
@@ -161,7 +162,7 @@ class Diagnostics(Callback):
             f"{gap:.2g} nats above training loss",
             f"updates too rare (every {regularizer.interval} steps), too few noise draws ({regularizer.samples}), or a "
             "learning rate of rho that is too small",
-            "a smaller interval, samples of at least 3, lr=0.1 for the CrossRegularizer",
+            f"{'a smaller interval, ' if regularizer.interval > 1 else ''}samples of at least 3, a larger {RHO_LR}",
         )  # fmt: skip
 
     def _gap(self, trainer: Trainer) -> float:

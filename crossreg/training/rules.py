@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crossreg.core.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.training.stopping import Patience, StoppingRule
 
 __all__ = ["RULES", "stopping_rule"]
@@ -25,5 +25,7 @@ def stopping_rule(given: Mapping[str, float]) -> StoppingRule | None:
         raise UserError(f"stopping names {', '.join(given)}; give one rule")
     ((name, value),) = given.items()
     if name not in RULES:
-        raise UserError(f"no stopping rule is called {name!r}{nearest(name, RULES)}; there are {', '.join(RULES)}")
+        raise UserError(
+            f"no stopping rule is called {quoted(name)}{nearest(name, RULES)}; there are {', '.join(RULES)}"
+        )
     return RULES[name](value)

@@ -105,12 +105,20 @@ class Conditions:
     def regularized_by(self, **regularizers: Any) -> dict[str, Any]:
         """Return the configuration changes of a rival that regularizes by its own means, and learns nothing.
 
+        It keeps what the comparison holds fixed (the weight decay, and what else was asked for), without what crossreg
+        learns.
+
         Args:
-            regularizers: settings or a value by name; the weight decay is the comparison's unless it is among them.
+            regularizers: settings or a value by name, in place of the comparison's.
         """
-        own = self.reference(self.config.seed).weight_decay
+        config = self.reference(self.config.seed)
+        kept = {
+            name: {"learn": False, "value": one.value, **one.options}
+            for name, one in config.regularizers.items()
+            if not one.learn and name.partition("/")[0] not in {*config.learned, *regularizers}
+        }
         given = {name: one if isinstance(one, dict) else {"value": one} for name, one in regularizers.items()}
-        return {"regularizers": {"weight_decay": {"value": own}, **given}}
+        return {"regularizers": {"weight_decay": {"value": config.weight_decay}, **kept, **given}}
 
     def trial(
         self,
@@ -148,8 +156,8 @@ class Conditions:
     def member(self, seed: int, budget: Budget, index: int | None, **changes: Any) -> TrialSpec:
         """Return one member of a population that shares a budget equally, and of which one will be chosen.
 
-        A member is as long as its share pays for, whatever stopping rule the cross-regularized run has. One of few steps
-        is cut into fewer intervals, so that evaluating them does not eat the budget.
+        A member is as long as its share pays for, whatever stopping rule the cross-regularized run has. One of few
+        steps is cut into fewer intervals, so that evaluating them does not eat the budget.
         """
         given = {"select": True, "member": index, "final_test": False, "stopping": {}, **changes}
         amount = budget.amount / self.population

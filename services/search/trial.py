@@ -4,7 +4,7 @@ A training state has an id that says how it came about: the trial's specificatio
 the hyperparameters set since. The record of an interval is a small JSON file under that id, the state itself a
 checkpoint beside it. An interval whose record is there is not trained again. Everything that a search needs follows
 from it: a search that was killed is run again and finds its finished intervals done; exploiting another trial is
-to go on from its state with other knobs; and the way to any state is the schedule that a replay repeats.
+to go on from its state with other values; and the way to any state is the schedule that a replay repeats.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def flatten(config: Mapping[str, Any] | BaseModel, prefix: str = "") -> dict[str
         config = config.model_dump(mode="json")
     flat: dict[str, str] = {}
     for key, value in config.items():
-        name = prefix + re.sub(r"[^\w.\- :]", "_", str(key))
+        name = prefix + re.sub(r"[^\w.\- :/]", "_", str(key))
         if isinstance(value, BaseModel):
             value = value.model_dump(mode="json")
         if isinstance(value, Mapping) and value:

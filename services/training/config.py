@@ -182,8 +182,8 @@ class TrainConfig(Settings):
         stuck = [name for name in self.learned if not description(name).direct]
         if stuck and self.rho.estimator == "direct":
             raise ValueError(
-                f"the direct gradient cannot learn {', '.join(stuck)}: with the weights held fixed the held-out loss does "
-                "not depend on it; use rho.estimator 'unrolled', 'implicit' or 't1-t2'"
+                f"the direct gradient cannot learn {', '.join(stuck)}: with the weights held fixed the held-out loss "
+                "does not depend on it; use rho.estimator 'unrolled', 'implicit' or 't1-t2'"
             )
         if self.learned and self.data.reg_share == 0:
             raise ValueError(
@@ -218,7 +218,7 @@ def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:
     Raises:
         UserError: an unknown name, option or value, or settings that contradict one another.
     """
-    from crossreg.core.errors import UserError, nearest
+    from crossreg.core.errors import UserError, nearest, quoted
     from crossreg.regularizers.registry import regularizer
 
     entry, (base, _, part) = regularizer(name), name.partition("/")
@@ -231,12 +231,14 @@ def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:
     if isinstance(given, int | float):
         given = {"value": given}
     if not isinstance(given, Mapping):
-        raise UserError(f"{name} is {given!r}; give settings such as {{start: 0.1}}, a number that it stays at, or off")
+        raise UserError(
+            f"{name} is {quoted(given)}; give settings such as {{start: 0.1}}, a number that it stays at, or off"
+        )
     said = {key: value for key, value in given.items() if value is not None}
     described = entry.hyperparameter
     learn = said.pop("learn", described.learned_by_rho and "value" not in said)
     if not isinstance(learn, bool):
-        raise UserError(f"{name}.learn is {learn!r}; it is true or false")
+        raise UserError(f"{name}.learn is {quoted(learn)}; it is true or false")
     if learn and not described.learned_by_rho:
         raise UserError(f"{name} has no gradient that it could be learned by; fix it: {name}: {{value: ...}}")
     key, other = ("start", "value") if learn else ("value", "start")
@@ -248,15 +250,17 @@ def _written_out(name: str, given: Any, names: set[str]) -> dict[str, Any]:
         try:
             value = float(value)
         except ValueError:
-            raise UserError(f"{name} is {value!r}; it must be a number ({described.unit})") from None
+            raise UserError(f"{name} is {quoted(value)}; it must be a number ({described.unit})") from None
     if value is not None:
         described.check(value)
     if part and said:
         raise UserError(f"{name} is a part, and takes no {', '.join(said)}; give them to {base}")
-    for option in said:
-        if option not in entry.options:
-            allowed = ", ".join(["learn", "start", "value", *entry.options])
-            raise UserError(f"{name} has no setting {option!r}{nearest(option, entry.options)}; allowed are {allowed}")
+    if unknown := next((option for option in said if option not in entry.options), None):
+        allowed = ["learn", "start", "value", *entry.options]
+        raise UserError(
+            f"{name} has no setting {quoted(unknown)}{nearest(unknown, allowed)}; allowed are {', '.join(allowed)}"
+        )
+    entry.check_options(said)
     return {"learn": learn, key: value, **said}
 
 

@@ -62,7 +62,7 @@ class MessageConsumer(threading.Thread):
         self._throughput = Throughput()
 
     def run(self) -> None:
-        """MessageConsumer until stopped, then once more."""
+        """Deal with messages until stopped, then once more."""
         import ray
 
         while True:
@@ -113,7 +113,7 @@ class MessageConsumer(threading.Thread):
         self._stop_asked.set()
 
     def stop(self) -> None:
-        """MessageConsumer what has arrived and end the thread."""
+        """Deal with what has arrived and end the thread."""
         self._stopping.set()
         self.join(timeout=30)
 

@@ -116,4 +116,4 @@ def test_what_is_copied_exists_and_reaches_the_builder() -> None:
 )  # fmt: skip
 def test_the_builder_is_not_given(path: str) -> None:
     assert ignored(path)
-    assert not ignored("services/reporting/templates/report.html.j2")
+    assert not ignored("services/comparison/report/templates/report.html.j2")

@@ -51,8 +51,10 @@ REGULARIZERS = [
     {"weight_decay": {"learn": True}}, {"noise": {"learn": False, "start": 1}},
 ]  # fmt: skip
 
+_MAPPINGS = ("data", "rho", "optimizer", "regularizers", "stopping", "model_options")  # below, each on its own
+
 _WRONG = [
-    *[(path, bad) for path, bad in _fields("", TrainConfig) if path not in ("data", "rho", "optimizer")],
+    *[(path, bad) for path, bad in _fields("", TrainConfig) if path not in _MAPPINGS],
     *_fields("data.", DataConfig),
     *_fields("rho.", RhoConfig),
     *_fields("optimizer.", OptimizerConfig),

@@ -159,7 +159,13 @@ def test_a_network_that_mixes_examples_is_run_one_by_one(
     inject_noise(model, initial_sigma=0.7)
     flat = Preprocess(torch.zeros(5, 4), torch.ones(5, 4))
     folder = export_model(
-        model, flat, tmp_path / "e", name="mixing:net", input_shape=(5, 4), num_outputs=3, noise={"initial_sigma": 0.7}
+        model,
+        flat,
+        tmp_path / "e",
+        name="mixing:net",
+        input_shape=(5, 4),
+        num_outputs=3,
+        regularizers={"noise": {}, "temperature": {}},
     )
     loaded = load({name: (folder / name).read_bytes() for name in FILES}, 32, ("mixing:net",))
     assert loaded.alone
