@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,22 +104,3 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         reproduce(Small(), 1, tracking, tmp_path / "file")
-
-
-def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.reproduce", "rigde"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "did you mean 'ridge'" in done.stderr
-
-
-def test_help_names_every_study() -> None:
-    import typer
-
-    from jobs.reproduce import app
-    from studies.run import STUDIES
-
-    command = typer.main.get_command(app)
-    assert all(f"- `{name}`: " in (command.help or "") for name in STUDIES)
-    (study,) = (parameter for parameter in command.params if parameter.name == "study")
-    assert getattr(study, "help", "") == ", ".join(STUDIES)

@@ -94,7 +94,7 @@ def collapse() -> Diagnostics:
 def test_huge_steps_are_a_divergence() -> None:
     found = diagnose(network(), steps=60, lr=30.0, initial_sigma=20.0).found
     assert found[0].signature == "divergence"
-    assert "initial_sigma" in found[0].remedy
+    assert "noise that starts at" in found[0].remedy
 
 
 def test_output_that_overflows_is_a_divergence() -> None:
