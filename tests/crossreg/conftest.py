@@ -6,8 +6,8 @@ from torch import nn
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
 
 

@@ -20,7 +20,7 @@ MODELS = ["resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16", "densen
 @pytest.mark.slow
 def test_noise_one_step_each_save_and_load(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     shape = (3, SIZES.get(name, 32), SIZES.get(name, 32))
     model = build(f"torchvision:{name}", input_shape=shape, num_outputs=5)
     keys = set(model.state_dict())
