@@ -42,7 +42,8 @@ def test_without_a_signal_nothing_happens_and_threads_leave_signals_alone() -> N
     body()
     thread = threading.Thread(target=body)
     thread.start()
-    thread.join()
+    thread.join(30)
+    assert not thread.is_alive()
     assert seen[0] is not before
     assert seen[1] is before
 

@@ -8,12 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +50,11 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    out, err = process.communicate(timeout=280)
+    try:
+        out, err = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert process.returncode == code, err[-3000:]
     return out, err
 
@@ -73,11 +78,11 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("compare")
     (folder / "compare.yaml").write_text(yaml.safe_dump(SETTINGS))
     process = start(folder, "jobs.compare", "--config", "compare.yaml")
-    deadline = time.monotonic() + 240
-    while len(list(folder.glob("runs/*/pbt-full-s0/search-0/states/*.json"))) < 4:
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(
+        lambda: len(list(folder.glob("runs/*/pbt-full-s0/search-0/states/*.json"))) >= 4,
+        "fourth interval of the search", 240, process=process,
+        said=lambda: process.communicate(timeout=10)[1] if process.poll() is not None else "",
+    )  # fmt: skip
     process.send_signal(signal.SIGINT)
     _, err = finish(process, code=130)
     run_id = re.findall(r"--resume\s+([0-9a-f]{32})", err)[0]

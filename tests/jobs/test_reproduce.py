@@ -8,7 +8,7 @@ import sys
 
 def test_the_command_says_what_is_wrong() -> None:
     command = [sys.executable, "-m", "jobs.reproduce", "rigde"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "did you mean 'ridge'" in done.stderr
 

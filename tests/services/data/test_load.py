@@ -131,5 +131,5 @@ def test_the_configuration_is_frozen():
 def test_importing_loads_no_library_of_a_loader():
     names = {"torchvision", "sklearn", "pandas", "PIL", "ray", "mlflow"}
     code = f"import sys, services.data; print({names} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
     assert out.strip() == "set()"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from services.search.space import explorer, space_of
 from services.search.spec import TrialSpec, Values
 from services.training.config import TrainConfig
 from services.training.resolve import ResolvedConfig, resolve
+from tests.waiting import wait_for
 
 SIZE, GENERATIONS, INTERVAL = 4, 5, 100
 SIGMA = ("noise/00_norm1", "noise/01_norm2")
@@ -99,8 +100,10 @@ def punctual_mlp(*, folder: str, **options: Any) -> nn.Module:
     measure_flops(model, as_loss("classification"), x, y, 1)  # what is imported at the first use
     torch.optim.AdamW(model.parameters())
     (Path(folder) / f"{os.getpid()}.there").touch()
-    while len(list(Path(folder).glob("*.there"))) < SIZE:
-        time.sleep(0.01)
+    wait_for(
+        lambda: len(list(Path(folder).glob("*.there"))) >= SIZE,
+        f"{SIZE} members at the same time (is a CPU not free?)", 120, every=0.01,
+    )  # fmt: skip
     return model
 
 
@@ -108,6 +111,25 @@ def scheduler_of(folder: Path, **options: Any) -> Any:
     from services.search.scheduler import PopulationScheduler
 
     return PopulationScheduler(explorer(SPACE), log=folder / "policy.jsonl", **options)
+
+
+def all_cpus() -> None:
+    """Wait until all CPUs of the Ray of these tests are free, as they are a moment after their actors were killed.
+
+    Ray 2.60 sometimes never gives one back that was freed while the machine was busy; then another Ray is started.
+    """
+    import ray
+
+    def free() -> bool:
+        return bool(ray.available_resources().get("CPU", 0) >= SIZE)
+
+    try:
+        wait_for(free, f"{SIZE} free CPUs", 30, every=0.1)
+    except AssertionError as error:
+        warnings.warn(f"Ray is started anew: {error}", stacklevel=2)
+        ray.shutdown()
+        start_ray()
+        wait_for(free, f"{SIZE} free CPUs of a new Ray", 30, every=0.1)
 
 
 def start_ray() -> None:

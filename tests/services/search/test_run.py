@@ -16,7 +16,7 @@ from services.search.search import Proposals, Search, SearchError, TrialResult
 from services.search.spec import Record, TrialSpec, selection_score
 from services.search.trial import States, Trial, schedule_of
 from services.training.result import calibrated
-from tests.services.search.population import SIZE, digits, sigma, spec
+from tests.services.search.population import SIZE, all_cpus, digits, sigma, spec
 
 DIVERGED, IMPATIENT = 2, 5
 LENGTH: dict[str, Any] = {"steps": 300, "evaluations": 3, "final_test": False, "interim_test": 100}
@@ -46,6 +46,7 @@ def data(ray: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plain(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[TrialResult]:
     """Trials that need nothing from one another."""
+    all_cpus()
     return run_search(Search(trials(), values()), data(ray_cluster), tmp_path_factory.mktemp("plain"))
 
 

@@ -14,7 +14,7 @@ from services.search import standstill
 from services.search.run import run_search
 from services.search.search import Search
 from services.search.standstill import StandstillWarning
-from tests.services.search.population import SIZE, digits, spec
+from tests.services.search.population import SIZE, all_cpus, digits, spec
 
 
 class Told(logging.Handler):
@@ -35,6 +35,8 @@ class Told(logging.Handler):
 def test_trials_that_get_no_cpu_say_so_and_train_once_they_do(
     ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    all_cpus()
+
     @ray_cluster.remote(num_cpus=SIZE)
     class Other:
         def ready(self) -> None: ...

@@ -230,7 +230,9 @@ trial.advance()
 
 
 def test_a_killed_interval_is_trained_and_charged_again(states: States, trial_of: MakeTrial, tmp_path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", DYING, str(states.folder)], cwd=ROOT, capture_output=True, text=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", DYING, str(states.folder)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert begun(states) == [1, 1]
     assert len(list(states.folder.glob("*.json"))) == 1

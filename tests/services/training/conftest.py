@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,7 +54,7 @@ class Training:
             start_new_session=True,
         )
 
-    def finish(self, timeout: float = 300) -> dict[str, Any]:
+    def finish(self, timeout: float = 240) -> dict[str, Any]:
         """Return what `--json` printed; the training must succeed."""
         status = self.process.wait(timeout)
         assert status == 0, self.stderr.read_text()[-3000:]
@@ -71,13 +72,14 @@ class Training:
 
     def wait_for_step(self, step: int, timeout: float = 240) -> int:
         """Wait until the training has passed a step and stored a checkpoint."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.stderr.read_text()[-3000:]
-            if list(self.folder.glob("runs/*/checkpoint_*/checkpoint.pt")) and (seen := self.last_step()) >= step:
-                return seen
-            time.sleep(0.05)
-        raise AssertionError(f"no step {step} within {timeout} s: {self.stderr.read_text()[-2000:]}")
+
+        def seen() -> int | None:
+            there = list(self.folder.glob("runs/*/checkpoint_*/checkpoint.pt")) and self.last_step()
+            return there if there and there >= step else None
+
+        found = wait_for(seen, f"step {step} with a checkpoint", timeout, process=self.process, said=self.stderr)
+        assert found is not None
+        return found
 
     def workers(self) -> list[psutil.Process]:
         """Return the processes that train, found by what only they have loaded: a gloo process group."""

@@ -58,8 +58,8 @@ def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: 
         metrics.on_metrics(trainer, {"train/loss": float(step)})
         metrics.on_step(trainer)
     metrics._send(metrics.messages)
-    metrics._arrived(timeout=None)
-    messages = ray.get(mailbox.fetch.remote(0, 0))
+    assert metrics._arrived(timeout=30)
+    messages = ray.get(mailbox.fetch.remote(0, 0), timeout=30)
     assert [m.step for m in messages if isinstance(m, Metrics)] == list(range(1, 61))
     assert isinstance(messages[0], Started)
     calls = [m.step for m in messages if isinstance(m, Progress)]
@@ -81,10 +81,10 @@ def test_what_a_full_disk_does_not_take_waits_and_a_checkpoint_with_it(tmp_path:
         mailbox = Mailbox.remote()
         consumer = MessageConsumer(mailbox, tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
         consumer.start()
-        ray.get(mailbox.push.remote(metrics(1, 10)))
+        ray.get(mailbox.push.remote(metrics(1, 10)), timeout=30)
         ray.get(mailbox.settle.remote(), timeout=30)
         disk.full()
-        ray.get(mailbox.push.remote(metrics(11, 200)))  # more than the last block of the file has room for
+        ray.get(mailbox.push.remote(metrics(11, 200)), timeout=30)  # more than the last block of the file has room for
         settled = mailbox.settle.remote()
         assert ray.wait([settled], timeout=3) == ([], [settled])
         assert consumer.full is not None

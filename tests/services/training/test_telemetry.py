@@ -9,7 +9,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from services.training import telemetry
 from services.training.messages import Progress
 from services.training.telemetry import Telemetry
 from tests.services.training.conftest import ROOT, SETTINGS
+from tests.waiting import wait_for
 
 PREFIX = "ray_crossreg_"
 
@@ -94,11 +94,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, s
             command, env={**os.environ, **access}, stdout=said, stderr=said, start_new_session=True
         )
     try:
-        discovery, deadline = folder / "prom_metrics_service_discovery.json", time.monotonic() + 120
-        while not discovery.exists():
-            assert process.poll() is None, (folder / "said").read_text()[-2000:]
-            assert time.monotonic() < deadline, "Ray did not say where its metrics are"
-            time.sleep(0.2)
+        discovery = folder / "prom_metrics_service_discovery.json"
+        wait_for(discovery.exists, "word of Ray where its metrics are", process=process, said=folder / "said")
         yield {**access, "RAY_ADDRESS": f"127.0.0.1:{port}"}, folder
     finally:
         with contextlib.suppress(psutil.Error):
@@ -124,10 +121,13 @@ def seen(head: tuple[dict[str, str], Path], tmp_path_factory: pytest.TempPathFac
             [sys.executable, "-m", "jobs.train", "--json", "--config", "config.yaml"],
             cwd=seen.folder, env=environment, stdout=stdout, stderr=stderr,
         )  # fmt: skip
+
+        def over() -> bool:
+            seen.scrapes.append(seen.scrape(discovery))
+            return process.poll() is not None and not any(seen.scrapes[-5:])
+
         try:
-            while process.poll() is None or any(seen.scrapes[-5:]):
-                seen.scrapes.append(seen.scrape(discovery))
-                time.sleep(0.3)
+            wait_for(over, "end of the training and of its metrics", 240, every=0.3, said=seen.folder / "stderr")
         finally:
             process.kill()
     assert process.returncode == 0, (seen.folder / "stderr").read_text()[-3000:]

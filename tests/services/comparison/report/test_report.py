@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.comparison.outcome import Outcome
 
 from crossreg.core.errors import UserError
+from services.comparison.outcome import Outcome
 from services.comparison.report import Report, write_report
 from tests.services.comparison.report.conftest import NAN, context, cost, diagram, noise, outcome, point, scores
 
@@ -164,5 +164,6 @@ def test_importing_it_loads_neither_ray_nor_mlflow_nor_matplotlib() -> None:
     unwanted = ["ray", "mlflow", "matplotlib", "pandas", "sklearn", "scipy"]
     code = f"import sys, services.comparison.report; print([m for m in {unwanted!r} if m in sys.modules])"
     root = Path(__file__).resolve().parents[3]
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=120)
     assert result.stdout.strip() == "[]"
