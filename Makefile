@@ -23,7 +23,7 @@ test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PYTEST)
 
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST)
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

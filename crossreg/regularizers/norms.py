@@ -151,7 +151,7 @@ def chosen_weights(
             taken = parameter.ndim >= 2 if where is None else selects(where, full, parameter)
             if taken and parameter.requires_grad:
                 found.append((module, name, f"{len(found):02d}_{full}"))
-    if not found and where is None:
+    if not found and where is None and any(parametrize.is_parametrized(module) for module in model.modules()):
         raise UserError(f"{caller}: no weight is left to take; a weight has one norm or one level")
     if not found:
         raise UserError(f"where={where!r} selects none of the weights: {', '.join(names) or 'there are none'}")

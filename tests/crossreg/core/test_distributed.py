@@ -40,70 +40,79 @@ crossreg.regularizers.noise.standard_normal_like = shared_noise
 crossreg.regularizer.rank = lambda: 0
 crossreg.training.trainer.rank = lambda: 0
 crossreg.regularizer._separate_noise_of_ranks = lambda device: None
-with process_group("gloo"):
-    model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
-    train, reg, test = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16), Batches(*data(30, 3), 16, shuffle=False)
-    regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
-    optimizer = torch.optim.SGD(regularizer.theta, lr=0.1)
-    trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
-                      evaluation=EvaluationPlan(splits={"test": test}))
-    trainer.fit()
-    if dist.is_initialized():
-        dist.barrier()
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        torch.save({"model": model.state_dict(), "loss": trainer.latest["train/loss"],
-                    "accuracy": trainer.latest["test/accuracy"], "rows": len(trainer.evaluated["test"].targets),
-                    "targets": trainer.evaluated["test"].targets}, sys.argv[1])
+def main():
+    with process_group("gloo"):
+        model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
+        train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
+        test = Batches(*data(30, 3), 16, shuffle=False)
+        regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
+        optimizer = torch.optim.SGD(regularizer.theta, lr=0.1)
+        trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
+                          evaluation=EvaluationPlan(splits={"test": test}))
+        trainer.fit()
+        if dist.is_initialized():
+            dist.barrier()
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            torch.save({"model": model.state_dict(), "loss": trainer.latest["train/loss"],
+                        "accuracy": trainer.latest["test/accuracy"], "rows": len(trainer.evaluated["test"].targets),
+                        "targets": trainer.evaluated["test"].targets}, sys.argv[1])
+main()
 """
 )
 
 DIFFERENT = (
     COMMON
     + """
-with process_group("gloo"):
-    torch.manual_seed(0)  # ranks seeded alike by a careless user
-    model = inject_noise(small_model("layer"), "unit", initial_sigma=0.5)
-    x, y = data(24, 1)
-    loader = [(x[i:i + 9].float(), y[i:i + 9]) for i in range(0, 24, 9)]  # rows that two ranks cannot halve
-    model[1].noise.rho.data += rank()  # ranks that start apart are brought together
-    regularizer = CrossRegularizer(model, "classification", loader, interval=1)
-    wrapped = data_parallel(model)
-    assert isinstance(wrapped, torch.nn.parallel.DistributedDataParallel)
-    optimizer = torch.optim.AdamW(regularizer.theta, lr=1e-2)
-    messages = 0
-    original = dist.all_reduce
-    def counted(*args, **kwargs):
-        global messages
-        messages += 1
-        return original(*args, **kwargs)
-    noise = []
-    for step in range(12):
-        F.cross_entropy(wrapped(x.float()), y).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        crossreg.regularizer.dist.all_reduce = counted
-        regularizer.step()
-        crossreg.regularizer.dist.all_reduce = original
-    with torch.no_grad():
-        output = model(x.float())[None]
-    outputs = gather_rows(output)
-    rho = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.rho.values()])[None])
-    assert not torch.equal(outputs[0], outputs[1]), "ranks drew the same noise"
-    assert torch.equal(rho[0], rho[1]), "sigma differs between ranks"
-    assert messages == 12, messages
-    uneven = gather_rows(torch.full((rank() + 1, 2), rank()))
-    assert uneven.tolist() == [[0, 0], [1, 1], [1, 1]], uneven
-    weights = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
-    assert torch.equal(weights[0], weights[1])
-    if rank() == 0:
-        print("moved", bool((rho[0] != rho[0][0]).any()), float(rho.std()))
+def main():
+    with process_group("gloo"):
+        torch.manual_seed(0)  # ranks seeded alike by a careless user
+        model = inject_noise(small_model("layer"), "unit", initial_sigma=0.5)
+        x, y = data(24, 1)
+        loader = [(x[i:i + 9].float(), y[i:i + 9]) for i in range(0, 24, 9)]  # rows that two ranks cannot halve
+        model[1].noise.rho.data += rank()  # ranks that start apart are brought together
+        regularizer = CrossRegularizer(model, "classification", loader, interval=1)
+        wrapped = data_parallel(model)
+        assert isinstance(wrapped, torch.nn.parallel.DistributedDataParallel)
+        optimizer = torch.optim.AdamW(regularizer.theta, lr=1e-2)
+        messages = []
+        original = dist.all_reduce
+        def counted(*args, **kwargs):
+            messages.append(1)
+            return original(*args, **kwargs)
+        noise = []
+        for step in range(12):
+            F.cross_entropy(wrapped(x.float()), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            crossreg.regularizer.dist.all_reduce = counted
+            regularizer.step()
+            crossreg.regularizer.dist.all_reduce = original
+        with torch.no_grad():
+            output = model(x.float())[None]
+        outputs = gather_rows(output)
+        rho = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.rho.values()])[None])
+        assert not torch.equal(outputs[0], outputs[1]), "ranks drew the same noise"
+        assert torch.equal(rho[0], rho[1]), "sigma differs between ranks"
+        assert len(messages) == 12, messages
+        uneven = gather_rows(torch.full((rank() + 1, 2), rank()))
+        assert uneven.tolist() == [[0, 0], [1, 1], [1, 1]], uneven
+        weights = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
+        assert torch.equal(weights[0], weights[1])
+        if rank() == 0:
+            print("moved", bool((rho[0] != rho[0][0]).any()), float(rho.std()))
+main()
 """
 )
 
 
 def launch(code: str, tmp_path: Path, processes: int, *arguments: str) -> str:
+    """Run a script in so many processes.
+
+    What it does stands in a function, so that nothing holds the process group when the interpreter ends: threads of
+    Gloo that are still busy then may abort the process.
+    """
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(code))
+    script.write_text(textwrap.dedent(code) + "\nimport gc\ngc.collect()\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), *arguments]
     if processes > 1:

@@ -254,24 +254,26 @@ SHARDS = (
 from crossreg import T1T2
 from crossreg.losses import Classification
 from crossreg.regularizer import antithetic_draws
-with process_group("gloo"):
-    model = inject_noise(small_model("batch", torch.float64), "unit", initial_sigma=0.5)
-    wrapped = data_parallel(model)
-    def own():
-        return T1T2(Batches(*data(64, 1), 16, seed=5))
-    reg = Batches(*data(32, 2), 16)
-    regularizer = CrossRegularizer(wrapped, "classification", reg, interval=1, estimator=own(), seed=3)
-    draws = antithetic_draws(3, 3, "rho", 1, rank())
-    x, y = next(iter(reg))
-    assert len(y) == 8
-    _, mine = own().gradient(model, Classification(), x, y, list(regularizer.rho.values()), draws)
-    mean = gather_rows(torch.cat([g.reshape(-1) for g in mine])[None]).mean(0)
-    assert not torch.equal(mean, torch.cat([g.reshape(-1) for g in mine])), "ranks saw the same rows"
-    update = regularizer.update()
-    torch.testing.assert_close(torch.cat([g.reshape(-1) for g in update.gradients.values()]), mean)
-    assert all(p.grad is None for p in model.parameters())
-    if rank() == 0:
-        print("examples", update.examples)
+def main():
+    with process_group("gloo"):
+        model = inject_noise(small_model("batch", torch.float64), "unit", initial_sigma=0.5)
+        wrapped = data_parallel(model)
+        def own():
+            return T1T2(Batches(*data(64, 1), 16, seed=5))
+        reg = Batches(*data(32, 2), 16)
+        regularizer = CrossRegularizer(wrapped, "classification", reg, interval=1, estimator=own(), seed=3)
+        draws = antithetic_draws(3, 3, "rho", 1, rank())
+        x, y = next(iter(reg))
+        assert len(y) == 8
+        _, mine = own().gradient(model, Classification(), x, y, list(regularizer.rho.values()), draws)
+        mean = gather_rows(torch.cat([g.reshape(-1) for g in mine])[None]).mean(0)
+        assert not torch.equal(mean, torch.cat([g.reshape(-1) for g in mine])), "ranks saw the same rows"
+        update = regularizer.update()
+        torch.testing.assert_close(torch.cat([g.reshape(-1) for g in update.gradients.values()]), mean)
+        assert all(p.grad is None for p in model.parameters())
+        if rank() == 0:
+            print("examples", update.examples)
+main()
 """
 )
 

@@ -37,11 +37,6 @@ from crossreg.regularizers.noise import Draw, sampling, set_draw, stochastic
 from tests.crossreg.estimators.minima import settle
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)  # networks this small gain nothing from more
-
-
 @pytest.fixture
 def images() -> Tensor:
     return torch.rand(3, 2, 6, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

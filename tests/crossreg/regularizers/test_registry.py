@@ -40,11 +40,6 @@ SET = [name for name in REGISTRY if name not in LEARNED]
 every = pytest.mark.parametrize("name", REGISTRY)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)
-
-
 def other(name: str) -> str:
     """Return a regularizer beside this one."""
     return "l2" if name == "temperature" else "temperature"
@@ -356,7 +351,7 @@ def test_all_that_a_network_can_hold_at_once(weights: str) -> None:
     assert get_hyperparameters(twin) == after
     expected = model.eval()(x)
     torch.testing.assert_close(remove(model)(x), expected)
-    with pytest.raises(UserError, match="selects none of the weights"):
+    with pytest.raises(UserError, match="no weight is left to take; a weight has one norm or one level"):
         attach(network(), {"norm": None, "l1_level": None})
 
 
@@ -375,8 +370,35 @@ def test_options_choose_where(name: str, options: dict[str, Any], expected: list
     model = attach(network(), {name: 0.05}, {name: options})
     found = parts(name, model)
     assert expected is None or list(found) == expected
-    assert found == pytest.approx(dict.fromkeys(found, 0.05)) or options == {"after": "dropout"}
+    assert found == pytest.approx(dict.fromkeys(found, 0.05))
     assert set(remove(model).state_dict()) == set(network().state_dict())
+
+
+@every
+def test_the_default_may_depend_on_the_options(name: str) -> None:
+    assert regularizer(name).default({}) == description(name).default
+    if name == "noise":  # in place of dropout it starts at the rate of each layer
+        assert regularizer(name).default({"after": "dropout"}) is None
+        model = attach(network(), {name: None}, {name: {"after": "dropout"}})
+        assert get_hyperparameters(model) == pytest.approx({"noise/00_3": (0.25 / 0.75) ** 0.5, "dropout": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("noise", {"granularity": "channel"}, "noise.granularity is 'channel'; it is one of layer, unit"),
+        ("noise", {"after": "normalisation"}, "noise.after is 'normalisation'; it is one of normalization, dropout"),
+        ("norm", {"granularity": "layer"}, "norm.granularity is 'layer'; it is one of tensor, unit"),
+        ("l1_level", {"where": 3}, "l1_level.where is 3; it is a pattern of names, or several"),
+        ("l2", {"where": ["0.*", 1]}, "l2.where is .*; it is a pattern of names, or several"),
+        ("l1", {"were": "*"}, "l1 has no option 'were'; did you mean 'where'.; its options are where"),
+        ("shift", {"where": "*"}, "shift has no option 'where'; it has no options"),
+        ("l2", {"where": "nothing*"}, "selects none of the weights: 0.weight, "),
+    ],
+)
+def test_wrong_options_are_named(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        attach(network(), {name: None}, {name: options})
 
 
 def test_a_model_without_a_place_for_it_is_refused() -> None:

@@ -146,7 +146,7 @@ def test_it_ends_early_with_a_whole_evaluation(whole_at_end: bool) -> None:
     assert run.ended
     assert run.stopped is not None
     assert run.stopped.finished
-    assert "after 2: the held-out NLL was best" in run.stopped.reason
+    assert run.stopped.reason == f"after 2: after 2 evaluations the held-out NLL is {run.held_out[1]:.4g}"
     assert ends.steps == [20]
     assert ends.ended == [False] * 19 + [True]
     for name, whole in run.evaluation.splits.items():

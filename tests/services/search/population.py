@@ -93,8 +93,11 @@ def population(
     return run_search(Search(specs or members(), starts(), scheduler), data, folder, **placement)
 
 
-def punctual_mlp(*, folder: str, **options: Any) -> nn.Module:
-    """Return an `mlp` once all members of a population have got as far, so that none is ahead by its start."""
+def punctual_mlp(*, folder: str, late: bool = False, **options: Any) -> nn.Module:
+    """Return an `mlp` once all members of a population have got as far, so that none is ahead by its start.
+
+    One that is late trains when another has its first interval behind it.
+    """
     model = build("mlp", **options)
     x, y = torch.zeros(2, *options["input_shape"]), torch.zeros(2, dtype=torch.long)
     measure_flops(model, as_loss("classification"), x, y, 1)  # what is imported at the first use
@@ -104,6 +107,8 @@ def punctual_mlp(*, folder: str, **options: Any) -> nn.Module:
         lambda: len(list(Path(folder).glob("*.there"))) >= SIZE,
         f"{SIZE} members at the same time (is a CPU not free?)", 120, every=0.01,
     )  # fmt: skip
+    if late:
+        wait_for(lambda: list(Path(folder, "states").glob("*.json")), "first interval of another", 120, every=0.01)
     return model
 
 
