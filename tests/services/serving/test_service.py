@@ -215,7 +215,7 @@ class Load:
 def test_a_killed_replica_costs_no_request(service: Service, images: np.ndarray) -> None:
     with Load(service, images) as load:
         # whether requests are with the replica that dies is up to the router, so more than one may have to
-        for _ in range(4):
+        for _ in range(10):
             load.wait(40)
             victim = service.replicas()[0]
             # stopped first, so that requests gather at it
