@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import numpy as np
-from services.comparison.outcome import Outcome, Point
 
 from crossreg.training.compute import Cost
+from services.comparison.outcome import Outcome, Point
 from services.comparison.report import Context, summarize
 
 EDGES = (np.arange(16) / 15).tolist()

@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from services.comparison.outcome import Outcome
 
+from services.comparison.outcome import Outcome
 from services.comparison.report import summarize
 from services.comparison.report.compute_to_target import ComputeToTarget, compute_to_target
 from services.comparison.report.rows import Row

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from services.comparison.outcome import Outcome
 
+from services.comparison.outcome import Outcome
 from services.comparison.report import summarize
 from services.comparison.report.figures import compute, differences, reliability, schedules
 from services.comparison.report.figures.compute import mean_curve
