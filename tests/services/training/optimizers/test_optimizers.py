@@ -242,24 +242,30 @@ crossreg.regularizers.noise.standard_normal_like = shared_noise
 crossreg.regularizer.rank = lambda: 0
 crossreg.training.trainer.rank = lambda: 0
 crossreg.regularizer._separate_noise_of_ranks = lambda device: None
-with process_group("gloo"):
-    results = {}
-    for name in ("sam", "gsam", "cpr"):
-        model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
-        train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
-        regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
-        settings = OptimizerConfig(name=name, lr=0.01, radius=0.5)
-        optimizer = optimizer_kind(name).build(settings, regularizer.theta, 0.0 if name == "cpr" else 0.01, 20)
-        trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
-                          closure=name != "cpr")
-        trainer.fit()
-        results[name] = {"model": model.state_dict(), "examples": trainer.ledger.examples["theta"]}
-        gathered = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
-        assert torch.equal(gathered[0], gathered[-1]), name
-    if dist.is_initialized():
-        dist.barrier()
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        torch.save(results, sys.argv[1])
+
+
+def main():
+    with process_group("gloo"):
+        results = {}
+        for name in ("sam", "gsam", "cpr"):
+            model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
+            train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
+            regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
+            settings = OptimizerConfig(name=name, lr=0.01, radius=0.5)
+            optimizer = optimizer_kind(name).build(settings, regularizer.theta, 0.0 if name == "cpr" else 0.01, 20)
+            trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
+                              closure=name != "cpr")
+            trainer.fit()
+            results[name] = {"model": model.state_dict(), "examples": trainer.ledger.examples["theta"]}
+            gathered = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
+            assert torch.equal(gathered[0], gathered[-1]), name
+        if dist.is_initialized():
+            dist.barrier()
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            torch.save(results, sys.argv[1])
+
+
+main()
 """
 )
 
