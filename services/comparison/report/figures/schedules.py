@@ -73,9 +73,13 @@ def shown_hyperparameters(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
     """Return the names of the hyperparameters to show, by regularizer, noise first: at most ten.
 
     Of a regularizer with more than six of them six are shown, or fewer where others need the room, evenly spaced, with
-    the first and the last.
+    the first and the last. What stays where it is from entry to entry is fixed, and is left out.
     """
-    found = by_regularizer({name for outcome in outcomes for _, values in outcome.schedule for name in values})
+    seen: dict[str, list[list[float]]] = {}
+    for schedule in (schedule for outcome in outcomes for schedule in [outcome.schedule, *outcome.members]):
+        for name in {name for _, values in schedule for name in values}:
+            seen.setdefault(name, []).append([values[name] for _, values in schedule if name in values])
+    found = by_regularizer({name for name, paths in seen.items() if not _is_fixed(paths)})
     counts = {base: min(len(parts), _MAX_PARTS) for base, parts in found.items()}
     while sum(counts.values()) > _ROWS:
         longest = max(counts, key=counts.__getitem__)
@@ -84,6 +88,10 @@ def shown_hyperparameters(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
         else:
             counts.popitem()
     return {base: _evenly(found[base], count) for base, count in counts.items()}
+
+
+def _is_fixed(paths: Sequence[Sequence[float]]) -> bool:
+    return all(len(set(path)) == 1 for path in paths) and any(len(path) > 1 for path in paths)
 
 
 def _evenly(parts: list[str], count: int) -> list[str]:

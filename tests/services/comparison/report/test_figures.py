@@ -208,6 +208,8 @@ def test_of_many_layers_six_are_shown_with_both_ends() -> None:
     assert shown_hyperparameters([many]) == {"noise": expected}
     assert len(drawn(schedules, [many]).axes) == 6
     assert len(shown_hyperparameters([outcome(schedule=[(0, noise(*[0.1] * 6))])])["noise"]) == 6
+    fixed = [(step, {"l2": 0.1 / (step + 1), "weight_decay": 0.01}) for step in (0, 10)]
+    assert shown_hyperparameters([outcome(schedule=fixed)]) == {"l2": ["l2"]}
 
 
 def test_at_most_ten_rows_are_shown() -> None:
