@@ -10,7 +10,13 @@ from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONGEST = ("tests/baselines/test_methods.py",)
+LONGEST = (
+    "tests/baselines/test_methods.py",
+    "tests/services/search/test_scheduler.py",
+    "tests/services/training/test_recovery.py",
+    "tests/jobs/test_compare.py",
+    "tests/services/serving/test_service.py",
+)
 """Files in the order in which they are begun, before all others; with `--no-loadscope-reorder` xdist keeps to it."""
 
 

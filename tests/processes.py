@@ -8,6 +8,7 @@ that started them.)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,8 +28,8 @@ ASKED_SECONDS = 4.0
 
 def guard() -> None:
     """Mark what this process starts from now on, and have it ended after this process."""
-    above = os.environ.pop(MARK, "")
     # the guard itself carries no mark, and Ctrl-C at the terminal is not for it
+    above = os.environ.pop(MARK, "")
     mark = f"{above}/{os.getpid()}.{time.time_ns()}"
     subprocess.Popen(
         [sys.executable, __file__, str(os.getpid()), mark],
@@ -40,34 +41,37 @@ def guard() -> None:
     os.environ[MARK] = mark
 
 
-def carriers(mark: str) -> list[psutil.Process]:
-    """Return the processes that carry a mark or one that adds to it."""
+def carriers(mark: str) -> set[psutil.Process]:
+    """Return the processes that carry a mark or one that adds to it, and their descendants.
+
+    A descendant may show no mark: a process that changes its title, as Ray's do, writes it over its environment.
+    """
     if not mark.strip("/"):
         raise ValueError("no mark: every process of this machine would be meant")
-    found = []
+    found = set()
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another user's
             theirs = process.environ().get(MARK, "")
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):  # gone meanwhile, or another user's
-            continue
-        if alive and process.pid != os.getpid() and (theirs == mark or theirs.startswith(f"{mark}/")):
-            found.append(process)
-    return found
+            if theirs == mark or theirs.startswith(f"{mark}/"):
+                found |= {process, *process.children(recursive=True)}
+    return {process for process in found if process.pid != os.getpid() and _alive(process)}
 
 
 def end(mark: str) -> None:
     """End what carries a mark: ask, and kill what is left or was started meanwhile."""
+    known: set[psutil.Process] = set()
     for number, seconds in ((signal.SIGTERM, ASKED_SECONDS), *[(signal.SIGKILL, 1.0)] * 5):
-        left = carriers(mark)
-        if not left:
-            return
-        for process in left:
-            try:
+        known = {process for process in known if _alive(process)} | carriers(mark)
+        for process in known:
+            with contextlib.suppress(psutil.Error):
                 process.send_signal(number)
-            except psutil.Error:
-                continue
-        psutil.wait_procs(left, timeout=seconds)
+        psutil.wait_procs(known, timeout=seconds)
+
+
+def _alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def main(pytest: int, mark: str) -> None:
