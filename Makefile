@@ -21,7 +21,7 @@ demo: $(STAMP) ## Compare one run that learns its regularization with a tuned po
 # three files at a time, of one thread each: a file waits for processes to start while another computes. What takes
 # longer than `timeout` in pyproject.toml fails; what Python cannot interrupt ends the run a little later, and is named
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0 -o faulthandler_timeout=1500 -o faulthandler_exit_on_timeout=true $(PYTEST)
 
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)

@@ -31,8 +31,9 @@ def guard() -> None:
     # the guard itself carries no mark, and Ctrl-C at the terminal is not for it
     above = os.environ.pop(MARK, "")
     mark = f"{above}/{os.getpid()}.{time.time_ns()}"
+    make = os.getppid() if "MAKELEVEL" in os.environ and not above else 0
     subprocess.Popen(
-        [sys.executable, __file__, str(os.getpid()), mark],
+        [sys.executable, __file__, str(os.getpid()), mark, str(make)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -74,12 +75,15 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
-def main(pytest: int, mark: str) -> None:
-    """Wait until pytest, whose child this is, has ended; then end what it left."""
+def main(pytest: int, mark: str, make: int) -> None:
+    """Wait until pytest, whose child this is, has ended; then end what it left. Pytest is ended when `make` has."""
     while os.getppid() == pytest:
         time.sleep(0.5)
+        with contextlib.suppress(psutil.Error):
+            if make and psutil.Process(pytest).ppid() != make:
+                os.kill(pytest, signal.SIGTERM)
     end(mark)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,21 @@ def final_evaluation(trial: TrialResult, chosen: Record) -> tuple[dict[str, dict
         return chosen.scores, read_predictions(trial.states, chosen.state)
     import ray
 
-    threads = _free_cpus()
+    threads, others = _free_cpus()
+    if not others and "RAY_ADDRESS" not in os.environ:
+        # on this machine, and nothing beside it: this process has already loaded what a worker would have to load
+        before = torch.get_num_threads()
+        try:
+            return _evaluate(trial.spec, ray.get(trial.data), trial.states.folder, chosen.state, threads)
+        finally:
+            torch.set_num_threads(before)
     task = ray.remote(num_cpus=threads)(_evaluate)
     scores, predictions = ray.get(task.remote(trial.spec, trial.data, trial.states.folder, chosen.state, threads))
     return scores, predictions
 
 
-def _free_cpus() -> int:
-    """Return the CPUs of the largest machine, or as many of them as are free after a moment.
+def _free_cpus() -> tuple[int, bool]:
+    """Return the CPUs of the largest machine, or as many as are free after a moment, and whether others hold some.
 
     Asking for all would wait for ever: Ray 2.60 sometimes never gives a CPU back when the last trials of a search end
     on a busy machine, and on a shared cluster somebody else may hold one.
@@ -54,7 +62,7 @@ def _free_cpus() -> int:
     until = time.monotonic() + PATIENCE
     while (free := int(ray.available_resources().get("CPU", 0))) < largest and time.monotonic() < until:
         time.sleep(0.1)
-    return max(1, min(free, largest))
+    return max(1, min(free, largest)), free < largest
 
 
 def _evaluate(

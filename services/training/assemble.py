@@ -222,7 +222,7 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
 
 def preprocess_of(data: Dataset) -> Preprocess:
     """Return what turns stored values into the model's inputs."""
-    return Preprocess(torch.from_numpy(data.mean), torch.from_numpy(data.std))
+    return Preprocess(torch.tensor(data.mean), torch.tensor(data.std))
 
 
 def targets_of(data: Dataset, split: Split) -> np.ndarray:
