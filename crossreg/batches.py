@@ -22,11 +22,12 @@ _RESIDENT_BYTES = 4 * 2**30
 
 
 class Preprocess(nn.Module):
-    """Turns stored values into model inputs: `(x - mean) / std`, with bytes scaled to 0..1 first.
+    """Turns stored values into model inputs: `(x - mean) / std`, whatever their type.
 
     Args:
-        mean: float `[C]` (per channel of `[N, C, H, W]`) or of the shape of one example.
-        std: positive, of the same shape.
+        mean: float `[C]` (per channel of `[N, C, H, W]`) or of the shape of one example, in stored units: of bytes,
+            0..255.
+        std: positive, of the same shape and units.
     """
 
     mean: Tensor
@@ -38,10 +39,9 @@ class Preprocess(nn.Module):
         self.register_buffer("std", std.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return float32 of x's shape; x is uint8 images `[N, C, H, W]` or float `[N, ...]`."""
+        """Return float32 of x's shape; x is `[N, ...]` of any type."""
         shape = (-1, *[1] * (x.ndim - 2)) if self.mean.ndim == 1 else self.mean.shape
-        scale = 255.0 if x.dtype == torch.uint8 else 1.0
-        return (x.float() - scale * self.mean.view(shape)) / (scale * self.std.view(shape))
+        return (x.float() - self.mean.view(shape)) / self.std.view(shape)
 
 
 class Batches:

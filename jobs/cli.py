@@ -19,6 +19,8 @@ __all__ = ["app", "main"]
 
 JOBS = (
     "train",
+    "data",
+    "predict",
     "compare",
     "replay",
     "reproduce",

@@ -14,7 +14,7 @@ from jobs.console import console, run_app
 from jobs.options import validated
 from jobs.train import list_regularizers
 from services.comparison.config import CompareConfig
-from services.data.config import known
+from services.data import known, load_data
 from services.tracking.config import TrackingConfig
 from services.training.config import Placement, TrainConfig
 
@@ -102,6 +102,8 @@ def _run(
         # more intervals than a training's own: a search decides at each; on the way, 2,000 test examples draw a curve
         training = validated(TrainConfig, {"evaluations": 20, "interim_test": 2000, **what})
         settings = validated(CompareConfig, {**asked, "training": training})
+    # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported
+    load_data(settings.training.data)
     from baselines import METHODS
     from services.comparison.compare import compare as run_comparison
     from services.comparison.progress import CompareBar

@@ -31,6 +31,7 @@ __all__ = [
     "Experiment",
     "TrackingUri",
     "Verbose",
+    "mapping",
     "regularizers",
     "settings",
     "takes",
@@ -90,7 +91,7 @@ class _Option:
     parameter: str
     path: str
     annotation: Any
-    splits: bool = False  # at commas
+    form: str = ""  # "list" or "mapping" where text is split at commas
 
 
 def _options(kind: type[BaseModel], prefix: str = "") -> Iterator[_Option]:
@@ -103,23 +104,25 @@ def _options(kind: type[BaseModel], prefix: str = "") -> Iterator[_Option]:
         flag = next((mark for mark in field.metadata if isinstance(mark, Flag)), None)
         if flag is None:
             continue
-        plain, choices, splits = _plain_type(field.annotation)
+        plain, choices, form = _plain_type(field.annotation)
         long = flag.name or name.replace("_", "-")
         names = [f"--{long}/--no-{long}" if flag.negated else f"--{long}"] if plain is bool else [f"--{long}"]
         text = " ".join(filter(None, [field.description, "" if plain is bool else _default(field, flag)]))
         option = typer.Option(*names, help=text, metavar=choices, rich_help_panel=_PANELS[kind.__name__])
-        yield _Option(long.replace("-", "_"), prefix + name, Annotated[plain | None, option], splits)
+        yield _Option(long.replace("-", "_"), prefix + name, Annotated[plain | None, option], form)
 
 
-def _plain_type(annotation: Any) -> tuple[Any, str | None, bool]:
-    """Return the type that a flag's text is read as, its choices, and whether it is split at commas."""
+def _plain_type(annotation: Any) -> tuple[Any, str | None, str]:
+    """Return the type that a flag's text is read as, its choices, and what it is split into at commas."""
     if get_origin(annotation) in (Union, types.UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
     if get_origin(annotation) is Literal:
-        return str, "|".join(map(str, get_args(annotation))), False
+        return str, "|".join(map(str, get_args(annotation))), ""
     if get_origin(annotation) is tuple:
-        return str, "NAME,...", True
-    return annotation, None, False
+        return str, "NAME,...", "list"
+    if get_origin(annotation) is dict:
+        return str, "NAME=VALUE,...", "mapping"
+    return annotation, None, ""
 
 
 def _default(field: Any, flag: Flag) -> str:
@@ -195,7 +198,10 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
         if kind is TrainConfig:
             found.append(values)
             continue
-        found.append(merge(section(content, kind.__name__.lower().removesuffix("config")), values))
+        own = kind.__name__.lower().removesuffix("config")
+        if own == "data" and isinstance(content.get("data"), str):
+            content["data"] = {"name": content["data"]}
+        found.append(merge(section(content, own), values))
     if TrainConfig in kinds:
         if isinstance(content.get("data"), str):
             content["data"] = {"name": content["data"]}
@@ -212,9 +218,27 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
 
 
 def _read(value: Any, option: _Option) -> Any:
-    if value is None or not option.splits:
+    if value is None or not option.form:
         return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if option.form == "list":
+        return parts
+    return mapping(value, f"--{option.parameter.replace('_', '-')}")
+
+
+def mapping(text: str | None, flag: str) -> dict[str, str]:
+    """Return `{"x": "images", "y": "labels"}` for "x=images,y=labels".
+
+    Raises:
+        UserError: no `=` where there has to be one.
+    """
+    found = {}
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        name, equals, value = map(str.strip, part.partition("="))
+        if not (name and equals and value):
+            raise UserError(f"{flag} {quoted(part)} is not of the form NAME=VALUE")
+        found[name] = value
+    return found
 
 
 def regularizers(given: Mapping[str, Any], base: Any = None) -> Any:

@@ -15,7 +15,7 @@ from crossreg.core.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
 from jobs.options import merge, validated
-from services.data.config import known
+from services.data import known, load_data
 from services.logs import structured
 from services.tracking.config import TrackingConfig
 from services.training.config import Placement, TrainConfig
@@ -119,11 +119,16 @@ def _run(
     elif "data" not in what or not what["data"].get("name"):
         raise UserError(f"no data given; pass --data, one of {', '.join(known())}, or a path")
     settings = validated(TrainConfig, what)
-    from services.training.driver import train as run_training
     from services.training.progress import Bar
 
     with Bar(console(quiet=structured() or not show)) as bar:
-        return run_training(settings, placement, tracking, resume=run, start_from=start_from, display=bar)
+        bar.phase(f"loading {settings.data.name}")
+        # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported
+        data = load_data(settings.data, bar.count)
+        bar.phase("starting")
+        from services.training.driver import train as run_training
+
+        return run_training(settings, placement, tracking, data=data, resume=run, start_from=start_from, display=bar)
 
 
 def _is_path(resume: str) -> bool:

@@ -23,16 +23,18 @@ from crossreg.regularizers.temperature import temperature
 if TYPE_CHECKING:
     import numpy as np
 
+    from crossreg.inputs import Inputs
+
 __all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "Exported", "export_model", "load_exported"]
 
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 _BATCH = 256
-_FORMAT = 2
+_FORMAT = 3
 
 
 def export_model(
     model: nn.Module,
-    preprocess: Preprocess,
+    preprocess: Preprocess | None,
     directory: str | os.PathLike[str],
     *,
     name: str,
@@ -43,12 +45,13 @@ def export_model(
     task: str = "classification",
     classes: tuple[str, ...] = (),
     target: tuple[list[float], list[float]] | None = None,
+    inputs: Inputs | None = None,
 ) -> Path:
     """Write a model for prediction elsewhere; needs the `safetensors` package.
 
     Args:
         model: trained; see `regularizers`.
-        preprocess: what its inputs go through.
+        preprocess: what its inputs go through; None for one that takes them as they are, as integers.
         directory: created if missing.
         name: as `crossreg.models.build` takes it; a function of your own must be importable where it is loaded.
         input_shape: of one example.
@@ -58,16 +61,19 @@ def export_model(
         task: "classification" or "regression".
         classes: names of the classes.
         target: mean and standard deviation of the outputs, where the model was trained on standardized ones.
+        inputs: how rows or arrays as people have them become its inputs; None for arrays that are taken as they are.
 
     Returns:
         The directory.
     """
     from safetensors.torch import save_file
 
+    from crossreg.inputs import Array, to_json
+
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v for k, v in unwrap(model).state_dict().items()}
-    tensors |= {f"preprocess.{k}": v for k, v in preprocess.state_dict().items()}
+    tensors |= {f"preprocess.{k}": v for k, v in preprocess.state_dict().items()} if preprocess else {}
     # weights that are shared or not contiguous are written once each, in plain layout
     save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, directory / WEIGHTS_FILE)
     description = {
@@ -80,8 +86,9 @@ def export_model(
         "task": task,
         "classes": list(classes),
         "target": target,
+        "inputs": to_json(inputs or Array()),
     }
-    (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+    (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), "utf-8")
     return directory
 
 
@@ -89,44 +96,75 @@ class Exported:
     """An exported model that predicts, on the CPU; made by `load_exported`.
 
     Attributes:
-        input_shape: of one example.
+        input_shape: of one example, as the network takes it.
         num_outputs: classes, or outputs of a regression.
         task: "classification" or "regression".
         classes: their names; empty where they have none.
-        images: whether inputs are images `[C, H, W]` of bytes.
-        observation_std: `[outputs]`, float32: learned standard deviation of an observation around the mean; None for
+        inputs: what it takes: a `Table` of named columns or an `Array`.
+        images: whether its inputs are images `[C, H, W]` of bytes.
+        integers: whether the network gets whole numbers as they are, as tokens.
+        observation_std: `[outputs]`, float64: learned standard deviation of an observation around the mean; None for
             classification and for a model without a learned temperature.
     """
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess, description: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, preprocess: Preprocess | None, description: dict[str, Any]) -> None:
         import numpy as np
+
+        from crossreg.inputs import Array, from_json
 
         self.input_shape: tuple[int, ...] = tuple(description["input_shape"])
         self.num_outputs: int = description["num_outputs"]
         self.task: str = description["task"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
-        # an image dataset is stored as bytes and normalized per channel; MLflow may hand those over as floats
-        self.images = preprocess.mean.ndim == 1 and len(self.input_shape) == 3
+        self.inputs: Inputs = from_json(description["inputs"])
+        self.images = isinstance(self.inputs, Array) and self.inputs.images(self.input_shape)
+        self.integers = preprocess is None
         self._model, self._preprocess = model, preprocess
         centre, scale = description["target"] or ([0.0], [1.0])
-        self._centre, self._scale = np.asarray(centre, np.float32), np.asarray(scale, np.float32)
+        self._centre, self._scale = np.asarray(centre, np.float64), np.asarray(scale, np.float64)
         self.observation_std: np.ndarray | None = None
         if self.task == "regression" and "temperature" in description["regularizers"]:
-            self.observation_std = np.ones(self.num_outputs, np.float32) * self._scale * float(temperature(model))
+            self.observation_std = np.ones(self.num_outputs) * self._scale * float(temperature(model))
 
-    def __call__(self, x: np.ndarray, samples: int = 16, seed: int = 0) -> np.ndarray:
-        """Return probabilities `[N, classes]` or means `[N, outputs]`, float32, averaged over noise draws.
+    def __call__(self, rows: Any, samples: int = 16, seed: int = 0) -> np.ndarray:
+        """Return probabilities `[N, classes]`, float32, or means `[N, outputs]`, float64, averaged over noise draws.
 
         Args:
-            x: raw inputs `[N, ...]` as stored in the dataset (images as uint8 or as float in 0..255).
+            rows: N of them as people have them, see `encode`.
             samples: noise draws.
             seed: makes them repeatable.
 
         Raises:
-            UserError: inputs of another shape.
+            UserError: not what the model takes.
         """
-        rows = self._rows(x).split(_BATCH)
-        return self._joined([self._predict(part, samples, seed + index) for index, part in enumerate(rows)])[0]
+        return self.predict(self.encode(rows), samples, seed)[0]
+
+    def encode(self, rows: Any, notes: list[str] | None = None, *, surplus: bool = True) -> np.ndarray:
+        """Return N examples `[N, *input_shape]` as `predict` takes them.
+
+        Args:
+            rows: for a table, a pandas DataFrame, a list of mappings from column names to values, or an array of
+                numbers with a column for each of the table's; else an array `[N, ...]` as the training data had it.
+            notes: where is said what was guessed, such as categories that training never saw.
+            surplus: whether columns that training did not have are let be.
+
+        Raises:
+            UserError: not what the model takes.
+        """
+        import numpy as np
+
+        from crossreg.inputs import Array
+
+        if isinstance(self.inputs, Array):
+            x = self.inputs.encode(np.asarray(rows), self.input_shape)
+            if self.integers and x.dtype != np.int64:
+                if (x != np.rint(x)).any():
+                    raise UserError(f"inputs hold {x[x != np.rint(x)][0]:g}; this model takes whole numbers")
+                x = x.astype(np.int64)
+            return x
+        if isinstance(rows, np.ndarray):
+            rows = self.inputs.from_array(rows)
+        return self.inputs.encode(rows, notes, surplus=surplus)
 
     def predict(
         self, x: np.ndarray, samples: int = 16, seed: int = 0, *, batch: int = _BATCH
@@ -134,7 +172,7 @@ class Exported:
         """Return what `__call__` does and its standard deviation over the draws, each row as if it came alone.
 
         Args:
-            x: as in `__call__`.
+            x: `[N, *input_shape]`, from `encode`.
             samples: noise draws.
             seed: makes them repeatable.
             batch: rows in a forward pass. All share the draws, so it makes no difference beyond rounding.
@@ -142,29 +180,66 @@ class Exported:
         Raises:
             UserError: inputs of another shape.
         """
-        parts = self._rows(x).split(batch)
-        return self._joined([self._predict(part, samples, seed, common=True) for part in parts])
-
-    def _rows(self, x: np.ndarray) -> Tensor:
-        import numpy as np
-
-        x = np.asarray(x)
         if x.shape[1:] != self.input_shape:
             raise UserError(
                 f"inputs have shape {x.shape}; this model takes (N, {', '.join(map(str, self.input_shape))})"
             )
-        if self.images and x.dtype != np.uint8:
-            x = np.clip(np.rint(x), 0, 255).astype(np.uint8)
-        return torch.from_numpy(np.ascontiguousarray(x))
+        parts = torch.from_numpy(x).split(batch)
+        return self._joined([self._predict(part, samples, seed, common=True) for part in parts])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, their numbers where they have none; none for a regression."""
+        if self.task != "classification":
+            return ()
+        return self.classes or tuple(str(index) for index in range(self.num_outputs))
+
+    def observed_std(self, spread: np.ndarray) -> np.ndarray | None:
+        """Return the standard deviation of an observation `[N, outputs]`: the draws' and the learned noise together.
+
+        Args:
+            spread: `[N, outputs]`, of the mean over draws.
+
+        Returns:
+            None for a model without a learned temperature, and for a classifier.
+        """
+        import numpy as np
+
+        return None if self.observation_std is None else np.sqrt(spread**2 + self.observation_std**2)
+
+    def answers(self, mean: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
+        """Return predictions as columns of N values: `label` and `probability_<class>`, or `mean` and `std`.
+
+        Several outputs of a regression are numbered, `mean_0`. Without a learned noise of the target, `std` is the
+        deviation over noise draws alone.
+
+        Args:
+            mean: `[N, outputs]`, from `predict`.
+            spread: likewise.
+        """
+        if self.task == "classification":
+            labels = self.labels
+            probabilities = {f"probability_{label}": mean[:, index] for index, label in enumerate(labels)}
+            return {"label": [labels[best] for best in mean.argmax(1)]} | probabilities
+        std = self.observed_std(spread)
+        std = spread if std is None else std
+        ends = [""] if self.num_outputs == 1 else [f"_{index}" for index in range(self.num_outputs)]
+        return {
+            f"{name}{end}": values[:, index]
+            for index, end in enumerate(ends)
+            for name, values in (("mean", mean), ("std", std))
+        }
 
     def _predict(self, x: Tensor, samples: int, seed: int, common: bool = False) -> Prediction:
-        return predict(self._model, self._preprocess(x), samples, loss=self.task, seed=seed, common=common)
+        x = x if self._preprocess is None else self._preprocess(x)
+        return predict(self._model, x, samples, loss=self.task, seed=seed, common=common)
 
     def _joined(self, parts: list[Prediction]) -> tuple[np.ndarray, np.ndarray]:
         import numpy as np
 
         if not parts or not len(parts[0].mean):
-            return np.zeros((0, self.num_outputs), np.float32), np.zeros((0, self.num_outputs), np.float32)
+            nothing = np.zeros((0, self.num_outputs), np.float32 if self.task == "classification" else np.float64)
+            return nothing, nothing
         mean, spread = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
         if self.task == "classification":
             return mean, spread
@@ -196,7 +271,7 @@ def load_exported(directory: str | os.PathLike[str]) -> Exported:
 def _load(directory: Path) -> Exported:
     from safetensors.torch import load_file
 
-    description = json.loads((directory / DESCRIPTION_FILE).read_text())
+    description = json.loads((directory / DESCRIPTION_FILE).read_text("utf-8"))
     _check_description(description)
     tensors = load_file(directory / WEIGHTS_FILE)
     weights = _under(tensors, "model.")
@@ -218,8 +293,12 @@ def _load(directory: Path) -> Exported:
     attach(model, dict.fromkeys(description["regularizers"]), description["regularizers"])
     model.load_state_dict(weights)
     model.eval()
-    exported = Exported(model, Preprocess(tensors["preprocess.mean"], tensors["preprocess.std"]), description)
-    output = exported(torch.zeros(2, *exported.input_shape).numpy(), samples=1)
+    preprocess = None
+    if any(name.startswith("preprocess.") for name in tensors):
+        preprocess = Preprocess(tensors["preprocess.mean"], tensors["preprocess.std"])
+    exported = Exported(model, preprocess, description)
+    dtype = torch.int64 if exported.integers else torch.float32
+    output, _ = exported.predict(torch.zeros(2, *exported.input_shape, dtype=dtype).numpy(), samples=1)
     if output.shape != (2, exported.num_outputs):
         raise UserError(f"the model returns {output.shape} for 2 inputs, not (2, {exported.num_outputs})")
     return exported

@@ -3,6 +3,17 @@
 from services.data.config import DataConfig, known
 from services.data.dataset import Dataset, Split, fingerprint
 from services.data.load import load_data
+from services.data.report import describe, in_lines
 from services.data.split import default_reg_size
 
-__all__ = ["DataConfig", "Dataset", "Split", "default_reg_size", "fingerprint", "known", "load_data"]
+__all__ = [
+    "DataConfig",
+    "Dataset",
+    "Split",
+    "default_reg_size",
+    "describe",
+    "fingerprint",
+    "in_lines",
+    "known",
+    "load_data",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,51 +11,108 @@ import numpy as np
 from numpy.lib import format as npy
 
 from crossreg.core.errors import UserError
+from crossreg.inputs import Array
+from crossreg.inputs.array import Layout, narrowed
+from crossreg.inputs.columns import offset_of
+from services.data.config import KEYS, DataConfig
 from services.data.memory import require_memory
-from services.data.raw import Raw, encode
+from services.data.raw import Raw, require_finite
+from services.data.targets import read_targets
 
-__all__ = ["load_arrays"]
+__all__ = ["load_arrays", "read_arrays"]
 
-KEYS = ("x", "y", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
 
 
-def load_arrays(path: Path) -> Raw:
+def load_arrays(path: Path, config: DataConfig) -> Raw:
     """Load x, y and, where present, x_test and y_test.
 
-    uint8 x of three or four axes are images, channels first or last; any other number becomes float32.
-    y of integers, booleans or text are classes, of floating-point numbers regression targets.
+    Four axes are images, channels first or last, and so are three of bytes; whole numbers of other shapes stay whole,
+    and all else becomes float32. What y is, `services.data.targets` says.
 
     Args:
         path: An .npz, or a file named x.npy whose neighbours are y.npy, x_test.npy and y_test.npy.
+        config: Names of the arrays, the task, and the array to split by.
 
     Raises:
         UserError: Missing or unreadable arrays, object arrays, or shapes and dtypes that cannot be used.
     """
     source = str(path)
-    found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_npy(path)
-    listed = ", ".join(sorted(found)) or "nothing"
+    keys = {key: config.keys.get(key, key) for key in KEYS}
+    by = config.split_by or config.time_order
+    wanted = [*keys.values(), *([by, f"{by}_test"] if by else [])]
+    given = _read(path, wanted)
+    listed = ", ".join(sorted(given)) or "nothing"
+    found = {key: given[name] for key, name in keys.items() if name in given}
     for key in ("x", "y"):
         if key not in found:
             raise UserError(
-                f"{source}: no array {key!r}; needed are x and y, optional x_test and y_test; found {listed}"
+                f"{source}: no array {keys[key]!r}; needed are x and y, optional x_test and y_test; found {listed}. "
+                "Other names are given as --keys x=NAME,y=NAME"
             )
     if ("x_test" in found) != ("y_test" in found):
         raise UserError(f"{source}: x_test and y_test come together or not at all; found {listed}")
-    x = _inputs(source, "x", found.pop("x"))
-    x_test = _inputs(source, "x_test", found.pop("x_test")) if "x_test" in found else None
+    notes = _left(source, given, set(wanted))
+    inputs = _inputs_of(source, found["x"], notes)
+    x, *x_test = (_inputs(source, key, found[key], inputs) for key in ("x", "x_test") if key in found)
     targets = [_targets(source, key, found[key]) for key in ("y", "y_test") if key in found]
-    if len({target.dtype.kind == "f" for target in targets}) > 1:
-        given = f"y is {found['y'].dtype} and y_test is {found['y_test'].dtype}"
-        raise UserError(f"{source}: {given}; both must be classes (integers, text) or both quantities (floats)")
-    classes: tuple[str, ...] = ()
-    if targets[0].dtype.kind != "f":
-        classes, targets = encode(source, *targets)
-    return Raw(source, x, targets[0], classes, x_test, targets[1] if len(targets) > 1 else None)
+    if len({target.dtype.kind in "bU" for target in targets}) > 1:
+        kinds = f"y is {found['y'].dtype} and y_test is {found['y_test'].dtype}"
+        raise UserError(f"{source}: {kinds}; both must be classes (integers, text) or both quantities (floats)")
+    classes, (y, *y_test) = read_targets(source, keys["y"], targets, config.task, notes, integers_are_classes=True)
+    return Raw(
+        source, x, y, classes, x_test[0] if x_test else None, y_test[0] if y_test else None,
+        inputs=inputs, example=found["x"][:2].copy(), notes=notes, **_splitting(source, config, given, len(found["y"])),
+    )  # fmt: skip
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    _check_archive(path)
+def read_arrays(path: Path, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file by what they are, `x`, `y` and others that `keys` names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    names = {key: keys.get(key, key) for key in KEYS}
+    given = _read(path, list(names.values()))
+    return {key: given[name] for key, name in names.items() if name in given}
+
+
+def _read(path: Path, wanted: list[str]) -> dict[str, np.ndarray]:
+    return _read_npz(path, wanted) if path.suffix.lower() == ".npz" else _read_npy(path, wanted)
+
+
+def _left(source: str, given: dict[str, np.ndarray], wanted: set[str]) -> list[str]:
+    left = sorted(given.keys() - wanted)
+    return [f"arrays not read: {', '.join(left)}"] if left else []
+
+
+def _splitting(source: str, config: DataConfig, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Return the array that splits are made by, as `groups` or `order`."""
+    name = config.split_by or config.time_order
+    if name is None:
+        return {}
+    if name not in given:
+        raise UserError(f"{source}: no array {name!r} to split by; found {', '.join(sorted(given))}")
+    values, test = given[name], given.get(f"{name}_test")
+    if values.shape != (count,):
+        raise UserError(
+            f"{source}: {name} has shape {values.shape}; to split by it, one value for each of {count} rows is needed"
+        )
+    if config.split_by is not None:
+        if test is not None and (shared := np.intersect1d(values.astype(str), test.astype(str))).size:
+            raise UserError(
+                f"{source}: {name!r} {str(shared[0])!r} is in the test split and in training ({shared.size} such)"
+            )
+        return {"groups": values}
+    if values.dtype.kind not in "iufM":
+        raise UserError(f"{source}: {name} has dtype {values.dtype}; numbers or dates are needed to order by")
+    order = values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
+    require_finite(source, name, order)
+    return {"order": order.astype(np.float64)}
+
+
+def _read_npz(path: Path, wanted: list[str]) -> dict[str, np.ndarray]:
+    _check_archive(path, wanted)
     content = _load(path)
     if isinstance(content, np.ndarray):
         raise UserError(f"{path}: holds a single array; an .npz made by numpy.savez(path, x=..., y=...) is needed")
@@ -63,7 +121,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         for key in content.files:
             try:
                 # The others are only named in messages, so they are not read.
-                found[key] = content[key] if key in KEYS else np.empty(0)
+                found[key] = content[key] if key in wanted else np.empty(0)
             except Exception as error:
                 raise _unreadable(f"{path}: {key}", error) from error
             if not isinstance(found[key], np.ndarray):  # numpy hands a member of another kind over as bytes
@@ -71,21 +129,21 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         return found
 
 
-def _read_npy(path: Path) -> dict[str, np.ndarray]:
+def _read_npy(path: Path, wanted: list[str]) -> dict[str, np.ndarray]:
     if path.name != "x.npy":
         raise UserError(f"{path}: an array file must be named x.npy, with y.npy beside it; or use an .npz with x and y")
-    files = {key: path.parent / f"{key}.npy" for key in KEYS}
+    files = {key: path.parent / f"{key}.npy" for key in wanted}
     for file in filter(Path.is_file, files.values()):
         with file.open("rb") as stream:
             _check_header(str(file), stream, file.stat().st_size)
     return {key: _load(file) for key, file in files.items() if file.is_file()}
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, wanted: list[str]) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
-                if member.filename.removesuffix(".npy") in KEYS:
+                if member.filename.removesuffix(".npy") in wanted:
                     with archive.open(member) as stream:
                         _check_header(f"{path}: {member.filename}", stream, member.file_size)
     except UserError:
@@ -124,22 +182,40 @@ def _unreadable(what: str, error: Exception) -> UserError:
     return UserError(f"{what}: cannot be read, the file is damaged or truncated ({error})")
 
 
-def _inputs(source: str, key: str, x: np.ndarray) -> np.ndarray:
+def _inputs_of(source: str, x: np.ndarray, notes: list[str]) -> Array:
+    """Return what an array of examples is, and say what had to be guessed."""
     if x.dtype.kind not in "buif":
-        raise UserError(
-            f"{source}: {key} has dtype {x.dtype}; allowed are integers, booleans and floating-point numbers"
-        )
+        raise UserError(f"{source}: x has dtype {x.dtype}; allowed are integers, booleans and floating-point numbers")
     if x.ndim == 0:
-        raise UserError(f"{source}: {key} is a single number; one row per example is needed")
-    if x.dtype == np.uint8 and x.ndim == 3:
-        return x[:, None]
-    if x.dtype == np.uint8 and x.ndim == 4:
-        last = x.shape[-1] in CHANNELS and x.shape[1] not in CHANNELS
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if last else x
-    # Too large for float32 becomes infinity, which the check on values then reports with its place.
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32, copy=False)
-    return x[:, None] if x.ndim == 1 else x
+        raise UserError(f"{source}: x is a single number; one row per example is needed")
+    layout: Layout = "as stored"
+    if x.ndim == 4 and x.shape[-1] in CHANNELS and x.shape[1] not in CHANNELS:
+        layout = "channels last"
+        notes.append(f"x {x.shape} is taken as images with channels last")
+    elif x.ndim == 1 or (x.dtype == np.uint8 and x.ndim == 3):
+        layout = "no channel axis"
+    offset: tuple[float, ...] = ()
+    if layout == "as stored" and x.ndim == 2 and x.dtype.itemsize >= 4 and x.size:
+        offsets = [offset_of(x[:, place].astype(np.float64)) for place in range(x.shape[1])]
+        if any(offsets):
+            offset = tuple(offsets)
+            place = int(np.argmax(np.abs(offsets)))
+            notes.append(f"{offsets[place]:g} is taken off x[:, {place}], whose values float32 cannot tell apart")
+    return Array(str(x.dtype), layout, offset)
+
+
+def _inputs(source: str, key: str, x: np.ndarray, inputs: Array) -> np.ndarray:
+    if x.dtype.kind not in "buif" or x.ndim == 0:
+        raise UserError(f"{source}: {key} has dtype {x.dtype} and shape {x.shape}; it must be as x is")
+    if inputs.layout == "channels last" and x.ndim == 4:
+        x = np.moveaxis(x, -1, 1)
+    elif inputs.layout == "no channel axis":
+        x = x[:, None]
+    if inputs.offset and x.shape[1:] != (len(inputs.offset),):
+        raise UserError(f"{source}: one example of {key} has shape {x.shape[1:]}, and of x ({len(inputs.offset)},)")
+    if x.dtype == np.uint8 and x.ndim < 4:  # bytes that are no images are numbers
+        x = x.astype(np.float32)
+    return np.ascontiguousarray(narrowed(x, inputs.offset))
 
 
 def _targets(source: str, key: str, y: np.ndarray) -> np.ndarray:
@@ -147,12 +223,12 @@ def _targets(source: str, key: str, y: np.ndarray) -> np.ndarray:
         raise UserError(f"{source}: {key} has dtype {y.dtype}; allowed are integers, booleans, text and floats")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.dtype.kind == "f":
-        if y.ndim not in (1, 2):
-            raise UserError(f"{source}: {key} has shape {y.shape}; regression targets are [N] or [N, outputs]")
-        with np.errstate(over="ignore"):
-            y = y.astype(np.float32, copy=False)
-        return y[:, None] if y.ndim == 1 else y
-    if y.ndim != 1:
+    if y.dtype.kind != "f" and y.ndim != 1:
         raise UserError(f"{source}: {key} has shape {y.shape}; classes are [N], so pass one-hot rows through argmax")
+    if y.ndim not in (1, 2):
+        raise UserError(f"{source}: {key} has shape {y.shape}; regression targets are [N] or [N, outputs]")
+    if y.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            large = ~np.isfinite(y.astype(np.float32))
+        require_finite(source, key, np.where(large, np.where(np.isnan(y), np.nan, np.copysign(np.inf, y)), y))
     return y

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.data.bundled import BUNDLED
 from services.data.vision import VISION
 from services.settings import Flag, Settings
 
-__all__ = ["DataConfig", "known"]
+__all__ = ["KEYS", "DataConfig", "known"]
+
+KEYS = ("x", "y", "x_test", "y_test")
+"""Arrays of an .npz by what they are."""
+
+ColumnKind = Literal["number", "boolean", "category", "date"]
 
 
 def known() -> dict[str, str]:
@@ -24,7 +29,7 @@ class DataConfig(Settings):
 
     name: Annotated[str, Flag("data")] = Field(
         min_length=1,
-        description=f"{', '.join(known())}, or a path: image folder, .npz, .npy, .csv, .parquet.",
+        description=f"{', '.join(known())}, or a path: image folder, .npz, .npy, .csv, .tsv, .parquet.",
     )
     root: Annotated[Path, Flag("data-root")] = Field(
         default=Path("data"), description="Folder where torchvision's datasets lie or are downloaded to."
@@ -45,4 +50,35 @@ class DataConfig(Settings):
     target: Annotated[str | None, Flag(default="the only one named target, label, y or class")] = Field(
         default=None, description="Target column of a table."
     )
+    task: Annotated[Literal["classification", "regression"] | None, Flag(default="as the targets are")] = Field(
+        default=None, description="Take the targets as classes or as a quantity."
+    )
+    drop: Annotated[tuple[str, ...], Flag(default="-")] = Field(
+        default=(), description="Columns of a table that the model does not get."
+    )
+    kinds: Annotated[dict[str, ColumnKind], Flag("kind", default="as the values are")] = Field(
+        default={}, description="Read columns of a table as number, boolean, category or date, e.g. zip=category."
+    )
+    split_by: Annotated[str | None, Flag(default="-")] = Field(
+        default=None,
+        description="Column (or array) of groups, such as persons or recordings: none is in two splits.",
+    )
+    time_order: Annotated[str | None, Flag(default="-")] = Field(
+        default=None, description="Column (or array) to order by: train comes first, then reg, then test."
+    )
+    image_size: Annotated[int | None, Flag(default="that of the files, which must be one")] = Field(
+        default=None, ge=1, le=4096, description="Bring image files to N x N pixels, cut in the middle."
+    )
+    raw: Annotated[bool, Flag()] = Field(default=False, description="Do not standardize inputs.")
+    keys: Annotated[dict[str, str], Flag(default="x, y, x_test, y_test")] = Field(
+        default={}, description="Names of the arrays in an .npz, e.g. x=images,y=labels."
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Fixes every random choice of the split.")
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> Self:
+        if self.split_by is not None and self.time_order is not None:
+            raise ValueError("split_by and time_order are both given, and splits are made in one way; leave one out")
+        if unknown := sorted(self.keys.keys() - set(KEYS)):
+            raise ValueError(f"keys names {unknown[0]!r}; allowed are {', '.join(KEYS)}, as in x=images,y=labels")
+        return self

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
+
+from crossreg.inputs import Inputs
 
 __all__ = ["Dataset", "Split", "Task", "fingerprint"]
 
@@ -21,8 +23,8 @@ class Split:
     """Examples and targets, row by row.
 
     Attributes:
-        x: uint8 [N, C, H, W] for images, float32 [N, ...] for everything else.
-        y: int64 [N], class indices, or float32 [N, outputs] for regression.
+        x: uint8 [N, C, H, W] for images of bytes, int64 [N, ...] for whole numbers, else float32 [N, ...].
+        y: int64 [N], class indices, or float64 [N, outputs] for regression, in the target's units.
     """
 
     x: np.ndarray
@@ -43,12 +45,18 @@ class Dataset:
         train: What the weights are trained on.
         reg: What the regularization is trained on; has no rows when no regularization split was asked for.
         test: What is reported.
-        mean: float32 [C], mean of the train split over everything but axis 1: per channel (images, in 0..1
-            units, that is after division by 255) or per feature.
+        mean: float32 [C], mean of the train split over everything but axis 1: per channel of images, in 0..255 for
+            bytes, or per feature; zeros where nothing is to be standardized.
         std: float32 [C], standard deviation likewise; 1 where the train split is constant.
         fingerprint: 16 hex digits over content and split, see `fingerprint`.
-        target_mean: float32 [outputs], of the train split; None for classification.
-        target_std: float32 [outputs], likewise; 1 where constant.
+        inputs: How rows, arrays or files of the same kind become x: what an exported model needs to know.
+        example: Two examples before that: a pandas DataFrame of a table's rows, or an array as it is stored.
+        target_mean: float64 [outputs], of the train split; None for classification.
+        target_std: float64 [outputs], likewise; 1 where constant.
+        standardized: Whether a model gets `(x - mean) / std`; False is asked for by `raw`.
+        missing: Rows of a table without a value, by column.
+        skipped: Files that were not read, by ending.
+        notes: What was guessed, left out or decided by the values, in sentences.
     """
 
     name: str
@@ -60,8 +68,14 @@ class Dataset:
     mean: np.ndarray
     std: np.ndarray
     fingerprint: str
+    inputs: Inputs
+    example: Any
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
+    standardized: bool = True
+    missing: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

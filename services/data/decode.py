@@ -16,20 +16,22 @@ from services.data.memory import require_memory
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-__all__ = ["Progress", "decode"]
+__all__ = ["Progress", "decode", "is_deep", "pixels_of", "read_image", "turned"]
 
 Progress = Callable[[int, int], None]
 
 CHUNK = 256  # images per task
+_ORIENTATION = 0x0112  # the tag of EXIF
 GREY = {"1", "L", "LA", "La"}
 REFUSED = {"EPS"}  # PostScript is a program, and Pillow would have Ghostscript run it
 
 
-def decode(files: list[str], progress: Progress | None = None) -> np.ndarray:
-    """Decode images of one size.
+def decode(files: list[str], image_size: int | None = None, progress: Progress | None = None) -> np.ndarray:
+    """Decode images of one size, or bring them to one; photographs are turned as their orientation tag says.
 
     Args:
         files: Paths, at least one.
+        image_size: Height and width to bring them to; None where they must have one size.
         progress: Called with (images done, images in all) from the calling thread.
 
     Returns:
@@ -39,14 +41,14 @@ def decode(files: list[str], progress: Progress | None = None) -> np.ndarray:
         UserError: The first file, in order, that cannot be read, has more than 8 bits per channel or another
             size than the first one.
     """
-    size = _size(files[0])
+    size = (image_size, image_size) if image_size else _size(files[0])
     # a few kilobytes of PNG can hold 179 million pixels before Pillow itself refuses
     require_memory(files[0], f"{len(files)} images of {size[0]}x{size[1]} pixels", 3 * len(files) * size[0] * size[1])
     tasks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     chunks: list[np.ndarray] = []
     done = 0
     with ThreadPoolExecutor(_num_threads()) as pool:
-        for chunk in pool.map(partial(_decode_chunk, size=size, first=files[0]), tasks):
+        for chunk in pool.map(partial(_decode_chunk, size=size, first=None if image_size else files[0]), tasks):
             chunks.append(chunk)
             done += len(chunk)
             if progress is not None:
@@ -69,13 +71,13 @@ def _num_threads() -> int:
 def _size(file: str) -> tuple[int, int]:
     try:
         with _open(file) as image:
-            return image.size
+            return turned(image).size
     # Pillow's format plugins raise almost any exception on damaged bytes.
     except Exception as error:
         raise UserError(f"{file}: cannot be read as an image ({error}); replace or remove it") from error
 
 
-def _decode_chunk(files: list[str], size: tuple[int, int], first: str) -> np.ndarray:
+def _decode_chunk(files: list[str], size: tuple[int, int], first: str | None) -> np.ndarray:
     images = [_decode_one(file, size, first) for file in files]
     if all(image.ndim == 2 for image in images):
         return np.stack(images)[:, None]
@@ -83,19 +85,68 @@ def _decode_chunk(files: list[str], size: tuple[int, int], first: str) -> np.nda
     return np.stack(colour).transpose(0, 3, 1, 2)
 
 
-def _decode_one(file: str, size: tuple[int, int], first: str) -> np.ndarray:
+def _decode_one(file: str, size: tuple[int, int], first: str | None) -> np.ndarray:
+    if first is None:
+        return read_image(file, size, resize=True)
+    return read_image(file, size, remedy=f"{first} is {size[0]}x{size[1]}; all images must have one size, or are "
+                      f"brought to one with --image-size {min(size)}")  # fmt: skip
+
+
+def read_image(
+    file: str, size: tuple[int, int], mode: str | None = None, *, resize: bool = False, remedy: str | None = None
+) -> np.ndarray:
+    """Return uint8 `[H, W]` or `[H, W, 3]`.
+
+    Args:
+        file: its path.
+        size: width and height.
+        mode: "L" or "RGB"; None takes what the file has.
+        resize: whether images of another size are brought to this one.
+        remedy: what to say of an image of another size.
+
+    Raises:
+        UserError: it cannot be read, has another size, or more than 8 bits a channel.
+    """
     try:
         with _open(file) as image:
-            if image.size == size and not _is_deep(image):
-                return np.asarray(image.convert("L" if image.mode in GREY else "RGB"))
-            found, mode = image.size, image.mode
+            if is_deep(image):
+                raise UserError(
+                    f"{file}: has more than 8 bits per channel (mode {image.mode}); convert it to an 8-bit image"
+                )
+            found = turned(image)
+            if found.size == size or resize:
+                return pixels_of(found, size, mode or ("L" if found.mode in GREY else "RGB"))
+            width, height = found.size
+    except UserError:
+        raise
+    # Pillow's format plugins raise almost any exception on damaged bytes.
     except Exception as error:
         raise UserError(f"{file}: cannot be read as an image ({error}); replace or remove it") from error
-    if found == size:
-        raise UserError(f"{file}: has more than 8 bits per channel (mode {mode}); convert it to an 8-bit image")
-    raise UserError(
-        f"{file}: is {found[0]}x{found[1]} pixels, but {first} is {size[0]}x{size[1]}; all images must have one size"
-    )
+    remedy = remedy or f"the model takes {size[0]}x{size[1]}; bring it to that size, or train with --image-size"
+    raise UserError(f"{file}: is {width}x{height} pixels, but {remedy}")
+
+
+def pixels_of(image: PILImage, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Return uint8 `[H, W]` or `[H, W, 3]` of an image, scaled to cover a size and cut in the middle.
+
+    Args:
+        image: of 8 bits a channel, see `turned`.
+        size: width and height.
+        mode: "L" or "RGB".
+    """
+    from PIL import Image, ImageOps
+
+    image = image.convert(mode)
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def turned(image: PILImage) -> PILImage:
+    """Return a photograph as every viewer shows it: its orientation tag may turn it."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
 
 
 def _open(file: str) -> PILImage:
@@ -109,6 +160,7 @@ def _open(file: str) -> PILImage:
         return Image.open(file, formats=[name for name in Image.ID if name not in REFUSED])
 
 
-def _is_deep(image: PILImage) -> bool:
+def is_deep(image: PILImage) -> bool:
+    """Say whether an image has more than 8 bits a channel."""
     # Converting these to 8 bits clips instead of scaling, so they would load as nearly white images.
     return image.mode in {"I", "F"} or image.mode.startswith("I;")

@@ -5,79 +5,157 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from crossreg.core.errors import UserError
+from crossreg.inputs import Array
 from services.data.cache import read_cached, write_cached
 from services.data.decode import REFUSED, Progress, decode
 from services.data.raw import Raw
 
-__all__ = ["load_images"]
+__all__ = ["image_files", "load_images"]
 
-TEST_FOLDERS = ("test", "val")
+TRAIN_FOLDERS = {"train", "training"}
+TEST_FOLDERS = {"test", "testing"}
+VALID_FOLDERS = {"val", "valid", "validation", "dev"}
 
 
-def load_images(folder: Path, progress: Progress | None = None) -> Raw:
+def load_images(folder: Path, image_size: int | None = None, progress: Progress | None = None) -> Raw:
     """Load every image below the class folders.
 
     Args:
-        folder: Holds class folders, or train/ and test/ (or val/) that hold class folders.
+        folder: Holds class folders; or train/ and test/ that hold class folders, and val/ with examples that are held
+            out, or tested on where there is no test/.
+        image_size: Height and width that images are brought to; None where they must have one size.
         progress: Called with (images done, images in all) from the calling thread.
 
     Raises:
         UserError: No classes or images, classes only in the test split, unreadable images or unequal sizes.
     """
-    train_folder, test_folder = _parts(folder)
-    train = _scan(train_folder)
-    test = _scan(test_folder) if test_folder is not None else {}
+    notes: list[str] = []
+    skipped: Counter[str] = Counter()
+    parts = {role: _scan(place, skipped) for role, place in _parts(folder, notes).items()}
+    train = parts["train"]
     classes = tuple(train)
-    if unknown := [name for name in test if name not in train]:
-        raise UserError(f"{test_folder}: class {unknown[0]!r} is not in {train_folder} ({', '.join(classes[:20])})")
-    files = [file for part in (train, test) for members in part.values() for file in members]
-    images = _images(folder, files, progress)
-    y, y_test = (
-        np.array([index for index, name in enumerate(classes) for _ in part.get(name, ())], dtype=np.int64)
-        for part in (train, test)
-    )
-    if not test:
-        return Raw(str(folder), images, y, classes)
-    return Raw(str(folder), images[: len(y)], y, classes, images[len(y) :].copy(), y_test)
+    for role, part in parts.items():
+        if unknown := [name for name in part if name not in train]:
+            raise UserError(
+                f"{folder}: class {unknown[0]!r} of the {role} split is not in training ({', '.join(classes[:20])})"
+            )
+    files = [file for part in parts.values() for members in part.values() for file in members]
+    images = _images(folder, files, image_size, progress)
+    ys = {
+        role: np.array([index for index, name in enumerate(classes) for _ in part.get(name, ())], dtype=np.int64)
+        for role, part in parts.items()
+    }
+    notes += _said(skipped)
+    own = len(ys["train"]) + len(ys.get("reg", ()))
+    y = np.concatenate([ys["train"], ys.get("reg", np.empty(0, np.int64))])
+    held_out = np.arange(len(ys["train"]), own) if "reg" in ys else None
+    tested = "test" in ys
+    return Raw(
+        str(folder), images[:own], y, classes,
+        images[own:].copy() if tested else None, ys.get("test"),
+        inputs=Array("uint8", resize=image_size is not None), own_reg=held_out, notes=notes, skipped=dict(skipped),
+    )  # fmt: skip
 
 
-def _parts(folder: Path) -> tuple[Path, Path | None]:
-    train = folder / "train"
-    # A class may itself be called train; then it holds images, not class folders.
-    if not train.is_dir() or not _subfolders(train):
-        return folder, None
-    return train, next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
+def _parts(folder: Path, notes: list[str]) -> dict[str, Path]:
+    """Return the folders of class folders by what they are for: train, and where they are there reg and test."""
+    roles = (("train", TRAIN_FOLDERS), ("reg", VALID_FOLDERS), ("test", TEST_FOLDERS))
+    found: dict[str, list[Path]] = {role: [] for role, _ in roles}
+    others = []
+    for place in _subfolders(folder):
+        role = next((role for role, names in roles if place.name.lower() in names), None)
+        # a class may itself be called train; then it holds images, not class folders
+        if role is not None and _subfolders(place):
+            found[role].append(place)
+        else:
+            others.append(place.name)
+    if several := next((places for places in found.values() if len(places) > 1), None):
+        raise UserError(f"{folder}: {several[0].name} and {several[1].name} are for the same split; keep one of them")
+    parts = {role: places[0] for role, places in found.items() if places}
+    if not parts:
+        return {"train": folder}
+    if "train" not in parts:
+        given = ", ".join(place.name for place in parts.values())
+        raise UserError(
+            f"{folder}: has {given}, which hold class folders, but no train folder beside them; name it train"
+        )
+    if others:
+        notes.append(f"folders beside {parts['train'].name} that are not read: {', '.join(others[:5])}")
+    if "reg" in parts and "test" not in parts:
+        notes.append(f"{parts['reg'].name} is the test split, for there is no other")
+        parts["test"] = parts.pop("reg")
+    elif "reg" in parts:
+        notes.append(
+            f"{parts['reg'].name} is the regularization split (--reg-share draws one from all but the test split)"
+        )
+    return {role: parts[role] for role in ("train", "reg", "test") if role in parts}
 
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be read ({error.strerror})") from error
 
 
-def _scan(folder: Path) -> dict[str, list[str]]:
+def _is_hidden(name: str) -> bool:
+    """Say whether a name is one that programs leave beside files: .ipynb_checkpoints, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _scan(folder: Path, skipped: Counter[str]) -> dict[str, list[str]]:
     """Return the image files of each class, both in sorted order, which fixes the rows of the dataset."""
-    suffixes = _suffixes()
     found = {}
     for subfolder in _subfolders(folder):
-        # os.walk and strings, not rglob and Path: several times faster on tens of thousands of files.
-        found[subfolder.name] = sorted(
-            f"{where}{os.sep}{name}"
-            for where, _, names in os.walk(subfolder, followlinks=True)
-            for name in names
-            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")  # noqa: PTH122
-        )
-        if not found[subfolder.name]:
-            raise UserError(f"{subfolder}: the class folder holds no image; add some or remove the folder")
+        before = skipped.total()
+        found[subfolder.name] = files = _below(subfolder, skipped)
+        if not files:
+            others = f" ({skipped.total() - before} files of other kinds)" if skipped.total() > before else ""
+            raise UserError(f"{subfolder}: the class folder holds no image{others}; add some or remove the folder")
     if not found:
         raise UserError(f"{folder}: no class folders; below it, images lie at CLASS/IMAGE.png")
     return found
+
+
+def image_files(folder: Path, notes: list[str]) -> list[str]:
+    """Return all image files below a folder, sorted; what is skipped is noted."""
+    skipped: Counter[str] = Counter()
+    files = _below(folder, skipped)
+    notes += _said(skipped)
+    return files
+
+
+def _below(folder: Path, skipped: Counter[str]) -> list[str]:
+    suffixes = _suffixes()
+    files = []
+    # os.walk and strings, not rglob and Path: several times faster on tens of thousands of files.
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in names:
+            if _is_hidden(name) or name in _NO_DATA:
+                continue
+            ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if ending in suffixes:
+                files.append(f"{where}{os.sep}{name}")
+            else:
+                skipped[ending or "without an ending"] += 1
+    return sorted(files)
+
+
+def _said(skipped: Counter[str]) -> list[str]:
+    if not skipped:
+        return []
+    endings = ", ".join(f"{count:,} {ending}" for ending, count in skipped.most_common(5))
+    return [f"{skipped.total():,} files are no images that can be read, and were skipped: {endings}"]
+
+
+_NO_DATA = {"Thumbs.db", "desktop.ini"}  # of Windows
 
 
 def _suffixes() -> set[str]:
@@ -86,26 +164,26 @@ def _suffixes() -> set[str]:
     return {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN.keys() - REFUSED}
 
 
-def _images(folder: Path, files: list[str], progress: Progress | None) -> np.ndarray:
+def _images(folder: Path, files: list[str], image_size: int | None, progress: Progress | None) -> np.ndarray:
     try:
-        key = _key(folder, files)
+        key = _key(folder, files, image_size)
     except OSError as error:
         raise UserError(f"{error.filename}: the file cannot be read ({error.strerror}); remove it") from error
     images = read_cached(key)
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(files):
-        images = decode(files, progress)
+        images = decode(files, image_size, progress)
         write_cached(key, images)
     elif progress is not None:
         progress(len(files), len(files))
     return images
 
 
-def _key(folder: Path, files: list[str]) -> str:
+def _key(folder: Path, files: list[str], image_size: int | None) -> str:
     from PIL import __version__ as pillow
 
     # The folder counts too: two datasets may agree in names, sizes and times, as archives of bitmaps do.
     # So does Pillow, whose decoders may differ in the last bit from one version to another.
-    digest = hashlib.sha256(os.fsencode(f"1 {pillow} {folder.resolve()}"))
+    digest = hashlib.sha256(os.fsencode(f"2 {pillow} {image_size} {folder.resolve()}"))
     prefix = str(folder)
     for file in files:
         status = os.stat(file)  # noqa: PTH116

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from crossreg.core.errors import UserError, nearest
 from crossreg.core.paths import local_path
+from crossreg.inputs import Inputs
 from services.data.bundled import BUNDLED, load_bundled
 from services.data.config import DataConfig, known
 from services.data.dataset import Dataset, Split, Task, fingerprint
@@ -18,7 +21,8 @@ from services.data.vision import VISION, load_vision
 __all__ = ["load_data"]
 
 ARRAYS = (".npz", ".npy")
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet")
+MANY = 5  # notes on rare classes
 
 
 def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
@@ -38,7 +42,15 @@ def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
     raw = validate(_load_raw(config, progress))
     own_test = raw.x_test is not None
     try:
-        indices = make_indices(raw.y, raw.classes, config, own_test=own_test)
+        indices = make_indices(
+            raw.y,
+            raw.classes,
+            config,
+            own_test=own_test,
+            own_reg=raw.own_reg,
+            groups=raw.groups,
+            order=raw.order,
+        )
     except UserError as error:
         raise UserError(f"{config.name}: {error}") from error
     return _assemble(config, raw, indices)
@@ -49,18 +61,21 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     # A known name comes before a folder of that name; "./name" is the folder.
     path = Path(config.name) if is_known else local_path(config.name, "data")
     is_table = not is_known and path.suffix.lower() in TABLES
-    if config.target is not None and not is_table:
-        raise UserError(
-            f"target={config.target!r} is for tables ({', '.join(TABLES)}) only; {config.name!r} is not one"
-        )
+    is_npz = not is_known and path.suffix.lower() in ARRAYS
+    is_folder = not is_known and path.is_dir()
+    named = config.name in BUNDLED and config.name != "digits"
+    _require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
+    _require_fitting(config, is_table or named or is_npz, "tables and arrays", "split_by", "time_order", "task")
+    _require_fitting(config, is_npz, "arrays (.npz)", "keys")
+    _require_fitting(config, is_folder, "image folders", "image_size")
     if config.name in BUNDLED:
-        return load_bundled(config.name)
+        return load_bundled(config)
     if config.name in VISION:
         return load_vision(config.name, config.root, download=config.download)
-    if path.is_dir():
+    if is_folder:
         from services.data.images import load_images
 
-        return load_images(path, progress)
+        return load_images(path, config.image_size, progress)
     if not path.exists():
         raise _not_found(config.name, path)
     # a pipe would be waited for, and a device may never end
@@ -69,14 +84,22 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     if is_table:
         from services.data.tables import load_table
 
-        return load_table(path, config.target)
+        return load_table(path, config)
     if path.suffix.lower() in ARRAYS:
         from services.data.arrays import load_arrays
 
-        return load_arrays(path)
+        return load_arrays(path, config)
     raise UserError(
         f"{config.name}: cannot load a file ending in {path.suffix!r}; allowed: {', '.join(ARRAYS + TABLES)}"
     )
+
+
+def _require_fitting(config: DataConfig, fits: bool, what: str, *settings: str) -> None:
+    """Refuse settings that the data have no use for, rather than let them be."""
+    for name in settings:
+        value = getattr(config, name)
+        if value and not fits:
+            raise UserError(f"{name}={value!r} is for {what} only; {config.name!r} is none")
 
 
 def _not_found(name: str, path: Path) -> UserError:
@@ -89,12 +112,25 @@ def _not_found(name: str, path: Path) -> UserError:
 
 
 def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
-    train, reg = (Split(raw.x[rows], raw.y[rows]) for rows in (indices.train, indices.reg))
-    if raw.x_test is not None and raw.y_test is not None:
-        test = Split(raw.x_test, raw.y_test)
+    notes = list(raw.notes)
+    inputs: Inputs = raw.inputs
+    if raw.table is not None:
+        inputs = raw.table.fit(indices.train)
+        held = [np.empty(0, int) if rows is None else rows for rows in (indices.train, indices.reg, indices.test)]
+        encoded = [raw.table.encode(inputs, rows, notes) for rows in held]
+        train, reg, test = (Split(x, raw.y[rows]) for x, rows in zip(encoded, held, strict=True))
+        example = raw.table.frame[[column.name for column in inputs.columns]].iloc[held[2][:2]].reset_index(drop=True)
     else:
-        test = Split(raw.x[indices.test], raw.y[indices.test])
+        assert raw.x is not None
+        train, reg = (Split(raw.x[rows], raw.y[rows]) for rows in (indices.train, indices.reg))
+        if raw.x_test is not None and raw.y_test is not None:
+            test = Split(raw.x_test, raw.y_test)
+        else:
+            test = Split(raw.x[indices.test], raw.y[indices.test])
+        example = test.x[:2].copy() if raw.example is None else raw.example
     mean, std = moments(train.x)
+    if config.raw:
+        mean, std = np.zeros_like(mean), np.ones_like(std)
     target_mean, target_std = (None, None) if raw.classes else moments(train.y)
     task: Task = "classification" if raw.classes else "regression"
     return Dataset(
@@ -104,9 +140,29 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
         train=train,
         reg=reg,
         test=test,
-        mean=mean,
-        std=std,
+        mean=mean.astype(np.float32),
+        std=std.astype(np.float32),
         fingerprint=fingerprint(task, raw.classes, config.seed, (train, reg, test)),
+        inputs=inputs,
+        example=example,
         target_mean=target_mean,
         target_std=target_std,
+        standardized=not config.raw,
+        missing={} if raw.table is None else raw.table.missing,
+        skipped=raw.skipped,
+        notes=(*notes, *_rare(raw.classes, train, reg, test)),
     )
+
+
+def _rare(classes: tuple[str, ...], train: Split, reg: Split, test: Split) -> list[str]:
+    """Say which classes are in the train split alone."""
+    found = []
+    counts = {name: np.bincount(split.y, minlength=len(classes)) for name, split in
+              (("train", train), ("reg", reg), ("test", test)) if classes and len(split)}  # fmt: skip
+    for index, label in enumerate(classes):
+        absent = [name for name in counts if not counts[name][index]]
+        if absent:
+            number = int(counts["train"][index])
+            found.append(f"class {label!r} ({number} training examples) is not in {' and not in '.join(absent)}")
+    more = len(found) - MANY
+    return found if more <= 0 else [*found[:MANY], f"{more} more classes are not in every split"]

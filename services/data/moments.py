@@ -13,14 +13,14 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation over everything but axis 1.
 
     Args:
-        x: uint8 or float32 [N, C, ...] with N at least 1. uint8 is taken as images and scaled to 0..1.
+        x: numbers [N, C, ...] with N at least 1.
 
     Returns:
-        float32 [C] and float32 [C]; the standard deviation is 1 where x is constant, so dividing is safe.
+        float64 [C] and float64 [C]; the standard deviation is 1 where x is constant, so dividing is safe.
     """
     mean, std = _from_counts(x) if x.dtype == np.uint8 else _two_pass(x)
-    std32 = std.astype(np.float32)
-    return mean.astype(np.float32), np.where(std32 > 0, std32, np.float32(1))
+    # what is zero as float32 would divide by zero there
+    return mean, np.where(std.astype(np.float32) > 0, std, 1.0)
 
 
 def _from_counts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def _from_counts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for channel in range(x.shape[1]):
             counts[channel] += np.bincount(x[start : start + CHUNK, channel].reshape(-1), minlength=256)
     share = counts / counts.sum(axis=1, keepdims=True)
-    values = np.arange(256) / 255
+    values = np.arange(256.0)
     mean = share @ values
     return mean, np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
 

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crossreg.core.errors import UserError
+from crossreg.inputs import Array, Ignored, Table
+from services.data.memory import require_memory
 
-__all__ = ["Raw", "encode", "require_finite", "validate"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from services.data.kinds import Fitted
+
+__all__ = ["Raw", "Rows", "require_finite", "validate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A table's features before the split.
+
+    Attributes:
+        source: what messages call it.
+        frame: all rows and columns but the target.
+        columns: those that become features, in the table's order.
+        ignored: the others.
+        target: the column to predict.
+        missing: rows without a value by column.
+    """
+
+    source: str
+    frame: pd.DataFrame
+    columns: tuple[Fitted, ...]
+    ignored: tuple[Ignored, ...]
+    target: str
+    missing: dict[str, int]
+
+    def fit(self, rows: np.ndarray) -> Table:
+        """Return the columns, fitted on some rows: the training split alone."""
+        part = self.frame.iloc[rows]
+        return Table(tuple(column.fit(part[column.name]) for column in self.columns), self.ignored, self.target)
+
+    def encode(self, table: Table, rows: np.ndarray, notes: list[str]) -> np.ndarray:
+        """Return the features of some rows, float32 `[N, features]`."""
+        size = len(rows) * len(table.features)
+        require_memory(self.source, f"{len(rows):,} rows of {len(table.features):,} features", 4 * size)
+        return table.encode(self.frame.iloc[rows], notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,36 +57,35 @@ class Raw:
 
     Attributes:
         source: What messages call it: a name or a path.
-        x: uint8 [N, C, H, W] (images) or float32 [N, ...].
-        y: int64 [N] (classification) or float32 [N, outputs] (regression).
+        x: uint8 [N, C, H, W] (images), int64 or float32 [N, ...]; None for a table.
+        y: int64 [N] (classification) or float64 [N, outputs] (regression).
         classes: Class names by index; empty for regression.
         x_test: Like x, or None where a test split must be split off.
         y_test: Like y, or None.
+        table: The features of a table; None for others.
+        inputs: What an array of examples is; not used for a table.
+        example: Two examples of an array as they are stored; None where x is stored as it is here.
+        own_reg: Rows that the data hold out themselves; None where none are.
+        groups: [N] of anything, rows that belong together; None where nothing is to be kept together.
+        order: float64 [N], by which splits follow each other; None where they are drawn.
+        notes: What was guessed or left out, in sentences.
+        skipped: Files that were not read, by ending.
     """
 
     source: str
-    x: np.ndarray
+    x: np.ndarray | None
     y: np.ndarray
     classes: tuple[str, ...]
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
-
-
-def encode(source: str, y: np.ndarray, y_test: np.ndarray | None = None) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """Return class names, sorted by value, and int64 class indices for y and, where given, y_test.
-
-    Raises:
-        UserError: y_test holds a class that y does not.
-    """
-    values, codes = np.unique(y, return_inverse=True)
-    encoded = [codes.astype(np.int64)]
-    if y_test is not None:
-        unknown = np.setdiff1d(y_test, values)
-        if len(unknown):
-            known = ", ".join(str(value) for value in values[:20])
-            raise UserError(f"{source}: class {str(unknown[0])!r} is in the test split but not in training ({known})")
-        encoded.append(np.searchsorted(values, y_test).astype(np.int64))
-    return tuple(str(value) for value in values), encoded
+    table: Rows | None = None
+    inputs: Array = Array()
+    example: np.ndarray | None = None
+    own_reg: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    order: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def validate(raw: Raw) -> Raw:
@@ -55,6 +94,10 @@ def validate(raw: Raw) -> Raw:
     Raises:
         UserError: No examples, unequal lengths or shapes, NaN or infinity, or one class only.
     """
+    if len(raw.classes) == 1:
+        raise UserError(f"{raw.source}: {raw.classes[0]!r} is the only class; at least 2 are needed")
+    if raw.x is None:
+        return raw
     parts = [("x", raw.x, "y", raw.y)]
     if raw.x_test is not None and raw.y_test is not None:
         parts.append(("x_test", raw.x_test, "y_test", raw.y_test))
@@ -74,8 +117,6 @@ def validate(raw: Raw) -> Raw:
             )
         if target.shape[1:] != y.shape[1:]:
             raise UserError(f"{raw.source}: {y_name} has shape {target.shape}, y has {y.shape}; rows must be alike")
-    if len(raw.classes) == 1:
-        raise UserError(f"{raw.source}: {raw.classes[0]!r} is the only class; at least 2 are needed")
     return raw
 
 

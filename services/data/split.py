@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,23 +38,39 @@ def default_reg_size(num_train: int) -> int:
     return min(max(round(num_train / 10), MIN_REG), MAX_REG, num_train // 4)
 
 
-def make_indices(y: np.ndarray, classes: tuple[str, ...], config: DataConfig, *, own_test: bool) -> Indices:
+def make_indices(
+    y: np.ndarray,
+    classes: tuple[str, ...],
+    config: DataConfig,
+    *,
+    own_test: bool,
+    own_reg: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    order: np.ndarray | None = None,
+) -> Indices:
     """Split rows into train, reg and test.
 
     The draws for test and limit do not look at `reg_share`, so a baseline without a regularization split sees
     the same test examples, and in its train split exactly the union of train and reg.
 
     Args:
-        y: int64 [N] class indices, or float32 [N, outputs], of everything that may be trained on.
+        y: int64 [N] class indices, or float64 [N, outputs], of everything that may be trained on.
         classes: Class names by index; empty for regression, which is shuffled plainly.
         config: Shares, limit and seed.
         own_test: The data bring a test split, so none is split off.
+        own_reg: The rows that the data hold out themselves: they are reg where no share is asked for.
+        groups: [N], anything: rows of one value stay in one split.
+        order: [N], numbers: train comes before reg, and reg before test.
 
     Raises:
         UserError: Too few examples, in all or of one class, for what was asked.
     """
     _require_two_of_each(y, classes)
-    draw = _Draw(y, classes)
+    draw: _Draw = _Draw(y, classes)
+    if groups is not None:
+        draw = _GroupDraw(y, classes, groups, str(config.split_by))
+    elif order is not None:
+        draw = _LastDraw(y, classes, order, str(config.time_order))
     # One seed per draw: a draw then stays the same when an earlier one is left out.
     seeds = np.random.SeedSequence(config.seed).generate_state(3)
     pool, test = np.arange(len(y)), None
@@ -63,11 +80,15 @@ def make_indices(y: np.ndarray, classes: tuple[str, ...], config: DataConfig, *,
     if config.limit is not None:
         if config.limit > len(pool):
             raise UserError(f"limit={config.limit} is more than the {len(pool)} training examples there are")
-        pool, _ = draw(pool, config.limit, seeds[1], f"limit={config.limit}", "raise limit")
-    if config.reg_share == 0:
+        pool = draw.limited(pool, config.limit, seeds[1])
+    share = config.reg_share
+    if share == 0:
         reg, train = pool[:0], np.random.default_rng(seeds[2]).permutation(pool)
+    elif share is None and own_reg is not None:
+        shuffled = np.random.default_rng(seeds[2]).permutation(pool)
+        held_out = np.isin(shuffled, own_reg)
+        reg, train = shuffled[held_out], shuffled[~held_out]
     else:
-        share = config.reg_share
         size = default_reg_size(len(pool)) if share is None else round(share * len(pool))
         given = "the default reg_share" if share is None else f"reg_share={share}"
         reg, train = draw(pool, size, seeds[2], given, "raise reg_share (at most 0.5) or use more examples")
@@ -98,6 +119,70 @@ class _Draw:
         taken = resample(pool, replace=False, n_samples=size, stratify=strata, random_state=int(seed))
         return taken, np.random.default_rng(seed).permutation(np.setdiff1d(pool, taken))
 
+    def limited(self, pool: np.ndarray, size: int, seed: int) -> np.ndarray:
+        """Return `size` rows of the pool, each class in proportion."""
+        return _Draw.__call__(self, pool, size, seed, f"limit={size}", "raise limit")[0]
+
+
+class _GroupDraw(_Draw):
+    """Takes whole groups, the classes about in proportion."""
+
+    def __init__(self, y: np.ndarray, classes: tuple[str, ...], groups: np.ndarray, name: str) -> None:
+        super().__init__(y, classes)
+        self.groups, self.name = np.unique(groups.astype(str), return_inverse=True)[1], name
+
+    def __call__(
+        self, pool: np.ndarray, size: int, seed: int, given: str, remedy: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return about `size` rows of the pool, in whole groups, and the others; both shuffled."""
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        groups = self.groups[pool]
+        count = len(np.unique(groups))
+        if count < 2:
+            raise UserError(
+                f"{self.name!r} has {count} value in {len(pool)} examples, so whole groups cannot be split; more are "
+                "needed, or leave --split-by out"
+            )
+        folds = min(max(2, round(len(pool) / max(size, 1))), count)
+        labels = np.zeros(len(pool), int) if self.labels is None else self.labels[pool]
+        with warnings.catch_warnings():
+            # a class with fewer examples than folds: what is in no split is said afterwards
+            warnings.simplefilter("ignore", UserWarning)
+            # of a few draws the one nearest to the size: groups may differ much in theirs
+            draws = [
+                held_out
+                for _, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=int(seed) % 2**32).split(
+                    labels[:, None], labels, groups
+                )
+            ]
+        held_out = min(draws, key=lambda rows: abs(len(rows) - size))
+        taken = np.random.default_rng(seed).permutation(pool[held_out])
+        return taken, np.random.default_rng(seed).permutation(np.setdiff1d(pool, taken))
+
+
+class _LastDraw(_Draw):
+    """Takes what comes last; rows of one moment stay together."""
+
+    def __init__(self, y: np.ndarray, classes: tuple[str, ...], order: np.ndarray, name: str) -> None:
+        super().__init__(y, classes)
+        self.order, self.name = order, name
+
+    def __call__(
+        self, pool: np.ndarray, size: int, seed: int, given: str, remedy: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the last rows of the pool, at least `size`, and those before them; both in order."""
+        ordered = pool[np.argsort(self.order[pool], kind="stable")]
+        values = self.order[ordered]
+        start = int(np.searchsorted(values, values[len(pool) - max(size, 1)], side="left"))
+        if not start:
+            raise UserError(f"{given} takes the last {size} of {len(pool)} examples, and all have one {self.name!r}")
+        return ordered[start:], ordered[:start]
+
+    def limited(self, pool: np.ndarray, size: int, seed: int) -> np.ndarray:
+        """Return the last `size` rows of the pool: those nearest to the test split."""
+        return pool[np.argsort(self.order[pool], kind="stable")][len(pool) - size :]
+
 
 def _counts(y: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(classes, np.bincount(y, minlength=len(classes)).tolist(), strict=True)) if classes else {}
@@ -108,7 +193,7 @@ def _require_two_of_each(y: np.ndarray, classes: tuple[str, ...]) -> None:
         if count < 2:
             raise UserError(
                 f"class {name!r} has {count} training example{'' if count == 1 else 's'}; every class "
-                "needs at least 2, to train on and to hold out (store a quantity to predict as floats)"
+                "needs at least 2, to train on and to hold out (--task regression takes numbers as a quantity)"
             )
 
 

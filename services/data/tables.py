@@ -1,164 +1,221 @@
-"""CSV and Parquet tables: one target column, every other column a feature."""
+"""CSV and Parquet tables: one target column, every other column a feature of a kind that its values decide."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossreg.core.errors import UserError, nearest
+from crossreg.core.errors import UserError, nearest, quoted
+from crossreg.inputs import Ignored
+from crossreg.inputs.text import number_formats, text_of
+from services.data.config import DataConfig
+from services.data.delimited import read_delimited
+from services.data.kinds import Fitted, Unused, decide, odd_number
 from services.data.memory import require_memory
-from services.data.raw import Raw, encode
+from services.data.raw import Raw, Rows
+from services.data.targets import MAX_INTEGER_CLASSES, read_targets
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_table"]
+__all__ = ["TABLES", "load_table", "read_frame", "table_of"]
 
+TABLES = (".csv", ".tsv", ".parquet")
 TARGET_NAMES = ("target", "label", "y", "class")
-MAX_INTEGER_CLASSES = 20  # an integer target with more distinct values is a quantity
-MAX_CATEGORIES = 1_000  # a text column with more distinct values is a name or an id, and would fill memory
 
 
-def load_table(path: Path, target: str | None) -> Raw:
+def load_table(path: Path, config: DataConfig) -> Raw:
     """Load a table.
 
-    Number columns become one float32 feature each; text, boolean and categorical columns one feature per
-    category. The task is classification where the target is text, boolean, categorical, or integer with at
-    most 20 distinct values; otherwise regression.
-
     Args:
-        path: A .csv with a header line, or a .parquet file.
-        target: The column to predict; None takes the only one named target, label, y or class.
+        path: a .csv or .tsv with a line of names, or a .parquet file.
+        config: target, task, and which columns are read how.
 
     Raises:
-        UserError: Unreadable file, unknown target, missing values, or a column of another kind.
+        UserError: unreadable file, unknown column, a target with missing values, or a column of no known kind.
     """
-    frame = _read(path)
-    column = _target_column(path, frame, target)
+    notes: list[str] = []
+    return table_of(str(path), read_frame(path, notes), config, notes)
+
+
+def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[str]) -> Raw:
+    """Return what a frame holds, see `load_table`."""
     if frame.empty:
-        raise UserError(f"{path}: the table has {len(frame)} rows; at least one example is needed")
-    _require_complete(path, frame)
-    x = _features(path, frame.drop(columns=column))
-    y = frame[column]
-    if _is_number(y) and not (y.dtype.kind in "iu" and y.nunique() <= MAX_INTEGER_CLASSES):
-        return Raw(str(path), x, _numbers(path, column, y)[:, None], ())
-    _require_categories(path, column, y)
-    # As numbers, integer classes sort 2 before 10; everything else sorts as text.
-    classes, (codes,) = encode(str(path), y.to_numpy(np.int64) if _is_number(y) else y.astype(str).to_numpy(str))
-    return Raw(str(path), x, codes, classes)
+        raise UserError(f"{source}: the table has {len(frame)} rows; at least one example is needed")
+    target = _target_column(source, frame, config.target)
+    _check_names(source, frame, config, target)
+    classes, (y,) = read_targets(
+        source, f"target {target!r}", [_target(source, frame[target], config)], config.task, notes
+    )
+    aside = {target: "the target"} | {name: "left out by --drop" for name in config.drop}
+    groups = order = None
+    if config.split_by is not None:
+        groups = _complete(source, frame, config.split_by, "--split-by").to_numpy(object)
+        aside.setdefault(config.split_by, "splits are made by it")
+    if config.time_order is not None:
+        order = _order(source, _complete(source, frame, config.time_order, "--time-order"), config.time_order)
+        if config.time_order not in config.kinds:
+            aside.setdefault(config.time_order, "splits are made by it")
+    columns, ignored, missing = _columns(source, frame, aside, config.kinds)
+    notes += [f"column {column.name!r} is read {column.said}" for column in columns if column.said]
+    rows = Rows(source, frame.drop(columns=target), tuple(columns), tuple(ignored), target, missing)
+    return Raw(source, None, y, classes, table=rows, groups=groups, order=order, notes=notes)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        # low_memory would guess each column's type piece by piece and may end up with several.
-        is_csv = path.suffix.lower() == ".csv"
-        frame = pd.read_csv(path, low_memory=False) if is_csv else _read_parquet(path)
-        # rows longer than the header: pandas takes what is left of it for an index, and shifts every column
-        if is_csv and not isinstance(frame.index, pd.RangeIndex):
-            raise UserError(f"{path}: rows have more fields than the header has names; name every column")
-        frame.columns = frame.columns.astype(str)
-    except UserError:
-        raise
-    # pandas, pyarrow and the text decoder each raise their own exceptions for a damaged file.
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as a {path.suffix.lower()[1:]} table ({error})") from error
-    for column, is_repeated in zip(frame.columns, frame.columns.duplicated(), strict=True):
-        if is_repeated:
-            raise UserError(f"{path}: column {column!r} occurs twice; names must differ")
-        # Mostly a row number, which gives the target away wherever rows are sorted by it.
-        if column.startswith("Unnamed: "):
-            raise UserError(f"{path}: a column has no name ({column!r}); drop it if it is an index, or name it")
-    return frame
+def _columns(
+    source: str, frame: pd.DataFrame, aside: dict[str, str], kinds: dict[str, str]
+) -> tuple[list[Fitted], list[Ignored], dict[str, int]]:
+    """Return the columns that become features and those that do not, in the table's order, and missing values."""
+    decided: dict[str, Fitted | Unused] = {}
+    for name in frame.columns:
+        if name not in aside:
+            try:
+                decided[name] = decide(frame[name], kinds.get(name))
+            except UserError as error:
+                raise UserError(f"{source}: {error}") from None
+    if not any(isinstance(one, Fitted) for one in decided.values()):
+        # what may be an id is all there is
+        decided = {name: getattr(one, "otherwise", None) or one for name, one in decided.items()}
+    columns = [one for one in decided.values() if isinstance(one, Fitted)]
+    unused = {one.name: one.reason for one in decided.values() if isinstance(one, Unused)}
+    ignored = [Ignored(name, (aside | unused)[name]) for name in frame.columns if name in aside or name in unused]
+    if not columns:
+        why = "; ".join(f"{one.name!r}: {one.reason}" for one in ignored[:5])
+        raise UserError(f"{source}: no column is left as a feature ({why})")
+    return columns, ignored, {name: one.missing for name, one in decided.items()}
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_frame(path: Path, notes: list[str]) -> pd.DataFrame:
+    """Return a file's rows: text from delimited files, typed columns from Parquet.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if path.suffix.lower() != ".parquet":
+        require_memory(str(path), "the table", 4 * path.stat().st_size)
+        return read_delimited(path, notes)
     import pandas as pd
     from pyarrow import parquet
 
-    about = parquet.read_metadata(path)
-    # a constant column of any length fits into a few bytes
-    require_memory(str(path), "the table", about.num_rows * about.num_columns * 8)
-    return pd.read_parquet(path)
+    try:
+        about = parquet.read_metadata(path)
+        # a constant column of any length fits into a few bytes
+        require_memory(str(path), "the table", about.num_rows * about.num_columns * 8)
+        frame = pd.read_parquet(path)
+    except UserError:
+        raise
+    # pandas and pyarrow each raise their own exceptions for a damaged file
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read as a parquet table ({error})") from error
+    frame.columns = frame.columns.astype(str)
+    if (twice := frame.columns[frame.columns.duplicated()]).size:
+        raise UserError(f"{path}: column {twice[0]!r} occurs twice; names must differ")
+    return frame.reset_index(drop=True)
 
 
-def _target_column(path: Path, frame: pd.DataFrame, target: str | None) -> str:
+def _target_column(source: str, frame: pd.DataFrame, target: str | None) -> str:
     columns = list(frame.columns)
-    listed = ", ".join(columns)
+    listed = ", ".join(columns[:50]) + (f" and {len(columns) - 50} more" if len(columns) > 50 else "")
     if target is None:
         plausible = [column for column in columns if column.lower() in TARGET_NAMES]
         if len(plausible) != 1:
-            raise UserError(f"{path}: which column is the target? pass --target with one of: {listed}")
+            raise UserError(f"{source}: which column is the target? pass --target with one of: {listed}")
         target = plausible[0]
     if target not in columns:
-        raise UserError(f"{path}: no column {target!r}{nearest(target, columns)}; the columns are: {listed}")
+        raise UserError(f"{source}: no column {target!r}{nearest(target, columns)}; the columns are: {listed}")
     if len(columns) == 1:
-        raise UserError(f"{path}: {target!r} is the only column; at least one feature beside the target is needed")
+        raise UserError(f"{source}: {target!r} is the only column; at least one feature beside the target is needed")
     return target
 
 
-def _require_complete(path: Path, frame: pd.DataFrame) -> None:
-    missing = frame.isna().sum()
-    missing = missing[missing > 0]
-    if len(missing):
-        column, count = missing.index[0], int(missing.iloc[0])
-        others = f" and {len(missing) - 1} more columns have some" if len(missing) > 1 else ""
-        raise UserError(
-            f"{path}: column {column!r} has {count} missing value{'s' * (count != 1)} (NaN){others}; "
-            "fill them or drop those rows or columns"
-        )
-
-
-def _features(path: Path, frame: pd.DataFrame) -> np.ndarray:
-    import pandas as pd
-
-    categorical = [column for column in frame.columns if not _is_number(frame[column])]
-    for column in categorical:
-        _require_categories(path, column, frame[column])
-    columns = {
-        column: frame[column].astype(str) if column in categorical else _numbers(path, column, frame[column])
-        for column in frame.columns
+def _check_names(source: str, frame: pd.DataFrame, config: DataConfig, target: str) -> None:
+    columns = list(frame.columns)
+    asked: dict[str, Sequence[str]] = {
+        "--drop": config.drop,
+        "--kind": tuple(config.kinds),
+        "--split-by": [config.split_by] if config.split_by else [],
+        "--time-order": [config.time_order] if config.time_order else [],
     }
-    # With categories fixed to sorted text, the columns do not depend on row order or unused categories.
-    encoded = pd.get_dummies(pd.DataFrame(columns), columns=categorical, dtype=np.float32)
-    return encoded.to_numpy(np.float32)
+    for flag, names in asked.items():
+        for name in names:
+            if name not in columns:
+                listed = ", ".join(columns[:50])
+                raise UserError(f"{source}: {flag} names {name!r}{nearest(name, columns)}; the columns are: {listed}")
+            if name == target:
+                raise UserError(f"{source}: {flag} names {name!r}, which is the target; name another with --target")
 
 
-def _is_number(column: pd.Series) -> bool:
+def _target(source: str, column: pd.Series, config: DataConfig) -> np.ndarray:
+    """Return the target's values: text, booleans, or numbers."""
     from pandas.api import types
 
-    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
-
-
-def _numbers(path: Path, name: str, column: pd.Series) -> np.ndarray:
-    if column.dtype.kind not in "iuf":
-        raise UserError(f"{path}: column {name!r} has dtype {column.dtype}; numbers must be real")
-    with np.errstate(over="ignore"):
-        values = column.to_numpy(np.float32)
-    infinite = ~np.isfinite(values)
-    if infinite.any():
-        row = int(np.argmax(infinite))
+    text = text_of(column)
+    if (absent := text.isna()).any():
+        row = int(np.argmax(absent.to_numpy()))
         raise UserError(
-            f"{path}: column {name!r} is {column.iloc[row]} in data row {row + 1} "
-            f"({int(infinite.sum())} such values in all); values must be finite float32 numbers"
+            f"{source}: the target {column.name!r} is missing in data row {row + 1} ({int(absent.sum())} rows in all); "
+            "leave out rows without a target"
+        )
+    if types.is_bool_dtype(column.dtype):
+        return column.to_numpy(bool)
+    if types.is_complex_dtype(column.dtype):
+        raise UserError(f"{source}: the target {column.name!r} has dtype {column.dtype}; numbers must be real")
+    if types.is_datetime64_any_dtype(column.dtype):
+        raise UserError(f"{source}: the target {column.name!r} holds dates; make numbers of it, such as days since one")
+    if types.is_numeric_dtype(column.dtype):
+        return _finite(source, column, column.to_numpy())
+    forms = number_formats(text)
+    if len(forms) == 1:
+        return _finite(source, column, forms[0].read(text).to_numpy())
+    if config.task == "regression" or (config.task is None and _nearly_numbers(text)):
+        raise UserError(f"{source}: the target: {odd_number(column.rename(str(column.name)))}")
+    return text.to_numpy(str)
+
+
+def _nearly_numbers(text: pd.Series) -> bool:
+    """Say whether a target looks like a quantity with odd values: numbers beyond what classes are."""
+    import pandas as pd
+
+    read = pd.to_numeric(text, errors="coerce")
+    codes = text.str.fullmatch(r"0\d+").any()
+    return bool(read.notna().mean() > 0.8 and read.nunique() > MAX_INTEGER_CLASSES and not codes)
+
+
+def _finite(source: str, column: pd.Series, values: np.ndarray) -> np.ndarray:
+    wrong = ~(np.abs(values.astype(np.float64)) <= np.finfo(np.float32).max)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{source}: column {column.name!r} is {values[row]} in data row {row + 1} "
+            f"({int(wrong.sum())} such values in all); values must be finite float32 numbers"
         )
     return values
 
 
-def _require_categories(path: Path, name: str, column: pd.Series) -> None:
-    from pandas.api import types
+def _complete(source: str, frame: pd.DataFrame, name: str, flag: str) -> pd.Series:
+    column = frame[name]
+    absent = text_of(column).isna().to_numpy()
+    if absent.any():
+        row = int(np.argmax(absent))
+        raise UserError(
+            f"{source}: column {name!r} of {flag} is missing in data row {row + 1}; fill it, or drop those rows"
+        )
+    return column if column.dtype.kind in "iufM" else text_of(column)
 
-    is_text = types.is_string_dtype(column) or isinstance(column.dtype, types.CategoricalDtype)
-    if not (is_text or types.is_bool_dtype(column) or _is_number(column)):
+
+def _order(source: str, column: pd.Series, name: str) -> np.ndarray:
+    """Return numbers or dates to sort by."""
+    try:
+        found = decide(column.rename(name), None)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    one = getattr(found, "otherwise", None) or found
+    if not isinstance(one, Fitted) or one.kind not in ("number", "date"):
         raise UserError(
-            f"{path}: column {name!r} has dtype {column.dtype}; allowed are numbers, text, booleans and "
-            "categories: convert it to numbers or drop it"
+            f"{source}: column {name!r} of --time-order holds {quoted(str(column.iloc[0]))}; a number or a date is needed"
         )
-    if (count := column.nunique()) > MAX_CATEGORIES:
-        raise UserError(
-            f"{path}: column {name!r} has {count} distinct values, more than the {MAX_CATEGORIES} that are "
-            "encoded as categories; drop it if it is a name or an id, convert it if it is a number"
-        )
+    fitted = one.fit(column)
+    return fitted.encode(column, [])[:, 0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
+from crossreg.inputs import Array
 from services.data.raw import Raw
 
 __all__ = ["VISION", "load_vision"]
@@ -48,7 +49,7 @@ def load_vision(name: str, root: Path, *, download: bool) -> Raw:
         root = root.parent
     x, y, classes = _read(name, root, train=True, download=download)
     x_test, y_test, _ = _read(name, root, train=False, download=download)
-    return Raw(name, x, y, classes, x_test, y_test)
+    return Raw(name, x, y, classes, x_test, y_test, inputs=Array("uint8"))
 
 
 def _read(name: str, root: Path, *, train: bool, download: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -7,17 +7,38 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from crossreg.inputs import Category, Table
 from services.serving.service import Active
 
-__all__ = ["Answer", "ClassPrediction", "NumberPrediction", "Problem", "Question", "Ready", "answer"]
+__all__ = [
+    "Answer",
+    "ClassPrediction",
+    "ColumnField",
+    "NumberPrediction",
+    "Problem",
+    "Question",
+    "Ready",
+    "answer",
+    "columns",
+    "names",
+]
 
 
 class Question(BaseModel):
-    """Examples to predict, in the units that training data came in."""
+    """Examples to predict, in the units that training data came in: `inputs` or `rows`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: list[Any] = Field(description="Examples, each of the shape that `GET /readyz` names; pixels in 0..255.")
+    inputs: list[Any] | None = Field(
+        default=None,
+        description="Examples as arrays, each of the shape that `GET /readyz` names; pixels in 0..255. Of a table of "
+        "numbers, a row has a number for each of its columns, null where it is missing.",
+    )
+    rows: list[dict[str, str | float | bool | None]] | None = Field(
+        default=None,
+        description="Rows of a table, each with a value for each of the `columns` that `GET /readyz` names; null where "
+        "it is missing.",
+    )
 
 
 class ClassPrediction(BaseModel):
@@ -48,7 +69,19 @@ class Answer(BaseModel):
     model_id: str
     samples: int = Field(description="Noise draws averaged.")
     classes: list[str] | None = Field(description="Null for a regression.")
+    warnings: list[str] = Field(description="What was guessed, such as values that training never saw.")
     predictions: list[ClassPrediction] | list[NumberPrediction]
+
+
+class ColumnField(BaseModel):
+    """A field of a table's row."""
+
+    name: str
+    kind: str = Field(description="number, boolean, category or date.")
+    expects: str = Field(description="What a value has to be, in words.")
+    unit: str = Field(description="Of a number, where the training's table had one.")
+    values: list[str] | None = Field(description="Of a category, those that training saw.")
+    example: str | float | bool | None = Field(description="A value that training saw.")
 
 
 class Ready(BaseModel):
@@ -62,6 +95,7 @@ class Ready(BaseModel):
     task: str
     input_shape: list[int]
     images: bool = Field(description="Whether it takes image files too.")
+    columns: list[ColumnField] | None = Field(description="Of a table's rows, in their order; null for arrays.")
     classes: list[str] | None
     replicas: dict[str, int] = Field(description="How many replicas are in which state.")
     retried: int = Field(description="Requests sent again because their replica was lost.")
@@ -74,7 +108,7 @@ class Problem(BaseModel):
     detail: str
 
 
-def answer(active: Active, mean: np.ndarray, spread: np.ndarray, samples: int) -> dict[str, Any]:
+def answer(active: Active, mean: np.ndarray, spread: np.ndarray, samples: int, warnings: list[str]) -> dict[str, Any]:
     """Return an `Answer` as plain values; mean and spread are `[N, outputs]`, finite."""
     model = active.model
     classes = names(active)
@@ -89,8 +123,8 @@ def answer(active: Active, mean: np.ndarray, spread: np.ndarray, samples: int) -
             for best, p, h, s in zip(mean.argmax(1).tolist(), means, entropy, spreads, strict=True)
         ]
     else:
-        noise = model.observation_std
-        stds = [None] * len(means) if noise is None else _short(np.sqrt(spread**2 + noise**2))
+        std = model.observed_std(spread)
+        stds = [None] * len(means) if std is None else _short(std)
         predictions = [{"mean": m, "spread": s, "std": std} for m, s, std in zip(means, spreads, stds, strict=True)]
     return {
         "model": active.version.uri,
@@ -98,16 +132,32 @@ def answer(active: Active, mean: np.ndarray, spread: np.ndarray, samples: int) -
         "model_id": active.version.model_id,
         "samples": samples,
         "classes": classes,
+        "warnings": warnings,
         "predictions": predictions,
     }
 
 
+def columns(active: Active) -> list[dict[str, Any]] | None:
+    """Return the fields of a row, None for a model that takes arrays."""
+    inputs = active.model.inputs
+    if not isinstance(inputs, Table):
+        return None
+    return [
+        {
+            "name": column.name,
+            "kind": column.kind,
+            "expects": column.expects,
+            "unit": getattr(column, "unit", ""),
+            "values": list(column.values) if isinstance(column, Category) else None,
+            "example": column.example,
+        }
+        for column in inputs.columns
+    ]
+
+
 def names(active: Active) -> list[str] | None:
     """Return the names of the classes, their numbers where they have none, None for a regression."""
-    model = active.model
-    if model.task != "classification":
-        return None
-    return list(model.classes) or [str(index) for index in range(model.num_outputs)]
+    return list(active.model.labels) or None
 
 
 def _short(values: np.ndarray) -> list[Any]:

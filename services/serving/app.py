@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 import crossreg
-from services.serving.answers import Answer, Problem, Question, Ready, answer, names
+from services.serving.answers import Answer, Problem, Question, Ready, answer, columns, names
 from services.serving.inputs import IMAGE_TYPES, RefusedError, from_image, from_json
 from services.serving.service import Active, Service, UnavailableError
 
@@ -69,10 +70,11 @@ def build_app(service: Service, states: Callable[[], dict[str, int]]) -> FastAPI
         lifespan=lifespan,
     )
     _handle_errors(app)
+    app.openapi = lambda: _openapi(app, service)  # type: ignore[method-assign]
 
     @app.post("/predict", response_model=Answer, responses=_PROBLEMS, openapi_extra=_BODY)
     async def predict(request: Request, resize: bool = False) -> Any:
-        """Predict examples, `{"inputs": [...]}`, or one PNG or JPEG image as the body.
+        """Predict rows of a table, `{"rows": [{...}]}`, arrays, `{"inputs": [...]}`, or one PNG or JPEG as the body.
 
         The same input gets the same answer from the same version, up to rounding, whatever else is asked at the same
         time. `resize` brings an image of another size to the model's.
@@ -81,11 +83,12 @@ def build_app(service: Service, states: Callable[[], dict[str, int]]) -> FastAPI
         active = service.active
         body = await _read(request, service.config.max_bytes)
         # decoding may take a while, and others wait for this loop
-        x = await asyncio.to_thread(_decode, body, content_type, active, service.config.max_examples, resize)
+        warnings: list[str] = []
+        x = await asyncio.to_thread(_decode, body, content_type, active, service.config.max_examples, resize, warnings)
         mean, spread = await service.predict(x, active)
         if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
             raise RefusedError(422, "the inputs are too large for the model to compute with")
-        return JSONResponse(await asyncio.to_thread(answer, active, mean, spread, service.config.samples))
+        return JSONResponse(await asyncio.to_thread(answer, active, mean, spread, service.config.samples, warnings))
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -107,6 +110,7 @@ def build_app(service: Service, states: Callable[[], dict[str, int]]) -> FastAPI
             "task": active.model.task,
             "input_shape": list(active.model.input_shape),
             "images": active.model.images,
+            "columns": columns(active),
             "classes": names(active),
             "replicas": replicas,
             "retried": service.retried,
@@ -117,10 +121,40 @@ def build_app(service: Service, states: Callable[[], dict[str, int]]) -> FastAPI
     return app
 
 
-def _decode(body: bytes, content_type: str, active: Active, max_examples: int, resize: bool) -> np.ndarray:
+def _decode(
+    body: bytes, content_type: str, active: Active, max_examples: int, resize: bool, warnings: list[str]
+) -> np.ndarray:
     if content_type in IMAGE_TYPES:
         return from_image(body, content_type, active.model, resize)
-    return from_json(body, active.model, max_examples)
+    return from_json(body, active.model, max_examples, warnings)
+
+
+def _openapi(app: FastAPI, service: Service) -> dict[str, Any]:
+    """Return the API's description with the fields of the model that answers now."""
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    fields = columns(service.active)
+    if fields is not None:
+        body = found["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        types = {"number": "number", "boolean": "boolean"}
+        row = {
+            "type": "object",
+            "required": [one["name"] for one in fields],
+            "additionalProperties": False,
+            "properties": {
+                one["name"]: {
+                    "type": [types.get(one["kind"], "string"), "null"],
+                    "description": f"{one['kind']}: {one['expects']}",
+                }
+                for one in fields
+            },
+        }
+        body["schema"] = {
+            "type": "object",
+            "properties": {"rows": {"type": "array", "items": row}},
+            "required": ["rows"],
+        }
+        body["example"] = {"rows": [{one["name"]: one["example"] for one in fields}]}
+    return found
 
 
 def _content_type(request: Request) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from crossreg.core.errors import nearest
+from crossreg.core.errors import UserError, nearest
+from crossreg.inputs import Array, Table
 from crossreg.prediction.export import Exported
+from services.data.decode import is_deep, pixels_of, turned
 
 __all__ = ["IMAGE_TYPES", "RefusedError", "from_image", "from_json"]
 
@@ -34,26 +36,87 @@ class RefusedError(Exception):
         self.status, self.message = status, message
 
 
-def from_json(body: bytes, model: Exported, max_examples: int) -> np.ndarray:
-    """Return the examples of `{"inputs": [...]}`, `[N, ...]`, float32.
+def from_json(body: bytes, model: Exported, max_examples: int, notes: list[str]) -> np.ndarray:
+    """Return the examples of `{"inputs": [...]}` or `{"rows": [...]}` as the model takes them, `[N, ...]`.
+
+    Args:
+        body: the JSON.
+        model: says what it takes.
+        max_examples: in one request.
+        notes: where is said what was guessed.
 
     Raises:
         RefusedError: 400 for what is no JSON, 422 for anything else that the model does not take.
     """
-    expected = f'{{"inputs": [...]}} with a list of examples of shape {list(model.input_shape)}'
+    expected = _expected(model)
     try:
         content = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, f"the body is not JSON ({error}); expected {expected}") from None
     if not isinstance(content, dict):
         raise RefusedError(422, f"the body is a JSON {_kind(content)}; expected an object {expected}")
+    fields = ["inputs", "rows"] if isinstance(model.inputs, Table) else ["inputs"]
     for key in content:
-        if key != "inputs":
-            raise RefusedError(422, f"unknown field {key[:100]!r}{nearest(key[:100], ['inputs'])}; expected {expected}")
-    if not isinstance(content.get("inputs"), list):
-        found = _kind(content["inputs"]) if "inputs" in content else "missing"
-        raise RefusedError(422, f"field 'inputs' is {found}; expected {expected}")
-    return _checked(_numbers(content["inputs"], expected), model, max_examples)
+        if key not in fields:
+            raise RefusedError(422, f"unknown field {key[:100]!r}{nearest(key[:100], fields)}; expected {expected}")
+    if len(content) > 1:
+        raise RefusedError(422, f"the body has both 'inputs' and 'rows'; expected {expected}")
+    field = next(iter(content), fields[-1])
+    if not isinstance(content.get(field), list):
+        found = _kind(content[field]) if field in content else "missing"
+        raise RefusedError(422, f"field {field!r} is {found}; expected {expected}")
+    examples = content[field]
+    if not 1 <= len(examples) <= max_examples:
+        raise RefusedError(
+            422, f"{field!r} holds {len(examples)} examples; allowed are 1 to {max_examples} in a request"
+        )
+    return _of_rows(examples, model, notes) if field == "rows" else _of_arrays(examples, model, notes, expected)
+
+
+def _expected(model: Exported) -> str:
+    if isinstance(model.inputs, Table):
+        names = [column.name for column in model.inputs.columns]
+        shown = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: ..." for name in names[:20])
+        more = ", ..." if len(names) > 20 else ""
+        return f'{{"rows": [{{{shown}{more}}}]}} with a list of objects'
+    return f'{{"inputs": [...]}} with a list of examples of shape {list(model.input_shape)}'
+
+
+def _of_rows(rows: list[Any], model: Exported, notes: list[str]) -> np.ndarray:
+    for index, row in enumerate(rows):
+        if isinstance(row, dict):
+            for name, value in row.items():
+                if isinstance(value, dict | list):
+                    raise RefusedError(
+                        422, f"row {index + 1}: {name[:100]!r} is a JSON {_kind(value)}; expected a value"
+                    )
+    try:
+        return model.encode(rows, notes, surplus=False)
+    except UserError as error:
+        raise RefusedError(422, str(error)) from None
+
+
+def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: str) -> np.ndarray:
+    x = _numbers(inputs, expected, missing=isinstance(model.inputs, Table))
+    if isinstance(model.inputs, Array):
+        shape = list(model.input_shape)
+        if list(x.shape[1:]) != shape and x.ndim <= len(shape):
+            hint = "; put a single example into a list of one" if list(x.shape) == shape else ""
+            raise RefusedError(
+                422, f"'inputs' has shape {list(x.shape)}; expected [N, {', '.join(map(str, shape))}]{hint}"
+            )
+        if model.images and (x.min() < 0 or x.max() > 255):
+            raise RefusedError(
+                422,
+                f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on",
+            )
+    try:
+        x = model.encode(x, notes)
+    except UserError as error:
+        raise RefusedError(422, str(error).replace("inputs have", "'inputs' has")) from None
+    if not np.isfinite(x).all():
+        raise RefusedError(422, "'inputs' holds numbers beyond float32 (3.4e38); expected finite values")
+    return x
 
 
 def _refuse_constant(name: str) -> None:
@@ -65,37 +128,22 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-def _numbers(inputs: list[Any], expected: str) -> np.ndarray:
+def _numbers(inputs: list[Any], expected: str, missing: bool) -> np.ndarray:
+    """Return an array of numbers; null is NaN where values may be missing."""
     try:
         x = np.asarray(inputs)
+        if missing and x.dtype == object:
+            x = np.asarray([[np.nan if one is None else one for one in row] for row in inputs])
     # lists of unequal lengths, or nested too deeply
-    except (ValueError, RecursionError, OverflowError):
+    except (ValueError, TypeError, RecursionError, OverflowError):
         raise RefusedError(422, f"the lists in 'inputs' are not of equal lengths; expected {expected}") from None
     if x.size and x.dtype.kind not in "iuf":
         raise RefusedError(422, f"'inputs' holds values that are no numbers; expected {expected}")
     return x
 
 
-def _checked(x: np.ndarray, model: Exported, max_examples: int) -> np.ndarray:
-    shape = list(model.input_shape)
-    if list(x.shape[1:]) != shape:
-        hint = "; put a single example into a list of one" if list(x.shape) == shape else ""
-        raise RefusedError(422, f"'inputs' has shape {list(x.shape)}; expected [N, {', '.join(map(str, shape))}]{hint}")
-    if not 1 <= len(x) <= max_examples:
-        raise RefusedError(422, f"'inputs' holds {len(x)} examples; allowed are 1 to {max_examples} in a request")
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32)
-    if not np.isfinite(x).all():
-        raise RefusedError(422, "'inputs' holds numbers beyond float32 (3.4e38); expected finite values")
-    if model.images and (x.min() < 0 or x.max() > 255):
-        raise RefusedError(
-            422, f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on"
-        )
-    return x
-
-
 def from_image(body: bytes, content_type: str, model: Exported, resize: bool) -> np.ndarray:
-    """Return one image file as an example, `[1, C, H, W]`, uint8, decoded as training data is.
+    """Return one image file as an example, `[1, C, H, W]`, uint8, decoded as training data are.
 
     Args:
         body: the file.
@@ -113,12 +161,17 @@ def from_image(body: bytes, content_type: str, model: Exported, resize: bool) ->
             415, f"this model takes no images but arrays of shape {list(model.input_shape)}; send application/json"
         )
     channels, height, width = model.input_shape
+    # a model whose training resized its images goes on so
+    resize = resize or (isinstance(model.inputs, Array) and model.inputs.resize)
     try:
         with Image.open(io.BytesIO(body), formats=[IMAGE_TYPES[content_type]]) as image:
-            _check_size(image.size, (width, height), resize)
-            if image.mode in {"I", "F"} or image.mode.startswith("I;"):
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise RefusedError(422, _TOO_MANY)
+            if is_deep(image):
                 raise RefusedError(422, "the image has more than 8 bits per channel; expected 8")
-            pixels = image.convert("L" if channels == 1 else "RGB")
+            upright = turned(image)
+            _check_size(upright.size, (width, height), resize)
+            array = pixels_of(upright, (width, height), "L" if channels == 1 else "RGB")
     except RefusedError:
         raise
     except Image.DecompressionBombError:
@@ -127,15 +180,10 @@ def from_image(body: bytes, content_type: str, model: Exported, resize: bool) ->
     except Exception as error:
         kind = IMAGE_TYPES[content_type]
         raise RefusedError(422, f"the body cannot be read as a {kind} image ({type(error).__name__})") from None
-    if pixels.size != (width, height):
-        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(pixels)
     return array[None, None] if channels == 1 else array.transpose(2, 0, 1)[None]
 
 
 def _check_size(size: tuple[int, int], wanted: tuple[int, int], resize: bool) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise RefusedError(422, _TOO_MANY)
     if size != wanted and not resize:
         raise RefusedError(
             422,

@@ -90,6 +90,8 @@ def load(files: Mapping[str, bytes], max_batch: int, trusted: tuple[str, ...] = 
 def _examples(exported: Exported, count: int = 3) -> np.ndarray:
     draws = np.random.default_rng(0)
     shape = (count, *exported.input_shape)
+    if exported.integers:  # of a vocabulary that may be as small as two
+        return draws.integers(0, 2, shape)
     if exported.images:
         return draws.integers(0, 256, shape).astype(np.uint8)
     return draws.normal(size=shape).astype(np.float32)

@@ -107,7 +107,8 @@ class Service:
 
     async def try_out(self, active: Active) -> None:
         """Let a replica answer one example with a model."""
-        await self.predict(np.zeros((1, *active.model.input_shape), np.float32), active)
+        dtype = np.int64 if active.model.integers else np.float32
+        await self.predict(np.zeros((1, *active.model.input_shape), dtype), active)
 
     async def watch(self) -> None:
         """Follow the alias until cancelled; a URI that always stands for one model is not watched."""

@@ -6,12 +6,9 @@ import importlib.metadata
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossreg.core.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["DEFAULT_PARAMS", "log_model", "save_model"]
 
@@ -22,14 +19,15 @@ _FILES = ("weights.safetensors", "model.json")
 _REQUIREMENTS = ("crossreg", "mlflow", "numpy", "safetensors", "torch")
 
 
-def save_model(directory: Path, input_example: np.ndarray, path: Path, model: Any = None) -> Any:
+def save_model(directory: Path, input_example: Any, path: Path, model: Any = None) -> Any:
     """Write an exported model as an MLflow pyfunc model folder and return its `mlflow.models.Model`.
 
     Models from code: the folder holds `pyfunc_model.py`, the weights as safetensors and a JSON description.
 
     Args:
         directory: what `crossreg.prediction.export.export_model` wrote.
-        input_example: a batch `[N >= 2, ...]` as `predict` will get it; it becomes the signature.
+        input_example: two or more inputs as `predict` will get them: an array `[N, ...]`, of which type and shape
+            become the signature, or a DataFrame of raw rows, of which the names do.
         path: the folder to write; must not exist.
         model: an `mlflow.models.Model` to fill.
 
@@ -37,9 +35,7 @@ def save_model(directory: Path, input_example: np.ndarray, path: Path, model: An
         UserError: a file is missing or the example has no batch.
     """
     from mlflow import pyfunc
-    from mlflow.models import Model, infer_signature
-
-    from crossreg.prediction.export import load_exported
+    from mlflow.models import Model
 
     missing = [name for name in _FILES if not (directory / name).is_file()]
     if missing:
@@ -48,14 +44,14 @@ def save_model(directory: Path, input_example: np.ndarray, path: Path, model: An
         )
     if input_example.ndim < 2 or len(input_example) < 2:
         raise UserError(f"input_example has shape {input_example.shape}; give a batch of two or more inputs.")
-    output = load_exported(directory)(input_example, **DEFAULT_PARAMS)
+    signature = _signature(directory, input_example)
     model = model or Model()
     pyfunc.save_model(
         path=str(path),
         mlflow_model=model,
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={name.partition(".")[0]: str(directory / name) for name in _FILES},
-        signature=infer_signature(input_example, output, params=DEFAULT_PARAMS),
+        signature=signature,
         input_example=input_example,
         # Given, so that MLflow does not load the model in a fresh process to guess them.
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
@@ -63,9 +59,26 @@ def save_model(directory: Path, input_example: np.ndarray, path: Path, model: An
     return model
 
 
-def log_model(
-    client: Any, experiment_id: str, run_id: str, directory: Path, input_example: np.ndarray, name: str
-) -> str:
+def _signature(directory: Path, input_example: Any) -> Any:
+    """Return what `predict` takes and returns; columns of a table are named, and take numbers and text alike."""
+    import pandas as pd
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    from crossreg.prediction.export import load_exported
+
+    exported = load_exported(directory)
+    mean, spread = exported.predict(exported.encode(input_example), **DEFAULT_PARAMS)
+    if not isinstance(input_example, pd.DataFrame):
+        return infer_signature(input_example, mean, params=DEFAULT_PARAMS)
+    found = infer_signature(None, pd.DataFrame(exported.answers(mean, spread)), params=DEFAULT_PARAMS)
+    # a type would refuse whole numbers for decimal ones, and text that a file holds for numbers; what a column cannot
+    # hold, the model itself refuses, with the row
+    columns = Schema([ColSpec(AnyType(), name, required=False) for name in input_example.columns])
+    return ModelSignature(columns, found.outputs, found.params)
+
+
+def log_model(client: Any, experiment_id: str, run_id: str, directory: Path, input_example: Any, name: str) -> str:
     """Log an exported model as the run's output and return its `models:/` URI.
 
     Through the client: `mlflow.pyfunc.log_model` needs a process-wide tracking URI and active run, and reads

@@ -22,13 +22,14 @@ from services.tracking.uploader import Uploader
 from services.tracking.uri import WORKFLOW, check_uri, default_uri, redact, ui_command, without_credentials
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
 __all__ = ["Status", "Tracker"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
+_LARGEST_SCHEMA = 1_000_000  # characters, less than MLflow takes
+_COLUMN_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
 
 
 class Tracker:
@@ -147,20 +148,36 @@ class Tracker:
         """Set the run's description, in Markdown."""
         self.set_tags({"mlflow.note.content": text})
 
-    def dataset(self, name: str, fingerprint: str, source: str) -> None:
+    def dataset(self, name: str, fingerprint: str, source: str, described: Mapping[str, Any] | None = None) -> None:
         """Record the data as an input of the run, which MLflow shows in a column of its own.
 
         Args:
             name: as a person calls it.
             fingerprint: at most 36 characters, equal for equal data and split.
             source: where it was loaded from.
+            described: its sizes and columns, of which as much is kept as the store takes.
 
         Raises:
             UserError: the store does not answer.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entity = Dataset(name=name, digest=fingerprint, source_type="local", source=json.dumps({"uri": source}))
+        about = described or {}
+        profile = {key: about[key] for key in ("task", "splits", "input_shape", "duplicates") if key in about}
+        columns = [
+            {"name": one["name"], "type": _COLUMN_TYPES[one["kind"]], "required": not one["missing"]}
+            for one in about.get("features", ())
+            if one["kind"] in _COLUMN_TYPES
+        ]
+        schema = json.dumps({"mlflow_colspec": columns})
+        entity = Dataset(
+            name=name,
+            digest=fingerprint,
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            schema=schema if columns and len(schema) <= _LARGEST_SCHEMA else None,
+            profile=json.dumps(profile) if profile else None,
+        )
         tags = [InputTag("mlflow.data.context", "training")]
         with store.asking(self._uri, "record the dataset"):
             self._client.log_inputs(self.run_id, datasets=[DatasetInput(entity, tags)])
@@ -179,12 +196,12 @@ class Tracker:
         """Record an object as a JSON artifact; `name` is its path, e.g. `"evaluation.json"`."""
         self._outbox.put(name, json.dumps(obj, indent=2, default=str).encode())
 
-    def log_model(self, directory: Path, input_example: np.ndarray, name: str = "model", timeout: float = 60.0) -> str:
+    def log_model(self, directory: Path, input_example: Any, name: str = "model", timeout: float = 60.0) -> str:
         """Log an exported model and return its `models:/` URI; unlike the other calls it waits for the store.
 
         Args:
             directory: what `crossreg.prediction.export.export_model` wrote.
-            input_example: a batch `[N >= 2, ...]` of inputs as the predictor takes them.
+            input_example: two or more inputs as the predictor takes them: an array `[N, ...]`, or a DataFrame.
             name: the model's name in the run.
             timeout: seconds to try again while the store is away.
 

@@ -39,6 +39,7 @@ __all__ = [
     "interim_rows",
     "learned_names",
     "preprocess_of",
+    "takes_integers",
     "targets_of",
 ]
 
@@ -108,7 +109,8 @@ class _Inputs:
     device: torch.device
 
     def __post_init__(self) -> None:
-        self.preprocess = preprocess_of(self.data).to(self.device)
+        found = preprocess_of(self.data, self.config.model)
+        self.preprocess = None if found is None else found.to(self.device)
         self.augment = augmentation(self.config.augment)
 
     def of(self, split: Split, name: str, rows: int, **options: Any) -> Batches:
@@ -220,9 +222,17 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
     }
 
 
-def preprocess_of(data: Dataset) -> Preprocess:
-    """Return what turns stored values into the model's inputs."""
+def preprocess_of(data: Dataset, model: str) -> Preprocess | None:
+    """Return what turns stored values into the model's inputs; None where it takes integers as they are."""
+    if takes_integers(data, model):
+        return None
     return Preprocess(torch.tensor(data.mean), torch.tensor(data.std))
+
+
+def takes_integers(data: Dataset, model: str) -> bool:
+    """Say whether the model gets whole numbers as they are, as tokens: one's own does, those here compute with floats."""
+    own = ":" in model and not model.startswith("torchvision:")
+    return own and data.train.x.dtype == "int64"
 
 
 def targets_of(data: Dataset, split: Split) -> np.ndarray:

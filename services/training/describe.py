@@ -10,10 +10,11 @@ from typing import Any
 
 from services.data import Dataset
 from services.tracking import redact
+from services.training.assemble import takes_integers
 from services.training.config import Placement, RegularizerConfig, TrainConfig
 from services.training.resolve import ResolvedConfig
 
-__all__ = ["command", "in_short", "note", "params", "regularized_by", "slug"]
+__all__ = ["command", "in_short", "note", "params", "regularized_by", "slug", "taken_as_is"]
 
 
 def params(config: ResolvedConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
@@ -59,6 +60,13 @@ def regularized_by(config: TrainConfig) -> str:
     fixed = [number(name, one) for name, one in config.regularizers.items() if not one.learn]
     parts = [f"learns {', '.join(learned)}" if learned else "learns nothing"]
     return "; ".join(parts + ([f"fixed: {', '.join(fixed)}"] if fixed else []))
+
+
+def taken_as_is(config: TrainConfig, data: Dataset) -> list[str]:
+    """Say in a line that inputs are not standardized, where they are not."""
+    if takes_integers(data, config.model):
+        return [f"note: inputs are whole numbers, and {config.model} gets them as they are; floats are standardized"]
+    return [] if data.standardized else ["note: inputs are not standardized (--raw)"]
 
 
 def command() -> str:

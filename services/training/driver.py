@@ -18,13 +18,13 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.training.checkpoint import CHECKPOINT_FILE
-from services.data import Dataset, load_data
+from services.data import Dataset, describe, in_lines, load_data
 from services.logs import bind
 from services.tracking import DiskError, Tracker, TrackingConfig, default_uri
 from services.tracking.store import connect
 from services.training.check import check, starting_state
 from services.training.config import Placement, TrainConfig
-from services.training.describe import in_short, note, params, regularized_by, slug
+from services.training.describe import in_short, note, params, regularized_by, slug, taken_as_is
 from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.fit import fit
 from services.training.progress import Display, Silent
@@ -83,6 +83,7 @@ def train(
     placement: Placement,
     tracking: TrackingConfig,
     *,
+    data: Dataset | None = None,
     resume: Resume | None = None,
     start_from: str | None = None,
     display: Display | None = None,
@@ -93,6 +94,7 @@ def train(
         config: what to train.
         placement: where.
         tracking: which MLflow.
+        data: what `config.data` names, where it is loaded already.
         resume: an earlier run to continue; its configuration must be `config` but for the number of steps.
         start_from: a checkpoint of the same model and data to start a new run from.
         display: shows progress.
@@ -104,8 +106,9 @@ def train(
     display = display or Silent()
     check_placement(placement)
     storage_path = check_storage(placement.storage_path)
-    display.phase(f"loading {config.data.name}")
-    data = load_data(config.data)
+    if data is None:
+        display.phase(f"loading {config.data.name}")
+        data = load_data(config.data)
     resolved = resolve(config, data, placement.sizes)
     check(resolved, data, placement.sizes)
     steps = resolved.steps
@@ -167,10 +170,13 @@ def _train(
     with _closing(tracker):
         _log.info("run started", extra=in_short(config, placement, data))
         display.note(f"run: {tracker.url or tracker.run_id}")
-        display.note(regularized_by(config))
+        described = describe(data)
+        for line in [*in_lines(described), *taken_as_is(config, data), regularized_by(config)]:
+            display.note(line)
         tracker.set_note(note(config, data))
         if resume is None:
-            tracker.dataset(Path(data.name).name, data.fingerprint, data.name)
+            tracker.artifact_json(described, "data.json")
+            tracker.dataset(Path(data.name).name, data.fingerprint, data.name, described)
         display.phase("starting the workers")
         result, diagnoses, checkpoint = fit(config, placement, data, folder, tracker, state, display)
         display.phase("writing figures and the model")

@@ -50,7 +50,7 @@ def publish(
     tracker.artifact("result.json", result.model_dump_json(indent=1).encode())
     _export(config, data, checkpoint, folder)
     try:
-        return tracker.log_model(folder, data.test.x[:2].copy())
+        return tracker.log_model(folder, data.example)
     except UserError as error:
         _log.warning("the model was not logged in MLflow and is kept in %s: %s", folder, error)
         return None
@@ -68,7 +68,7 @@ def _export(config: ResolvedConfig, data: Dataset, checkpoint: Any, folder: Path
         target = (data.target_mean.tolist(), data.target_std.tolist())
     export_model(
         model,
-        preprocess_of(data),
+        preprocess_of(data, config.model),
         folder,
         name=config.model,
         input_shape=data.input_shape,
@@ -78,4 +78,5 @@ def _export(config: ResolvedConfig, data: Dataset, checkpoint: Any, folder: Path
         task=data.task,
         classes=data.classes,
         target=target,
+        inputs=data.inputs,
     )

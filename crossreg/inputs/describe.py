@@ -1,0 +1,89 @@
+"""Inputs to JSON and back; what is read may come from anywhere, so each value is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from crossreg.core.errors import UserError, quoted
+from crossreg.inputs.array import Array
+from crossreg.inputs.columns import KINDS, Column
+from crossreg.inputs.table import Ignored, Table
+
+__all__ = ["Inputs", "from_json", "to_json"]
+
+Inputs = Table | Array
+_LAYOUTS = ("as stored", "channels last", "no channel axis")
+
+
+def to_json(inputs: Inputs) -> dict[str, Any]:
+    """Return plain values for `from_json`."""
+    if isinstance(inputs, Array):
+        return {"kind": "array"} | _plain(inputs)
+    columns = [{"kind": column.kind} | _plain(column) for column in inputs.columns]
+    ignored = [_plain(one) for one in inputs.ignored]
+    return {"kind": "table", "columns": columns, "ignored": ignored, "target": inputs.target}
+
+
+def _plain(one: Any) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(one).items()}
+
+
+def from_json(content: Any) -> Inputs:
+    """Return the inputs that `to_json` described.
+
+    Raises:
+        UserError: something is missing, unknown, or of another type.
+    """
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind == "array":
+        array = _made(Array, content, "inputs")
+        if array.layout not in _LAYOUTS:
+            raise UserError(f"inputs: layout is {quoted(array.layout)}; allowed are {', '.join(_LAYOUTS)}")
+        return array
+    if kind != "table" or not isinstance(content.get("columns"), list) or not isinstance(content.get("ignored"), list):
+        raise UserError("inputs is neither a table with columns nor an array")
+    columns = tuple(_column(one) for one in content["columns"])
+    names = [column.name for column in columns]
+    if len(set(names)) < len(names) or not names:
+        raise UserError(f"inputs names {len(names)} columns, {len(set(names))} of them different")
+    ignored = tuple(_made(Ignored, one, "ignored") for one in content["ignored"])
+    return Table(columns, ignored, _read(content.get("target"), "str", "inputs: target"))
+
+
+def _column(content: Any) -> Column:
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in KINDS:
+        raise UserError(f"a column is of kind {quoted(kind)}; allowed are {', '.join(KINDS)}")
+    return _made(KINDS[kind], content, f"column {quoted(content.get('name'))}")
+
+
+def _made(kind: Any, content: Any, what: str) -> Any:
+    if not isinstance(content, dict):
+        raise UserError(f"{what} is no object")
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name not in content:
+            raise UserError(f"{what}: {field.name} is missing")
+        values[field.name] = _read(content[field.name], str(field.type), f"{what}: {field.name}")
+    if surplus := content.keys() - values.keys() - {"kind"}:
+        raise UserError(f"{what}: unknown field {quoted(min(surplus))}")
+    return kind(**values)
+
+
+def _read(value: Any, annotation: str, what: str) -> Any:
+    """Return a value of JSON as the type that a field's annotation names."""
+    if annotation.startswith("tuple["):
+        if not isinstance(value, list):
+            raise UserError(f"{what} is no list")
+        inner = annotation.removeprefix("tuple[").partition(",")[0]
+        return tuple(_read(one, inner, what) for one in value)
+    allowed = {"bool": bool, "float": int | float}.get(annotation, str)
+    if not isinstance(value, allowed) or (
+        annotation == "float" and (isinstance(value, bool) or not math.isfinite(value))
+    ):
+        raise UserError(
+            f"{what} is {quoted(value)}, not of type {annotation if annotation in ('bool', 'float') else 'text'}"
+        )
+    return float(value) if annotation == "float" else value

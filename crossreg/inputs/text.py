@@ -1,0 +1,193 @@
+"""Numbers, dates and missing values as people write them. A way of writing is taken where no other reads the same text
+differently; pandas does the reading.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DATE_FORMATS", "ISO", "NumberFormat", "date_formats", "number_formats", "parse_dates", "text_of"]
+
+MISSING = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT"])
+"""Text that stands for a missing value, in every kind of column."""
+
+UNITS = frozenset(
+    ["%", "‰", "$", "€", "£", "¥", "USD", "EUR", "GBP", "CHF", "JPY", "kg", "g", "mg", "µg", "lb", "lbs", "oz", "t", "km", "m", "cm", "mm", "µm", "mi", "ft", "in", "yd", "s", "ms", "min", "h", "hr", "hrs", "d", "days", "yr", "yrs", "years", "°C", "°F", "°K", "K", "l", "ml", "dl", "L", "mL", "dL", "mg/dl", "mg/dL", "mmol/l", "mmol/L", "g/l", "g/dl", "W", "kW", "MW", "kWh", "V", "mV", "A", "mA", "Hz", "kHz", "MHz", "GHz", "bpm", "mmHg", "Pa", "hPa", "kPa", "bar", "J", "kJ", "kcal", "cal", "N", "kB", "MB", "GB", "TB", "KB", "px", "dB", "rpm", "mph", "km/h", "m/s", "m²", "m2", "km²", "ha", "m³", "m3"]
+)
+"""What may stand beside every number of a column."""
+
+_AFFIXES = re.compile(r"([^\d+\-.,]*?)\s*([+-]?[\d.,'\s]*\d[\d.,]*(?:[eE][+-]?\d+)?)\s*(\D*|\D+[²³2-3]?)")
+ISO = "ISO8601"
+DATE_FORMATS = (
+    ISO, "%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S",
+    "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S",
+    "%m/%d/%Y %I:%M %p", "%d/%m/%Y %I:%M %p", "%d-%m-%Y", "%m-%d-%Y", "%d-%m-%Y %H:%M", "%m-%d-%Y %H:%M",
+    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y",
+)  # fmt: skip
+_DATE_LIKE = re.compile(
+    r"\d{4}-\d{1,2}-\d{1,2}.*|\d{1,4}[./-]\d{1,2}[./-]\d{2,4}.*|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}|[A-Za-z]{3,9} \d{1,2}, \d{4}"
+)
+
+
+def text_of(values: Any) -> Any:
+    """Return a column's values as text without surrounding space, None where one is missing.
+
+    A whole number reads the same whatever type holds it: `1`, `1.0` as a float and `"1"` are "1".
+
+    Args:
+        values: a pandas Series of any type, length N.
+
+    Returns:
+        An object Series of length N, with the same index.
+    """
+    import pandas as pd
+
+    if pd.api.types.is_float_dtype(values.dtype):
+        values = values.astype("float64")
+    found = values.astype(object).where(values.notna(), None)
+    return found.map(_text)
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        value = value.strip()
+        return None if value in MISSING else value
+    if value is None or value != value:
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """How the numbers of a column are written.
+
+    Attributes:
+        decimal: "." or ",".
+        thousands: what stands between groups of three digits; "" where nothing does.
+        unit: what stands before or after every number, as "kg" or "$"; "" where nothing does.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+    def read(self, text: Any) -> Any:
+        """Return numbers, NaN for what is none in this format.
+
+        Args:
+            text: object Series of text, None where a value is missing.
+
+        Returns:
+            float64 Series.
+        """
+        import pandas as pd
+
+        plain = text
+        if self.unit:
+            plain = plain.map(lambda one: _without(one, self.unit), na_action="ignore")
+        if self.thousands or self.decimal != ".":
+            plain = plain.map(self._plain, na_action="ignore")
+        else:
+            # what Python takes for numbers and people do not
+            plain = plain.where(~plain.str.contains(r"[_xX]|^0\d", regex=True, na=False), "?")
+        return pd.to_numeric(plain, errors="coerce").astype("float64")
+
+    def _plain(self, text: str) -> str:
+        if not self.matches(text):
+            return "?"
+        return (text.replace(self.thousands, "") if self.thousands else text).replace(self.decimal, ".")
+
+    def matches(self, text: str) -> bool:
+        """Say whether a text without unit is a number in this format."""
+        groups = rf"\d{{1,3}}(?:{re.escape(self.thousands)}\d{{3}})+|" if self.thousands else ""
+        pattern = rf"[+-]?(?:{groups}0|[1-9]\d*|0)(?:{re.escape(self.decimal)}\d+)?"
+        return re.fullmatch(pattern, text) is not None
+
+
+def _without(text: str, unit: str) -> str:
+    """Return a number's text without its unit; a number that comes without it is taken as it is."""
+    if text.startswith(unit):
+        return text[len(unit) :].strip()
+    return text.removesuffix(unit).strip()
+
+
+_SPACE, _NARROW = "\u00a0", "\u202f"
+_STYLES = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (".", _SPACE), (",", _SPACE),
+           (".", _NARROW), (",", _NARROW))  # fmt: skip
+
+
+def number_formats(text: Any) -> list[NumberFormat]:
+    """Return the formats in which all of a column's values are numbers and which read them differently; best first.
+
+    One of them: the column is read. Several: it could be meant in either way. None: it does not hold numbers.
+
+    Args:
+        text: object Series of text, None where a value is missing.
+    """
+    given = text.dropna()
+    if not len(given):
+        return []
+    unit = _unit(given)
+    if unit is None:
+        return []
+    read: dict[bytes, NumberFormat] = {}
+    for decimal, thousands in _STYLES:
+        form = NumberFormat(decimal, thousands, unit)
+        # reading is slow, and a mark that no value has says nothing
+        if (decimal, thousands) != (".", "") and not given.str.contains(thousands or decimal, regex=False).any():
+            continue
+        values = form.read(given)
+        if not values.isna().any():
+            read.setdefault(values.to_numpy().tobytes(), form)
+            if (decimal, thousands) == (".", ""):
+                return [form]
+    return list(read.values())
+
+
+def _unit(given: Any) -> str | None:
+    """Return the unit that stands beside every number, "" where none does; None where these are no numbers."""
+    first = given.iloc[0]
+    found = _AFFIXES.fullmatch(first)
+    if found is None:
+        return None
+    before, _, after = (part.strip() for part in found.groups())
+    unit = before or after
+    if not unit:
+        return ""
+    if (before and after) or unit not in UNITS:
+        return None
+    starts = bool(before)
+    return unit if all(one.startswith(unit) if starts else one.endswith(unit) for one in given) else None
+
+
+def parse_dates(text: Any, form: str) -> Any:
+    """Return datetimes without a zone (those with one in UTC), NaT for what is none in this format.
+
+    Args:
+        text: object Series of text, None where a value is missing.
+        form: one of `DATE_FORMATS`.
+    """
+    import pandas as pd
+
+    return pd.to_datetime(text, format=form, errors="coerce", utc=True).dt.tz_localize(None)
+
+
+def date_formats(text: Any) -> list[str]:
+    """Return the formats in which all of a column's values are dates and which read them differently."""
+    given = text.dropna().drop_duplicates()
+    if not len(given) or not given.head(20).map(_DATE_LIKE.fullmatch).all():
+        return []
+    read: dict[bytes, str] = {}
+    for form in DATE_FORMATS:
+        found = parse_dates(given, form)
+        if found.notna().all():
+            read.setdefault(found.to_numpy("datetime64[us]").tobytes(), form)
+            if form == ISO:
+                break
+    return list(read.values())

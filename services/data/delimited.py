@@ -1,0 +1,159 @@
+"""Delimited text files to a frame of text, with what makes them ambiguous refused or said; pandas does the reading."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossreg.core.errors import UserError, quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["read_delimited"]
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_LOOKED_AT = 50  # lines
+
+
+def read_delimited(path: Path, notes: list[str]) -> pd.DataFrame:
+    """Return the rows of a text file as text, "" where nothing is written.
+
+    Args:
+        path: the file; its first line names the columns.
+        notes: where is said how it was read, where that is not UTF-8 with commas.
+
+    Raises:
+        UserError: no text, no names in the first line, or rows of another number of fields.
+    """
+    text = _decoded(path, notes)
+    delimiter = _delimiter(text)
+    if delimiter != ",":
+        notes.append(f"fields are separated by {_DELIMITERS[delimiter]}")
+    names, body = _header(path, text, delimiter)
+    frame = _rows(path, body, delimiter, names)
+    frame.columns = names  # type: ignore[assignment]
+    return _unnamed(path, frame, notes)
+
+
+def _decoded(path: Path, notes: list[str]) -> str:
+    raw = path.read_bytes()
+    if b"\0" in raw[:4096] and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: cannot be read as a table: it holds zero bytes, so it is no text")
+    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding == "utf-16":
+            raise UserError(f"{path}: cannot be read as a table: damaged UTF-16 ({error})") from None
+    text = raw.decode("cp1252", errors="replace")
+    line = raw[: error_at(raw)].count(b"\n") + 1
+    notes.append(f"is not UTF-8 (line {line}): read as Windows-1252; save it as UTF-8 if letters look wrong")
+    return text
+
+
+def error_at(raw: bytes) -> int:
+    """Return the position of the first byte that is not UTF-8."""
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(raw)
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates the fields: what splits the first lines into most fields, all into as many."""
+    lines = io.StringIO(text[: 2**20], newline="")
+    sample = [line for line, _ in zip(lines, range(_LOOKED_AT), strict=False)]
+    best, fields = ",", 1
+    for delimiter in _DELIMITERS:
+        counts = [len(row) for row in csv.reader(sample, delimiter=delimiter) if row]
+        # the last record may be cut off where it spans lines
+        if counts and min(counts[:1]) > fields and len(set(counts[:-1] or counts)) == 1:
+            best, fields = delimiter, counts[0]
+    return best
+
+
+def _header(path: Path, text: str, delimiter: str) -> tuple[list[str], str]:
+    """Return the names in the first line, and what follows it."""
+    stream = io.StringIO(text, newline="")
+    # a name in quotes may hold a line's end: the reader takes the lines it needs
+    row: list[str] = next((row for row in csv.reader(iter(stream.readline, ""), delimiter=delimiter) if row), [])
+    names = [name.strip() for name in row]
+    if not names:
+        raise UserError(f"{path}: is empty; the first line must name the columns")
+    decimals = [name for name in names if _is_number(name) and not name.isdecimal()]
+    if decimals or all(map(_is_number, names)):
+        raise UserError(
+            f"{path}: the first line holds numbers ({', '.join((decimals or names)[:3])}), where names of columns are "
+            "expected; write a line of names above it"
+        )
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UserError(f"{path}: column {name!r} occurs twice; names must differ")
+    return names, text[stream.tell() :]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(path: Path, body: str, delimiter: str, names: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    options = {"header": None, "sep": delimiter, "dtype": str, "keep_default_na": False, "na_values": []}
+    # a line with as many fields as there are names goes first, so that pandas counts no others
+    first = io.StringIO(newline="")
+    csv.writer(first, delimiter=delimiter, lineterminator="\n").writerow(["x"] * len(names))
+    try:
+        frame = pd.read_csv(io.StringIO(first.getvalue() + body, newline=""), **options)  # type: ignore[call-overload]
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path}: {_counted(body, delimiter, names) or _oneline(error)}") from None
+    frame = frame.iloc[1:].reset_index(drop=True)
+    # rows that end early leave their last fields open; an empty field is text
+    if len(names) > 1 and frame[frame.columns[-1]].isna().any():
+        raise UserError(f"{path}: {_counted(body, delimiter, names) or 'rows have different numbers of fields'}")
+    return frame
+
+
+def _counted(body: str, delimiter: str, names: list[str]) -> str:
+    rows = (row for row in csv.reader(io.StringIO(body, newline=""), delimiter=delimiter) if row)
+    for index, row in enumerate(rows):
+        if len(row) != len(names):
+            return (
+                f"data row {index + 1} has {len(row)} fields, and there are {len(names)} names "
+                f"({', '.join(map(quoted, names[:4]))}{', ...' if len(names) > 4 else ''}); "
+                "name every column, and quote text that holds the separator"
+            )
+    return ""
+
+
+def _oneline(error: Exception) -> str:
+    return f"cannot be read as a table ({' '.join(str(error).split())[:300]})"
+
+
+def _unnamed(path: Path, frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Drop columns without a name that hold nothing or count the rows, as programs write them."""
+    places = [place for place, name in enumerate(frame.columns) if name == ""]
+    for place in places:
+        column = frame.iloc[:, place]
+        if (column == "").all():
+            notes.append(f"column {place + 1} has no name and no values: dropped")
+        elif counts_rows(column):
+            notes.append(f"column {place + 1} has no name and counts the rows: dropped")
+        else:
+            raise UserError(
+                f"{path}: column {place + 1} has no name (it begins with {quoted(str(column.iloc[0]))}); name it"
+            )
+    return frame.iloc[:, [place for place in range(frame.shape[1]) if place not in places]]
+
+
+def counts_rows(column: pd.Series) -> bool:
+    """Say whether a column's text counts the rows, from 0 or 1."""
+    return any((column == [str(row + start) for row in range(len(column))]).all() for start in (0, 1))
