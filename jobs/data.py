@@ -72,7 +72,8 @@ def show(found: dict[str, Any]) -> None:
     out.print(splits)
     for target in found.get("target", ()):
         out.print(
-            f"\ntarget: {target['min']:g} to {target['max']:g}, mean {target['mean']:g}, deviation {target['std']:g} in train"
+            f"\ntarget: {target['min']:g} to {target['max']:g} in train, mean {target['mean']:g}, "
+            f"deviation {target['std']:g}"
         )
     if found["features"]:
         columns = Table("column", "kind", "missing", "", box=None, pad_edge=False, header_style="bold")

@@ -192,19 +192,16 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
         UserError: a file that cannot be read, or a section that is none.
     """
     content = {} if file is None else read_yaml(file)
+    if isinstance(content.get("data"), str):
+        content["data"] = {"name": content["data"]}
     found = []
     for kind in kinds:
         values = nest({option.path: _read(given.get(option.parameter), option) for option in _options(kind)})
         if kind is TrainConfig:
             found.append(values)
             continue
-        own = kind.__name__.lower().removesuffix("config")
-        if own == "data" and isinstance(content.get("data"), str):
-            content["data"] = {"name": content["data"]}
-        found.append(merge(section(content, own), values))
+        found.append(merge(section(content, kind.__name__.lower().removesuffix("config")), values))
     if TrainConfig in kinds:
-        if isinstance(content.get("data"), str):
-            content["data"] = {"name": content["data"]}
         for name in ("data", "rho", "optimizer"):
             if own := section(content, name):
                 content[name] = own
@@ -234,7 +231,7 @@ def mapping(text: str | None, flag: str) -> dict[str, str]:
     """
     found = {}
     for part in filter(None, map(str.strip, (text or "").split(","))):
-        name, equals, value = map(str.strip, part.partition("="))
+        name, equals, value = (one.strip() for one in part.partition("="))
         if not (name and equals and value):
             raise UserError(f"{flag} {quoted(part)} is not of the form NAME=VALUE")
         found[name] = value

@@ -16,6 +16,7 @@ FLOORS = ["crossreg", "services", "baselines", "studies", "jobs"]
 ORDERS = {
     "crossreg": [
         "core",
+        "inputs",
         "models",
         "losses",
         "batches",
@@ -35,6 +36,7 @@ ORDERS = {
         "cluster",
         "training",
         "serving",
+        "prediction",
         "search",
         "comparison",
     ],
@@ -127,6 +129,8 @@ def test_ray_and_mlflow_stay_where_they_belong() -> None:
         ("services.comparison.report", ["ray", "mlflow", "matplotlib"]),
         ("jobs.cli", ["torch", "numpy", "ray", "mlflow", "sklearn", "pandas", "matplotlib"]),
         ("jobs.train", ["torch", "ray", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"]),
+        ("jobs.data", ["torch", "ray", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"]),
+        ("jobs.predict", ["torch", "ray", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"]),
         ("jobs.compare", ["torch", "ray", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"]),
     ],
 )

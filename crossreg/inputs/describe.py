@@ -79,11 +79,9 @@ def _read(value: Any, annotation: str, what: str) -> Any:
             raise UserError(f"{what} is no list")
         inner = annotation.removeprefix("tuple[").partition(",")[0]
         return tuple(_read(one, inner, what) for one in value)
-    allowed = {"bool": bool, "float": int | float}.get(annotation, str)
-    if not isinstance(value, allowed) or (
-        annotation == "float" and (isinstance(value, bool) or not math.isfinite(value))
-    ):
-        raise UserError(
-            f"{what} is {quoted(value)}, not of type {annotation if annotation in ('bool', 'float') else 'text'}"
-        )
+    allowed: Any = {"bool": bool, "float": int | float}.get(annotation, str)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, allowed) or (annotation == "float" and not is_number):
+        kind = annotation if annotation in ("bool", "float") else "text"
+        raise UserError(f"{what} is {quoted(value)}, not of type {kind}")
     return float(value) if annotation == "float" else value

@@ -1,5 +1,6 @@
-"""Numbers, dates and missing values as people write them. A way of writing is taken where no other reads the same text
-differently; pandas does the reading.
+"""Numbers, dates and missing values as people write them; pandas does the reading.
+
+A way of writing is taken where no other reads the same text differently.
 """
 
 from __future__ import annotations
@@ -10,13 +11,27 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DATE_FORMATS", "ISO", "NumberFormat", "date_formats", "number_formats", "parse_dates", "text_of"]
+__all__ = [
+    "DATE_FORMATS",
+    "ISO",
+    "UNITS",
+    "NumberFormat",
+    "date_formats",
+    "number_formats",
+    "parse_dates",
+    "text_of",
+]
 
 MISSING = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT"])
 """Text that stands for a missing value, in every kind of column."""
 
 UNITS = frozenset(
-    ["%", "‰", "$", "€", "£", "¥", "USD", "EUR", "GBP", "CHF", "JPY", "kg", "g", "mg", "µg", "lb", "lbs", "oz", "t", "km", "m", "cm", "mm", "µm", "mi", "ft", "in", "yd", "s", "ms", "min", "h", "hr", "hrs", "d", "days", "yr", "yrs", "years", "°C", "°F", "°K", "K", "l", "ml", "dl", "L", "mL", "dL", "mg/dl", "mg/dL", "mmol/l", "mmol/L", "g/l", "g/dl", "W", "kW", "MW", "kWh", "V", "mV", "A", "mA", "Hz", "kHz", "MHz", "GHz", "bpm", "mmHg", "Pa", "hPa", "kPa", "bar", "J", "kJ", "kcal", "cal", "N", "kB", "MB", "GB", "TB", "KB", "px", "dB", "rpm", "mph", "km/h", "m/s", "m²", "m2", "km²", "ha", "m³", "m3"]
+    re.split(
+        " ",
+        "% ‰ $ € £ ¥ USD EUR GBP CHF JPY kg g mg µg lb lbs oz t km m cm mm µm mi ft in yd s ms min h hr hrs d days yr "
+        "yrs years °C °F °K K l ml dl L mL dL mg/dl mg/dL mmol/l mmol/L g/l g/dl W kW MW kWh V mV A mA Hz kHz MHz GHz "
+        "bpm mmHg Pa hPa kPa bar J kJ kcal cal N kB MB GB TB KB px dB rpm mph km/h m/s m² m2 km² ha m³ m3",
+    )
 )
 """What may stand beside every number of a column."""
 
@@ -29,7 +44,8 @@ DATE_FORMATS = (
     "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y",
 )  # fmt: skip
 _DATE_LIKE = re.compile(
-    r"\d{4}-\d{1,2}-\d{1,2}.*|\d{1,4}[./-]\d{1,2}[./-]\d{2,4}.*|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}|[A-Za-z]{3,9} \d{1,2}, \d{4}"
+    r"\d{4}-\d{1,2}-\d{1,2}.*|\d{1,4}[./-]\d{1,2}[./-]\d{2,4}.*"
+    r"|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}|[A-Za-z]{3,9} \d{1,2}, \d{4}"
 )
 
 
@@ -56,11 +72,12 @@ def _text(value: Any) -> str | None:
     if isinstance(value, str):
         value = value.strip()
         return None if value in MISSING else value
-    if value is None or value != value:
-        return None
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    return str(value)
+    if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return None
+        if float(value).is_integer() and -(2**53) < float(value) < 2**53:
+            return str(int(value))
+    return None if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -117,9 +134,8 @@ def _without(text: str, unit: str) -> str:
     return text.removesuffix(unit).strip()
 
 
-_SPACE, _NARROW = "\u00a0", "\u202f"
-_STYLES = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (".", _SPACE), (",", _SPACE),
-           (".", _NARROW), (",", _NARROW))  # fmt: skip
+_MARKS = (" ", "'", "\u00a0", "\u202f")  # the last two do not break a line
+_STYLES = ((".", ""), (".", ","), (",", ""), (",", "."), *((decimal, mark) for mark in _MARKS for decimal in ".,"))
 
 
 def number_formats(text: Any) -> list[NumberFormat]:
@@ -152,8 +168,9 @@ def number_formats(text: Any) -> list[NumberFormat]:
 
 def _unit(given: Any) -> str | None:
     """Return the unit that stands beside every number, "" where none does; None where these are no numbers."""
-    first = given.iloc[0]
-    found = _AFFIXES.fullmatch(first)
+    # infinity has no digit, and is refused where numbers are read
+    written = given[given.str.contains(r"\d", regex=True)]
+    found = _AFFIXES.fullmatch(written.iloc[0]) if len(written) else None
     if found is None:
         return None
     before, _, after = (part.strip() for part in found.groups())

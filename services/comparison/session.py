@@ -26,6 +26,7 @@ from services.training.config import Placement, TrainConfig
 from services.training.describe import command, slug
 from services.training.driver import quiet_stdout
 from services.training.errors import TrainingError, TrainingInterruptedError
+from services.training.resolve import with_model
 from services.training.runtime import check_placement, start_ray
 from services.training.storage import RunFolder, check_storage, is_remote, new_name
 
@@ -165,6 +166,7 @@ def make_conditions(
 ) -> Conditions:
     """Return the conditions of a comparison whose datasets are loaded once each."""
     loader = functools.lru_cache(maxsize=None)(_load)
+    training = with_model(training, loader(training.data.model_dump_json()))
     return Conditions(training, lambda data: loader(data.model_dump_json()), population, unit, select_on)
 
 

@@ -47,8 +47,8 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
     for key in ("x", "y"):
         if key not in found:
             raise UserError(
-                f"{source}: no array {keys[key]!r}; needed are x and y, optional x_test and y_test; found {listed}. "
-                "Other names are given as --keys x=NAME,y=NAME"
+                f"{source}: no array {keys[key]!r}; needed are x and y, optional x_test and y_test; found {listed}"
+                + ("; other names are given as --keys x=NAME,y=NAME" if path.suffix.lower() == ".npz" else "")
             )
     if ("x_test" in found) != ("y_test" in found):
         raise UserError(f"{source}: x_test and y_test come together or not at all; found {listed}")
@@ -60,9 +60,10 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
         kinds = f"y is {found['y'].dtype} and y_test is {found['y_test'].dtype}"
         raise UserError(f"{source}: {kinds}; both must be classes (integers, text) or both quantities (floats)")
     classes, (y, *y_test) = read_targets(source, keys["y"], targets, config.task, notes, integers_are_classes=True)
+    groups, order = _splitting(source, config, given, len(found["y"]))
     return Raw(
         source, x, y, classes, x_test[0] if x_test else None, y_test[0] if y_test else None,
-        inputs=inputs, example=found["x"][:2].copy(), notes=notes, **_splitting(source, config, given, len(found["y"])),
+        inputs=inputs, example=found["x"][:2].copy(), groups=groups, order=order, notes=notes,
     )  # fmt: skip
 
 
@@ -86,11 +87,13 @@ def _left(source: str, given: dict[str, np.ndarray], wanted: set[str]) -> list[s
     return [f"arrays not read: {', '.join(left)}"] if left else []
 
 
-def _splitting(source: str, config: DataConfig, given: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Return the array that splits are made by, as `groups` or `order`."""
+def _splitting(
+    source: str, config: DataConfig, given: dict[str, np.ndarray], count: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the array that splits are made by: groups, or an order."""
     name = config.split_by or config.time_order
     if name is None:
-        return {}
+        return None, None
     if name not in given:
         raise UserError(f"{source}: no array {name!r} to split by; found {', '.join(sorted(given))}")
     values, test = given[name], given.get(f"{name}_test")
@@ -103,12 +106,12 @@ def _splitting(source: str, config: DataConfig, given: dict[str, np.ndarray], co
             raise UserError(
                 f"{source}: {name!r} {str(shared[0])!r} is in the test split and in training ({shared.size} such)"
             )
-        return {"groups": values}
+        return values, None
     if values.dtype.kind not in "iufM":
         raise UserError(f"{source}: {name} has dtype {values.dtype}; numbers or dates are needed to order by")
     order = values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
     require_finite(source, name, order)
-    return {"order": order.astype(np.float64)}
+    return None, order.astype(np.float64)
 
 
 def _read_npz(path: Path, wanted: list[str]) -> dict[str, np.ndarray]:

@@ -28,13 +28,15 @@ def read_delimited(path: Path, notes: list[str]) -> pd.DataFrame:
     Raises:
         UserError: no text, no names in the first line, or rows of another number of fields.
     """
+    import pandas as pd
+
     text = _decoded(path, notes)
     delimiter = _delimiter(text)
     if delimiter != ",":
         notes.append(f"fields are separated by {_DELIMITERS[delimiter]}")
     names, body = _header(path, text, delimiter)
     frame = _rows(path, body, delimiter, names)
-    frame.columns = names  # type: ignore[assignment]
+    frame.columns = pd.Index(names)
     return _unnamed(path, frame, notes)
 
 
@@ -105,21 +107,29 @@ def _is_number(text: str) -> bool:
 
 
 def _rows(path: Path, body: str, delimiter: str, names: list[str]) -> pd.DataFrame:
+    """Return the fields as text; unlike pandas, pyarrow refuses rows of another number of fields."""
     import pandas as pd
+    import pyarrow as pa
+    from pyarrow import csv as arrow
 
-    options = {"header": None, "sep": delimiter, "dtype": str, "keep_default_na": False, "na_values": []}
-    # a line with as many fields as there are names goes first, so that pandas counts no others
-    first = io.StringIO(newline="")
-    csv.writer(first, delimiter=delimiter, lineterminator="\n").writerow(["x"] * len(names))
+    places = [str(place) for place in range(len(names))]
+    if not body.strip("\r\n"):
+        return pd.DataFrame(columns=places, dtype=object)
     try:
-        frame = pd.read_csv(io.StringIO(first.getvalue() + body, newline=""), **options)  # type: ignore[call-overload]
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: {_counted(body, delimiter, names) or _oneline(error)}") from None
-    frame = frame.iloc[1:].reset_index(drop=True)
-    # rows that end early leave their last fields open; an empty field is text
-    if len(names) > 1 and frame[frame.columns[-1]].isna().any():
-        raise UserError(f"{path}: {_counted(body, delimiter, names) or 'rows have different numbers of fields'}")
-    return frame
+        table = arrow.read_csv(
+            io.BytesIO(body.encode()),
+            read_options=arrow.ReadOptions(column_names=places),
+            parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=arrow.ConvertOptions(
+                column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path}: {_counted(body, delimiter, names) or f'cannot be read as a table ({said})'}"
+        ) from None
+    return table.to_pandas()
 
 
 def _counted(body: str, delimiter: str, names: list[str]) -> str:
@@ -132,10 +142,6 @@ def _counted(body: str, delimiter: str, names: list[str]) -> str:
                 "name every column, and quote text that holds the separator"
             )
     return ""
-
-
-def _oneline(error: Exception) -> str:
-    return f"cannot be read as a table ({' '.join(str(error).split())[:300]})"
 
 
 def _unnamed(path: Path, frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:

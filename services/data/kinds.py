@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from crossreg.core.errors import UserError, quoted
 from crossreg.inputs.columns import Boolean, Category, Column, Date, Number, is_missing, read_booleans, read_numbers
-from crossreg.inputs.text import ISO, NumberFormat, date_formats, number_formats, text_of
+from crossreg.inputs.text import ISO, UNITS, NumberFormat, date_formats, number_formats, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +116,7 @@ def _is_plain(value: Any) -> bool:
     import datetime
     import decimal
 
-    return isinstance(value, str | int | float | decimal.Decimal | datetime.date) or type(value).__module__ == "numpy"
+    return isinstance(value, str | int | float | decimal.Decimal | datetime.date | np.generic)
 
 
 def _categorical() -> Any:
@@ -128,28 +130,34 @@ def _example(column: pd.Series) -> str:
 
 
 def _mostly_numbers(given: pd.Series) -> bool:
+    return bool(_bare(given).notna().mean() >= _MOSTLY)
+
+
+def _bare(text: pd.Series) -> pd.Series:
+    """Return numbers whatever unit stands behind them."""
     import pandas as pd
 
-    return bool(pd.to_numeric(given, errors="coerce").notna().mean() >= _MOSTLY)
+    units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+    return pd.to_numeric(text.str.replace(rf"\s*(?:{units})$", "", regex=True), errors="coerce")
 
 
 def odd_number(column: pd.Series) -> UserError:
     """Return what is wrong with a column whose values are not all numbers."""
     text = text_of(column)
-    forms = [NumberFormat(*style) for style in ((".", ""), (",", ""), (".", ","))]
+    units = [unit for unit in UNITS if text.str.endswith(unit, na=False).any()]
+    forms = [NumberFormat(*style, unit) for style in ((".", ""), (",", ""), (".", ",")) for unit in ("", *units)]
     read = max((form.read(text) for form in forms), key=lambda values: int(values.notna().sum()))
     wrong = (read.isna() & text.notna()).to_numpy()
     row = int(wrong.argmax())
     odd = text[wrong].nunique()
     return UserError(
         f"column {column.name!r} holds numbers but for {quoted(text.iloc[row])} in data row {row + 1}"
-        f"{f' ({odd} different such values)' if odd > 1 else ''}; leave the field empty where a value is missing, mend it, "
-        f"or read the column otherwise: --kind {column.name}=category, or --drop {column.name}"
+        f"{f' ({odd} different such values)' if odd > 1 else ''}; leave the field empty where a value is missing, "
+        f"mend it, or read the column otherwise: --kind {column.name}=category, or --drop {column.name}"
     )
 
 
 def _number(column: pd.Series, missing: int) -> Fitted:
-    import numpy as np
     import pandas as pd
 
     name = str(column.name)
@@ -161,7 +169,7 @@ def _number(column: pd.Series, missing: int) -> Fitted:
         text = text_of(column)
         seen = next(one for one in text.dropna() if any(mark in one for mark in ",.' \u00a0\u202f"))
         raise UserError(
-            f"column {name!r} holds {quoted(seen)}, which is one number with a decimal {forms[0].decimal!r} and another "
+            f"column {name!r} holds {quoted(seen)}, one number with a decimal {forms[0].decimal!r} and another "
             f"with a decimal {forms[1].decimal!r}; write decimals with a point and no marks between thousands, or "
             f"--drop {name}"
         )
@@ -183,8 +191,6 @@ def _number(column: pd.Series, missing: int) -> Fitted:
 
 
 def _boolean(column: pd.Series, missing: int) -> Fitted:
-    import numpy as np
-
     name = str(column.name)
     if (wrong := np.isnan(read_booleans(column)) & ~is_missing(column)).any():
         row = int(wrong.argmax())
@@ -239,8 +245,8 @@ def _unused(column: pd.Series, made: Fitted) -> Unused | None:
             return Unused(made.name, "all its values are different, as names and ids are", made.missing)
         raise UserError(
             f"column {made.name!r} holds text, with {different:,} different values in {len(column):,} rows (such as "
-            f"{quoted(given.iloc[0])}); text is not read: leave it out with --drop {made.name}, or take it as categories "
-            f"all the same: --kind {made.name}=category"
+            f"{quoted(given.iloc[0])}); text is not read: leave it out with --drop {made.name}, or take it as "
+            f"categories all the same: --kind {made.name}=category"
         )
     if made.kind == "number" and whole_rows and given.str.fullmatch(r"\d+").all():
         counted = next((start for start in (0, 1) if list(_rows_from(start, len(given))) == given.tolist()), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,10 +114,13 @@ def _not_found(name: str, path: Path) -> UserError:
 
 def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
     notes = list(raw.notes)
+    example: Any
     inputs: Inputs = raw.inputs
     if raw.table is not None:
         inputs = raw.table.fit(indices.train)
-        held = [np.empty(0, int) if rows is None else rows for rows in (indices.train, indices.reg, indices.test)]
+        held: list[np.ndarray] = [
+            np.empty(0, int) if rows is None else rows for rows in (indices.train, indices.reg, indices.test)
+        ]
         encoded = [raw.table.encode(inputs, rows, notes) for rows in held]
         train, reg, test = (Split(x, raw.y[rows]) for x, rows in zip(encoded, held, strict=True))
         example = raw.table.frame[[column.name for column in inputs.columns]].iloc[held[2][:2]].reset_index(drop=True)

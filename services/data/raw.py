@@ -79,7 +79,7 @@ class Raw:
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
     table: Rows | None = None
-    inputs: Array = Array()
+    inputs: Array = field(default_factory=Array)
     example: np.ndarray | None = None
     own_reg: np.ndarray | None = None
     groups: np.ndarray | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[s
 
 
 def _columns(
-    source: str, frame: pd.DataFrame, aside: dict[str, str], kinds: dict[str, str]
+    source: str, frame: pd.DataFrame, aside: dict[str, str], kinds: Mapping[str, str]
 ) -> tuple[list[Fitted], list[Ignored], dict[str, int]]:
     """Return the columns that become features and those that do not, in the table's order, and missing values."""
     decided: dict[str, Fitted | Unused] = {}
@@ -83,7 +83,7 @@ def _columns(
     unused = {one.name: one.reason for one in decided.values() if isinstance(one, Unused)}
     ignored = [Ignored(name, (aside | unused)[name]) for name in frame.columns if name in aside or name in unused]
     if not columns:
-        why = "; ".join(f"{one.name!r}: {one.reason}" for one in ignored[:5])
+        why = "; ".join(f"{one.name!r}: {one.reason}" for one in ignored[:6] if aside.get(one.name) != "the target")
         raise UserError(f"{source}: no column is left as a feature ({why})")
     return columns, ignored, {name: one.missing for name, one in decided.items()}
 
@@ -215,7 +215,7 @@ def _order(source: str, column: pd.Series, name: str) -> np.ndarray:
     one = getattr(found, "otherwise", None) or found
     if not isinstance(one, Fitted) or one.kind not in ("number", "date"):
         raise UserError(
-            f"{source}: column {name!r} of --time-order holds {quoted(str(column.iloc[0]))}; a number or a date is needed"
+            f"{source}: column {name!r} of --time-order holds {quoted(str(column.iloc[0]))}; it needs numbers or dates"
         )
     fitted = one.fit(column)
     return fitted.encode(column, [])[:, 0]

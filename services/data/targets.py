@@ -45,8 +45,8 @@ def read_targets(
     first = parts[0]
     if first.dtype.kind == "f" and first.ndim == 2 and _is_one_hot(first):
         raise UserError(
-            f"{source}: {what} has shape {first.shape} and a single 1 in each row; classes are [N], so pass one-hot rows "
-            "through argmax"
+            f"{source}: {what} has shape {first.shape} and a single 1 in each row; classes are [N], so pass one-hot "
+            "rows through argmax"
         )
     if first.dtype.kind in "Ub":
         if task == "regression":
@@ -57,19 +57,16 @@ def read_targets(
     if task is None and not quantity:
         few = different <= MAX_INTEGER_CLASSES
         quantity = not few and not (integers_are_classes and first.dtype.kind in "iu")
-        notes.append(
-            f"{what} holds {different} different whole numbers, taken as a quantity; --task classification takes "
-            "them as classes"
-            if quantity
-            else f"{what} holds {different} different whole numbers, taken as classes; --task regression takes them as a quantity"
-        )
+        taken, other, flag = ("a quantity", "classes", "classification") if quantity else (
+            "classes", "a quantity", "regression")  # fmt: skip
+        notes.append(f"{what} holds {different} different whole numbers, taken as {taken}; --task {flag} takes {other}")
     elif task is not None:
         if task == "classification" and quantity:
             odd = first.ravel()[np.argmax(first.ravel() != np.rint(first.ravel()))]
             raise UserError(f"{source}: {what} holds {odd:g}; classes are text or whole numbers: --task regression")
         quantity = task == "regression"
     if quantity:
-        return (), [part.astype(np.float64).reshape(len(part), -1) for part in parts]
+        return (), [(part[:, None] if part.ndim == 1 else part).astype(np.float64) for part in parts]
     return _classes(source, what, [_integers(source, what, part) for part in parts])
 
 

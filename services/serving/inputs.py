@@ -98,22 +98,20 @@ def _of_rows(rows: list[Any], model: Exported, notes: list[str]) -> np.ndarray:
 
 def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: str) -> np.ndarray:
     x = _numbers(inputs, expected, missing=isinstance(model.inputs, Table))
-    if isinstance(model.inputs, Array):
-        shape = list(model.input_shape)
-        if list(x.shape[1:]) != shape and x.ndim <= len(shape):
-            hint = "; put a single example into a list of one" if list(x.shape) == shape else ""
-            raise RefusedError(
-                422, f"'inputs' has shape {list(x.shape)}; expected [N, {', '.join(map(str, shape))}]{hint}"
-            )
-        if model.images and (x.min() < 0 or x.max() > 255):
-            raise RefusedError(
-                422,
-                f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on",
-            )
+    if model.images and x.size and (x.min() < 0 or x.max() > 255):
+        raise RefusedError(
+            422, f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on"
+        )
     try:
         x = model.encode(x, notes)
     except UserError as error:
-        raise RefusedError(422, str(error).replace("inputs have", "'inputs' has")) from None
+        shape = list(model.input_shape)
+        if isinstance(model.inputs, Table) or not str(error).startswith("inputs have shape"):
+            raise RefusedError(422, str(error)) from None
+        hint = "; put a single example into a list of one" if list(x.shape) == shape else ""
+        raise RefusedError(
+            422, f"'inputs' has shape {list(x.shape)}; expected [N, {', '.join(map(str, shape))}]{hint}"
+        ) from None
     if not np.isfinite(x).all():
         raise RefusedError(422, "'inputs' holds numbers beyond float32 (3.4e38); expected finite values")
     return x

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlflow.models
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 
 
@@ -20,7 +21,8 @@ class NoisyPredictor(mlflow.pyfunc.PythonModel):
 
         self._predictor = load_exported(Path(context.artifacts["weights"]).parent)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # annotated as MLflow has it without remarks; the input is a data frame as well
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
         """Return predictions; params: `samples` (draws) and `seed`.
 
         A data frame of N rows gets one of answers: `label` and a probability a class, or `mean` and `std`. An array
@@ -32,8 +34,9 @@ class NoisyPredictor(mlflow.pyfunc.PythonModel):
         mean, spread = self._predictor.predict(self._predictor.encode(model_input, notes), samples, seed)
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        if isinstance(model_input, pd.DataFrame):
-            return pd.DataFrame(self._predictor.answers(mean, spread), index=model_input.index)
+        given: Any = model_input
+        if isinstance(given, pd.DataFrame):
+            return pd.DataFrame(self._predictor.answers(mean, spread), index=given.index)
         return mean
 
 

@@ -230,7 +230,7 @@ def preprocess_of(data: Dataset, model: str) -> Preprocess | None:
 
 
 def takes_integers(data: Dataset, model: str) -> bool:
-    """Say whether the model gets whole numbers as they are, as tokens: one's own does, those here compute with floats."""
+    """Say whether the model gets whole numbers as they are, as tokens: one's own does, those here take floats."""
     own = ":" in model and not model.startswith("torchvision:")
     return own and data.train.x.dtype == "int64"
 

@@ -73,7 +73,9 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     rows = config.batch_size // workers  # as many as a worker gets: BatchNorm needs two
     if config.learned and config.rho.estimator != "direct":
         rows = min(rows, config.rho.batch_size // workers)
-    x = preprocess_of(data)(torch.from_numpy(data.train.x[:2].copy()))
+    x = torch.from_numpy(data.train.x[:2].copy())
+    preprocess = preprocess_of(data, config.model)
+    x = x if preprocess is None else preprocess(x)
     try:
         with torch.no_grad():
             model.train()(x[:rows])

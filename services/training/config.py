@@ -67,11 +67,15 @@ class RhoConfig(Settings):
     neumann_terms: int = Field(default=10, ge=1, le=MOST, description="Of implicit: terms of the series.")
 
 
+BY_DATA = "by data"
+"""The model that is chosen when the data are known."""
+
+
 class TrainConfig(Settings):
     """What is trained: everything that decides the result, given the number of workers."""
 
-    model: Annotated[str, Flag()] = Field(
-        default="cnn",
+    model: Annotated[str, Flag(default="cnn for images, else mlp")] = Field(
+        default=BY_DATA,
         description="mlp, cnn, vgg16, resnet18/34/50, wide_resnet, any torchvision classifier, or "
         "package.module:function of your own.",
     )

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from crossreg.core.errors import UserError
 from crossreg.prediction.calibration import Reliability
 from crossreg.prediction.export import export_model
@@ -17,7 +19,7 @@ from services.training.assemble import build_model, preprocess_of
 from services.training.resolve import ResolvedConfig
 from services.training.result import TrainingResult
 
-__all__ = ["publish"]
+__all__ = ["export_training", "publish"]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,11 @@ def publish(
     if result.reliability:
         tracker.figure("reliability", figures.reliability(Reliability.from_dict(result.reliability)))
     tracker.artifact("result.json", result.model_dump_json(indent=1).encode())
-    _export(config, data, checkpoint, folder)
+    with checkpoint.as_directory() as local:
+        state = load_checkpoint(local)
+    model = build_model(config, data)
+    model.load_state_dict(state["model"])
+    export_training(config, data, model, folder)
     try:
         return tracker.log_model(folder, data.example)
     except UserError as error:
@@ -56,11 +62,15 @@ def publish(
         return None
 
 
-def _export(config: ResolvedConfig, data: Dataset, checkpoint: Any, folder: Path) -> None:
-    with checkpoint.as_directory() as local:
-        state = load_checkpoint(local)
-    model = build_model(config, data)
-    model.load_state_dict(state["model"])
+def export_training(config: ResolvedConfig, data: Dataset, model: nn.Module, folder: Path) -> None:
+    """Write a trained model for prediction elsewhere, with what turns raw inputs into its own.
+
+    Args:
+        config: what was trained.
+        data: on what.
+        model: trained; what acts on training alone is taken off it.
+        folder: where; made if missing.
+    """
     remove(model, keep_exported=True)
     exported = {name for name, entry in REGISTRY.items() if entry.exported}
     target = None

@@ -12,11 +12,12 @@ from crossreg import models
 from crossreg.core.errors import UserError
 from crossreg.regularizers.registry import description, regularizer
 from services.data import Dataset
-from services.training.config import RegularizerConfig, RhoConfig, TrainConfig
+from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
 from services.training.optimizers import optimizer_kind
 
-__all__ = ["ResolvedConfig", "ResolvedRho", "resolve"]
+__all__ = ["ResolvedConfig", "ResolvedRho", "resolve", "with_model"]
 
+SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
 _LARGEST_DEFAULT_BATCH = 128
 _LARGEST_AUGMENTATION_BATCH = 512
 _DEFAULT_INTERVAL, _FEWEST_UPDATES = 30, 16
@@ -71,6 +72,7 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     """
     if isinstance(config, ResolvedConfig):
         return config
+    config = with_model(config, data)
     workers = math.lcm(*sizes)
     if len(sizes) > 1 and workers > len(data.train):
         raise UserError(
@@ -99,6 +101,15 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
             "model_options": _model_options(config),
         }
     )
+
+
+def with_model(config: TrainConfig, data: Dataset) -> TrainConfig:
+    """Return the configuration with a model: its own, or where it names none one that takes such data."""
+    if config.model != BY_DATA:
+        return config
+    shape = data.input_shape
+    images = len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE
+    return config.model_copy(update={"model": "cnn" if images else "mlp"})
 
 
 def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:

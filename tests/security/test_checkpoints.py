@@ -215,7 +215,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 _DESCRIPTIONS = [
-    {"format": 3},
+    {"format": 4},
+    {"inputs": {"kind": "array"}},
+    {"inputs": {"kind": "table", "columns": [], "ignored": [], "target": ""}},
+    {"inputs": {"kind": "table", "columns": [{"kind": "number", "name": 1}], "ignored": [], "target": ""}},
     {"format": "2"},
     {"format": None},
     {"model": 5},

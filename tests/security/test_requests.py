@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossreg.batches import Preprocess
+from crossreg.inputs import Array
 from crossreg.models import build
 from crossreg.prediction.export import Exported, export_model, load_exported
 from services.serving.inputs import RefusedError, from_image, from_json
@@ -24,7 +25,10 @@ def _model(folder: Path, shape: tuple[int, ...], channels: int) -> Exported:
     network = build("mlp", input_shape=shape, num_outputs=2, hidden=8, depth=1)
     preprocess = Preprocess(torch.zeros(channels), torch.ones(channels))
     options = {"hidden": 8, "depth": 1}
-    export_model(network, preprocess, folder, name="mlp", input_shape=shape, num_outputs=2, options=options)
+    inputs = Array("uint8" if len(shape) == 3 else "float32")
+    export_model(
+        network, preprocess, folder, name="mlp", input_shape=shape, num_outputs=2, options=options, inputs=inputs
+    )
     return load_exported(folder)
 
 
@@ -76,7 +80,7 @@ _images = st.one_of(
 def test_a_bad_request_is_refused(models: tuple[Exported, Exported]) -> None:
     rows, images = models
     read: dict[str, Callable[[bytes], np.ndarray]] = {
-        "json": lambda body: from_json(body, rows, max_examples=4),
+        "json": lambda body: from_json(body, rows, 4, []),
         "image": lambda body: from_image(body, "image/png", images, resize=False),
     }
 
@@ -92,5 +96,5 @@ def test_a_bad_request_is_refused(models: tuple[Exported, Exported]) -> None:
 
 def test_a_good_request_is_read(models: tuple[Exported, Exported]) -> None:
     rows, images = models
-    assert from_json(b'{"inputs": [[1, 2, 3]]}', rows, max_examples=4).shape == (1, 3)
+    assert from_json(b'{"inputs": [[1, 2, 3]]}', rows, 4, []).shape == (1, 3)
     assert from_image(PNG, "image/png", images, resize=False).shape == (1, 3, 8, 8)

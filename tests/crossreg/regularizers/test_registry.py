@@ -26,6 +26,7 @@ from crossreg import (
     predict,
     set_hyperparameters,
 )
+from crossreg.inputs import Array
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.augmentation import KINDS
 from crossreg.regularizers.registry import REGISTRY, attach, description, regularizer, remove
@@ -251,6 +252,7 @@ def test_a_prediction_keeps_what_it_needs(name: str, tmp_path: Path) -> None:
         tmp_path,
         name="tests.crossreg.regularizers.network:network",
         input_shape=INPUT_SHAPE,
+        inputs=Array("uint8"),
         num_outputs=CLASSES,
         regularizers={key: {} for key in kept},
     )
@@ -260,7 +262,7 @@ def test_a_prediction_keeps_what_it_needs(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(predict(loaded, standard(x), 4, seed=3).mean, expected)
     raw = torch.randint(0, 256, (8, *INPUT_SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     found = exported(raw.numpy(), samples=4, seed=3)
-    torch.testing.assert_close(torch.from_numpy(found), predict(model, standard(raw), 4, seed=3).mean)
+    torch.testing.assert_close(torch.from_numpy(found), predict(model, standard(raw), 4, seed=3, common=True).mean)
 
 
 @every

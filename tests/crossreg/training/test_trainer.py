@@ -173,12 +173,13 @@ def test_batches_of_shapes_alone_stay_without_data() -> None:
     assert all(part.is_meta for pair in batches for part in pair)
 
 
-def test_preprocess_scales_bytes_and_standardizes() -> None:
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32])
+def test_preprocess_standardizes_numbers_of_any_type_alike(dtype: torch.dtype) -> None:
     images = torch.randint(0, 256, (200, 3, 4, 4), dtype=torch.uint8)
-    unit = images.float() / 255
-    mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3))
-    out = Preprocess(mean, std)(images)
-    torch.testing.assert_close(out, (unit - mean.view(3, 1, 1)) / std.view(3, 1, 1), rtol=1e-4, atol=1e-5)
+    real = images.float()
+    mean, std = real.mean((0, 2, 3)), real.std((0, 2, 3))
+    out = Preprocess(mean, std)(images.to(dtype))
+    torch.testing.assert_close(out, (real - mean.view(3, 1, 1)) / std.view(3, 1, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_augmentation_moves_and_flips_pixels_and_repeats_with_the_seed() -> None:

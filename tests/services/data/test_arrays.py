@@ -38,8 +38,11 @@ def test_npy_files_side_by_side_are_like_an_npz(tmp_path, npz):
         ((40, 3, 5, 3), np.uint8, ((3, 5, 3), np.uint8)),
         ((40, 4), np.uint8, ((4,), np.float32)),
         ((40,), np.float64, ((1,), np.float32)),
-        ((40, 5, 6, 3), np.float32, ((5, 6, 3), np.float32)),
-        ((40, 2), np.int64, ((2,), np.float32)),
+        ((40, 5, 6, 3), np.float32, ((3, 5, 6), np.float32)),
+        ((40, 3, 5, 6), np.int16, ((3, 5, 6), np.float32)),
+        ((40, 5, 3), np.float64, ((5, 3), np.float32)),
+        ((40, 2), np.int64, ((2,), np.int64)),
+        ((40, 7), np.int32, ((7,), np.int64)),
         ((40, 2), bool, ((2,), np.float32)),
     ],
 )
@@ -51,7 +54,7 @@ def test_shapes_and_dtypes(tmp_path, npz, shape, dtype, expected):
 def load_arrays_from(path):
     from pathlib import Path
 
-    return load_arrays(Path(path))
+    return load_arrays(Path(path), DataConfig(name=path))
 
 
 def test_channels_last_images_keep_their_pixels(npz):
@@ -79,7 +82,7 @@ def test_labels_become_indices(npz, y, classes, codes):
 def test_float_targets_are_regression(npz, shape):
     raw = load_arrays_from(npz(x=X, y=RNG.normal(size=shape)))
     assert raw.classes == ()
-    assert (raw.y.dtype, raw.y.shape) == (np.float32, (40, shape[1] if len(shape) > 1 else 1))
+    assert (raw.y.dtype, raw.y.shape) == (np.float64, (40, shape[1] if len(shape) > 1 else 1))
 
 
 def with_value(array, index, value):
@@ -104,13 +107,13 @@ def with_value(array, index, value):
             "x_test is float32 (2,), but of x it is float32 (3,)",
         ),
         ({"x": X, "y": Y, "x_test": X[:5], "y_test": Y[:5] + 1}, "class '2' is in the test split"),
-        ({"x": X, "y": Y, "x_test": X[:5], "y_test": X[:5, 0]}, "y is int64 and y_test is float64"),
+        ({"x": X, "y": Y, "x_test": X[:5], "y_test": X[:5, 0]}, "y holds classes in one part and fractions in another"),
         ({"x": X, "y": X[:, :2], "x_test": X[:5], "y_test": X[:5]}, "y_test has shape (5, 3), y has (40, 2)"),
         ({"x": X[:0], "y": Y[:0]}, "x is empty, shape (0, 3)"),
         ({"x": X[:, :0], "y": Y}, "x is empty, shape (40, 0)"),
         ({"x": with_value(X, (7, 2), np.nan), "y": Y}, "x[7, 2] is nan (1 such"),
         ({"x": with_value(X, (7, 2), 1e300), "y": Y}, "x[7, 2] is inf"),
-        ({"x": X, "y": with_value(Y, 5, -np.inf)}, "y[5, 0] is -inf"),
+        ({"x": X, "y": with_value(Y, 5, -np.inf)}, "y[5] is -inf"),
         ({"x": X, "y": Y, "x_test": with_value(X, (1, 1), np.nan), "y_test": Y}, "x_test[1, 1] is nan"),
         ({"x": X, "y": np.zeros(40, int)}, "'0' is the only class"),
         ({"x": X, "y": np.eye(2, dtype=int)[Y]}, "y has shape (40, 2); classes are [N]"),
@@ -170,3 +173,77 @@ def test_a_pickle_is_never_opened(tmp_path):
     with pytest.raises(UserError, match=r"x\.npy: holds Python objects"):
         load_data(DataConfig(name=str(tmp_path / "x.npy")))
     assert not ran.exists()
+
+
+def load(path, **options):
+    return load_data(DataConfig(name=path, **options))
+
+
+def test_arrays_of_other_names(npz):
+    named = load(npz(images=X, labels=Y, more=X), keys={"x": "images", "y": "labels"})
+    assert named.fingerprint == load(npz(x=X, y=Y)).fingerprint
+    assert "arrays not read: more" in named.notes
+
+
+def test_whole_floats_are_classes_and_said_and_one_hot_is_refused(npz):
+    path = npz(x=X, y=Y.astype(float))
+    data = load(path)
+    assert data.classes == ("0", "1")
+    assert any("--task regression takes a quantity" in note for note in data.notes)
+    assert load(path, task="regression").task == "regression"
+    with pytest.raises(UserError, match=r"a single 1 in each row; classes are \[N\]"):
+        load(npz(x=X, y=np.eye(2)[Y]))
+
+
+def test_many_integers_are_classes_in_arrays(npz):
+    assert len(load(npz(x=np.repeat(X, 10, axis=0), y=np.arange(400) % 30)).classes) == 30
+
+
+def test_a_large_offset_is_taken_off_and_said(npz):
+    x = X.copy()
+    x[:, 1] = 1.7e9 + np.arange(40)
+    data = load(npz(x=x, y=Y))
+    assert len(np.unique(np.concatenate([data.train.x, data.reg.x, data.test.x])[:, 1])) == 40
+    assert data.inputs.offset[0] == data.inputs.offset[2] == 0
+    assert any("is taken off x[:, 1]" in note for note in data.notes)
+    np.testing.assert_array_equal(
+        data.inputs.encode(x[:, :][data.test.y * 0], (3,))[0], (x[0] - data.inputs.offset).astype(np.float32)
+    )
+
+
+def test_raw_is_not_standardized(npz):
+    data = load(npz(x=X * 100 + 7, y=Y), raw=True)
+    assert (data.mean.tolist(), data.std.tolist(), data.standardized) == ([0, 0, 0], [1, 1, 1], False)
+
+
+def test_groups_and_order_of_arrays(npz):
+    person, when = np.arange(40) // 4, np.arange(40)[::-1].copy()
+    x = np.stack([person, when], 1) + 0.5
+    path = npz(x=x, y=Y, person=person, when=when)
+    data = load(path, split_by="person")
+    held = [set(split.x[:, 0]) for split in (data.train, data.reg, data.test)]
+    assert all(held)
+    assert not held[0] & held[1] | held[0] & held[2] | held[1] & held[2]
+    data = load(path, time_order="when")
+    assert data.train.x[:, 1].max() < data.reg.x[:, 1].min() <= data.reg.x[:, 1].max() < data.test.x[:, 1].min()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ({"x": X, "y": Y}, {"split_by": "person"}, "no array 'person' to split by; found x, y"),
+        ({"x": X, "y": Y, "person": Y[:5]}, {"split_by": "person"}, "person has shape (5,); to split by it, one value"),
+        ({"x": X, "y": Y, "when": Y.astype(str)}, {"time_order": "when"}, "when has dtype <U"),
+        (
+            {"x": X, "y": Y, "p": np.arange(40), "x_test": X[:4], "y_test": Y[:4], "p_test": np.arange(4)},
+            {"split_by": "p"},
+            "'p' '0' is in the test split and in training (4 such)",
+        ),
+        ({"x": X, "y": Y}, {"drop": ("a",)}, "is for tables only"),
+        ({"x": X, "y": Y}, {"task": "regression", "keys": {"x": "z"}}, "no array 'z'"),
+    ],
+)
+def test_what_cannot_be_split_by(npz, arrays, options, message):
+    with pytest.raises(UserError) as error:
+        load(npz(**arrays), **options)
+    assert message in str(error.value)

@@ -210,7 +210,7 @@ def test_deep_images_are_refused(tmp_path, write_images):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ({"cat": 4, "dog": 4}, {"cat": 1, "fox": 1}, "class 'fox' is not in"),
+        ({"cat": 4, "dog": 4}, {"cat": 1, "fox": 1}, "class 'fox' of the test split is not in training"),
         ({"cat": 4, "dog": 0}, {"cat": 1}, "dog: the class folder holds no image"),
         ({"cat": 4}, {"cat": 1}, "'cat' is the only class"),
         ({"cat": 4, "dog": 1}, {"cat": 1}, "class 'dog' has 1 training example"),
@@ -234,3 +234,115 @@ def test_a_dangling_link_is_named(tmp_path, write_images):
     (tmp_path / "pets/cat/link.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(UserError, match=r"cat/link\.png: the file cannot be read"):
         load(tmp_path / "pets")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("Training", "Testing"), ("train", "valid"), ("TRAIN", "Test"), ("train", "dev")]
+)
+def test_split_folders_by_their_usual_names(tmp_path, write_images, train, test):
+    write_images(tmp_path / train, {"cat": 10, "dog": 10})
+    write_images(tmp_path / test, {"cat": 5, "dog": 5}, seed=1)
+    data = load(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.test) == 10
+
+
+def test_valid_beside_test_is_the_regularization_split(tmp_path, write_images):
+    write_images(tmp_path / "train", {"cat": 20, "dog": 20})
+    valid = write_images(tmp_path / "valid", {"cat": 3, "dog": 4}, seed=1)
+    write_images(tmp_path / "test", {"cat": 5, "dog": 5}, seed=2)
+    data = load(tmp_path)
+    assert (len(data.train), len(data.reg), len(data.test)) == (40, 7, 10)
+    assert as_set(data.reg.x) == as_set(valid)
+    assert any("valid is the regularization split" in note for note in data.notes)
+    drawn = load(tmp_path, reg_share=0.2)
+    assert (len(drawn.train), len(drawn.reg)) == (38, 9)
+    assert len(load(tmp_path, reg_share=0).train) == 47
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("val", "valid", "train"), "val and valid are for the same split"),
+        (("valid", "test"), "no train folder beside"),
+    ],
+)
+def test_split_folders_that_do_not_work(tmp_path, write_images, folders, message):
+    for name in folders:
+        write_images(tmp_path / name, {"cat": 4, "dog": 4})
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
+def test_folders_beside_the_splits_are_said(tmp_path, write_images):
+    write_images(tmp_path / "train", {"cat": 10, "dog": 10})
+    write_images(tmp_path / "extra", {"cat": 10})
+    assert any("not read: extra" in note for note in load(tmp_path).notes)
+
+
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", "__MACOSX", "deep/.git"])
+def test_hidden_folders_hold_no_data(tmp_path, write_images, hidden):
+    write_images(tmp_path / "pets", {"cat": 10, "dog": 10})
+    copies = tmp_path / "pets" / "cat" / hidden
+    copies.mkdir(parents=True)
+    for file in list((tmp_path / "pets" / "cat").glob("*.png")):
+        (copies / file.name).write_bytes(file.read_bytes())
+    data = load(tmp_path / "pets")
+    assert len(data.train) + len(data.reg) + len(data.test) == 20
+    assert not as_set(data.test.x) & as_set(data.train.x, data.reg.x)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_as_their_tag_says(tmp_path, orientation):
+    from PIL import ImageOps
+
+    upright = np.zeros((16, 24), np.uint8)
+    upright[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # how a camera that was held so stores it: what turning gives upright
+    back = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+    tagged = Image.Exif()
+    tagged[0x0112] = back.get(orientation, 1)
+    picture = Image.fromarray(upright)
+    picture.info["exif"] = tagged.tobytes()
+    stored = ImageOps.exif_transpose(picture)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            stored.save(tmp_path / name / f"{index}.png", exif=exif)
+    data = load(tmp_path)
+    assert data.input_shape == (1, 16, 24)
+    np.testing.assert_array_equal(data.train.x[0, 0], upright)
+
+
+def test_files_that_are_no_images_are_said(tmp_path, write_images):
+    write_images(tmp_path / "pets", {"cat": 10, "dog": 10})
+    for index in range(7):
+        (tmp_path / "pets/cat" / f"{index}.heic").write_bytes(b"x")
+    (tmp_path / "pets/cat/.DS_Store").write_bytes(b"x")
+    data = load(tmp_path / "pets")
+    assert data.skipped == {".heic": 7}
+    assert any("7 files are no images that can be read, and were skipped: 7 .heic" in note for note in data.notes)
+
+
+def test_images_of_several_sizes_are_refused_or_brought_to_one(tmp_path, write_images):
+    pets = tmp_path / "pets"
+    write_images(pets, {"cat": 10}, size=6)
+    write_images(pets, {"dog": 10}, size=9)
+    with pytest.raises(UserError, match="all images must have one size, or are brought to one with --image-size 6"):
+        load(pets)
+    data = load(pets, image_size=5)
+    assert data.input_shape == (3, 5, 5)
+    assert data.inputs.resize
+    assert load(pets, image_size=4).input_shape == (3, 4, 4)  # not from the cache
+
+
+def test_resizing_covers_the_size_and_cuts_the_middle(tmp_path):
+    wide = np.zeros((8, 24), np.uint8)
+    wide[:, 8:16] = 200
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            Image.fromarray(wide).save(tmp_path / name / f"{index}.png")
+    assert (load(tmp_path, image_size=8).train.x == 200).all()

@@ -1,4 +1,4 @@
-"""CSV and Parquet tables: columns to features, the task rule, and what is refused."""
+"""Tables as people have them: kinds of columns, what is dropped and said, the task, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
-from services.data.tables import MAX_CATEGORIES, load_table
+from services.data.kinds import MAX_CATEGORIES
 
 N = 60
 FRAME = pd.DataFrame(
@@ -17,140 +17,421 @@ FRAME = pd.DataFrame(
         "colour": ["red", "green", "blue"] * 20,
         "label": ["yes", "no"] * 30,
         "tall": [True, False, False] * 20,
-        "count": range(N),
+        "count": np.arange(N) % 13,
     }
 )
 
 
 def write(tmp_path, frame, kind="csv"):
     path = tmp_path / f"table.{kind}"
-    if kind == "csv":
-        frame.to_csv(path, index=False)
-    else:
+    if kind == "parquet":
         frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
     return path
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_columns_become_features(tmp_path, kind):
-    raw = load_table(write(tmp_path, FRAME, kind), None)
-    assert raw.classes == ("no", "yes")
-    assert raw.y.tolist() == [1, 0] * 30
-    # Numbers first, then one column per category, both in the order of the table.
-    assert raw.x.dtype == np.float32
-    np.testing.assert_allclose(raw.x[:, 0], FRAME["size"], rtol=1e-6)
-    np.testing.assert_array_equal(raw.x[:, 1], FRAME["count"])
-    blue_green_red = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]] * 20)
-    np.testing.assert_array_equal(raw.x[:, 2:5], blue_green_red)
-    np.testing.assert_array_equal(raw.x[:, 5:], np.array([[0, 1], [1, 0], [1, 0]] * 20))
+def load(path, **options):
+    return load_data(DataConfig(name=str(path), **options))
 
 
-def test_csv_and_parquet_agree_through_load_data(tmp_path):
-    loaded = [load_data(DataConfig(name=str(write(tmp_path, FRAME, kind)))) for kind in ("csv", "parquet")]
-    assert loaded[0].fingerprint == loaded[1].fingerprint
-    assert loaded[0].input_shape == (7,)
+def text(tmp_path, content, name="table.csv", encoding="utf-8"):
+    path = tmp_path / name
+    path.write_text(content, encoding)
+    return path
+
+
+def column(tmp_path, values, **options):
+    """Load a table of one column beside a number and a label."""
+    quoted = "\n".join(f'"{value}",{row / 7},{"ab"[row % 2]}' for row, value in enumerate(values))
+    return load(text(tmp_path, f"v,size,label\n{quoted}\n"), target="label", **options)
+
+
+def features(data, name):
+    """Return the features of a column in all splits, sorted by the column `size`."""
+    table = data.inputs
+    x = np.concatenate([data.train.x, data.reg.x, data.test.x])
+    names = list(table.features)
+    own = next(one for one in table.columns if one.name == name)
+    order = np.argsort(x[:, names.index("size")])
+    return x[order][:, [names.index(feature) for feature in own.features]]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_columns_become_features_in_the_tables_order(tmp_path, kind):
+    data = load(write(tmp_path, FRAME, kind))
+    assert data.classes == ("no", "yes")
+    assert data.inputs.features == ("size", "colour = blue", "colour = green", "colour = red", "tall", "count")
+    assert data.train.x.dtype == np.float32
+    np.testing.assert_allclose(features(data, "size")[:, 0], FRAME["size"], rtol=1e-6)
+    np.testing.assert_array_equal(features(data, "colour"), np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]] * 20))
+    np.testing.assert_array_equal(features(data, "tall")[:, 0], FRAME["tall"])
+    np.testing.assert_array_equal(features(data, "count")[:, 0], FRAME["count"])
+
+
+def test_csv_and_parquet_agree(tmp_path):
+    loaded = [load(write(tmp_path, FRAME, kind)) for kind in ("csv", "tsv", "parquet")]
+    assert len({data.fingerprint for data in loaded}) == 1
+    assert loaded[0].input_shape == (6,)
 
 
 def test_rows_stay_together_whatever_the_index(tmp_path):
-    frame = FRAME.set_axis([5] * 30 + list(range(30)))
-    raw = load_table(write(tmp_path, frame, "parquet"), "count")
-    np.testing.assert_allclose(raw.x[:, 0], raw.y[:, 0] / 7, rtol=1e-6)
+    frame = FRAME.assign(count=np.arange(N) * 3 + 0.5).set_axis([5] * 30 + list(range(30)))
+    data = load(write(tmp_path, frame, "parquet"), target="count")
+    for split in (data.train, data.reg, data.test):
+        np.testing.assert_allclose(split.x[:, 0] * 21, split.y[:, 0] - 0.5, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("values", "task"),
+    ("values", "task", "classes"),
     [
-        (["a", "b"], "classification"),
-        ([True, False], "classification"),
-        ([0, 1, 2], "classification"),
-        (range(20), "classification"),
-        (range(30), "regression"),
-        ([0.5, 1.5], "regression"),
-        ([0.0, 1.0], "regression"),
+        (["a", "b"], "classification", ("a", "b")),
+        ([True, False], "classification", None),
+        ([10, 2, 9], "classification", ("2", "9", "10")),
+        (range(20), "classification", None),
+        (range(30), "regression", ()),
+        ([0.5, 1.5], "regression", ()),
+        ([0.0, 1.0], "classification", ("0", "1")),
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_the_target_decides_the_task(tmp_path, values, task, kind):
-    frame = FRAME.assign(label=list(values) * (N // len(values)))
-    raw = load_table(write(tmp_path, frame, kind), "label")
-    assert ("classification" if raw.classes else "regression") == task
-    assert raw.y.dtype == (np.int64 if raw.classes else np.float32)
+def test_the_target_decides_the_task(tmp_path, values, task, classes, kind):
+    frame = pd.concat([FRAME.assign(label=list(values) * (N // len(values)))] * 5)
+    data = load(write(tmp_path, frame, kind), target="label")
+    assert data.task == task
+    if classes is not None:
+        assert data.classes == classes
+    assert data.train.y.dtype == (np.int64 if data.classes else np.float64)
 
 
-def test_integer_classes_are_in_numeric_order(tmp_path):
-    raw = load_table(write(tmp_path, FRAME.assign(label=[10, 2, 9] * 20)), None)
-    assert raw.classes == ("2", "9", "10")
-    assert raw.y[:3].tolist() == [2, 0, 1]
+@pytest.mark.parametrize(
+    ("values", "task", "said"),
+    [
+        ([0, 1, 2] * 20, "regression", "taken as classes; --task regression"),
+        ([*range(30)] * 2, "classification", "taken as a quantity; --task classification"),
+    ],
+)
+def test_a_task_that_could_be_the_other_is_said_and_can_be_chosen(tmp_path, values, task, said):
+    path = write(tmp_path, pd.concat([FRAME.assign(label=values)] * 5))
+    assert any(said in note for note in load(path).notes)
+    chosen = load(path, task=task)
+    assert (chosen.task, chosen.notes) == (task, ())
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "message"),
+    [
+        ([0.5, 1.5] * 30, "classification", "holds 0.5; classes are text or whole numbers"),
+        (["a", "b"] * 30, "regression", "holds numbers but for 'a' in data row 1"),
+        ([True, False] * 30, "regression", "a regression needs numbers"),
+    ],
+)
+def test_a_task_that_the_values_cannot_be_is_refused(tmp_path, values, task, message):
+    with pytest.raises(UserError, match=message):
+        load(write(tmp_path, FRAME.assign(label=values), "parquet"), target="label", task=task)
 
 
 def test_categories_are_read_from_parquet(tmp_path):
     frame = FRAME.assign(colour=FRAME["colour"].astype("category"), label=FRAME["label"].astype("category"))
-    raw, plain = (load_table(write(tmp_path, table, "parquet"), None) for table in (frame, FRAME))
-    np.testing.assert_array_equal(raw.x, plain.x)
-    np.testing.assert_array_equal(raw.y, plain.y)
+    assert load(write(tmp_path, frame, "parquet")).fingerprint == load(write(tmp_path, FRAME)).fingerprint
 
 
 @pytest.mark.parametrize("name", ["target", "Label", "y", "CLASS"])
 def test_a_plausible_target_is_found(tmp_path, name):
-    raw = load_table(write(tmp_path, FRAME.rename(columns={"label": name})), None)
-    assert raw.classes == ("no", "yes")
+    assert load(write(tmp_path, FRAME.rename(columns={"label": name}))).classes == ("no", "yes")
 
 
-def missing(frame, column, count):
-    return frame.assign(**{column: frame[column].where(np.arange(N) >= count)})
+# what a column of a text file holds, and what becomes of it
 
 
 @pytest.mark.parametrize(
-    ("frame", "target", "message"),
+    ("values", "expected"),
     [
-        (
-            FRAME,
-            "labl",
-            "no column 'labl'; did you mean 'label'?; the columns are: size, colour, label, tall",
-        ),
-        (FRAME.drop(columns="label"), None, "pass --target with one of: size, colour, tall, count"),
-        (FRAME.assign(y=0), None, "which column is the target?"),
-        (missing(FRAME, "size", 3), None, "column 'size' has 3 missing values (NaN); "),
-        (missing(FRAME, "label", 1), None, "column 'label' has 1 missing value (NaN); "),
-        (
-            missing(missing(FRAME, "size", 3), "colour", 2),
-            None,
-            "'size' has 3 missing values (NaN) and 1 more",
-        ),
-        (FRAME.assign(size=[1.0, np.inf] + [0.0] * 58), None, "column 'size' is inf in data row 2 (1 such"),
-        (FRAME.assign(size=[1e300] * 60), None, "column 'size' is 1e+300 in data row 1"),
-        (FRAME.assign(label=[-np.inf] + [0.5] * 59), None, "column 'label' is -inf in data row 1"),
-        (FRAME[["label"]], None, "'label' is the only column"),
-        (FRAME.iloc[:0], None, "the table has 0 rows"),
-        (FRAME.assign(label="yes"), None, "'yes' is the only class"),
-        (FRAME.assign(label=["yes"] * 59 + ["no"]), None, "class 'no' has 1 training example"),
-        (FRAME.rename(columns={"size": ""}), None, "a column has no name ('Unnamed: 0')"),
+        ([f"{row},5" for row in range(N)], [row + 0.5 for row in range(N)]),
+        ([f"1,{row:03},000" for row in range(N)], [1e6 + 1000 * row for row in range(N)]),
+        ([f"1.{row:03},25" for row in range(N)], [1000.25 + row for row in range(N)]),
+        ([f"{row} kg" for row in range(N)], range(N)),
+        ([f"${row + 1000:,}.50" for row in range(N)], [1000.5 + row for row in range(N)]),
+        ([f"{row}%" for row in range(N)], range(N)),
+        ([f"  {row}.0 " for row in range(N)], range(N)),
+        ([f"{row}e-3" for row in range(N)], [row / 1000 for row in range(N)]),
+        ([f"1 {row:03}" for row in range(N)], [1000 + row for row in range(N)]),
     ],
 )
-def test_what_is_refused(tmp_path, frame, target, message):
+def test_numbers_are_read_as_they_are_written(tmp_path, values, expected):
+    data = column(tmp_path, values)
+    assert [one.kind for one in data.inputs.columns] == ["number", "number"]
+    np.testing.assert_allclose(features(data, "v")[:, 0] + data.inputs.columns[0].offset, list(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "size"),
+    [
+        (["TRUE", "false"] * 30, "boolean", 1),
+        (["yes", "no"] * 30, "category", 2),
+        (["007", "08540"] * 30, "category", 2),
+        (["1a", "2b", "30"] * 20, "category", 3),
+        (["2024-01-31", "2024-02-01", "2024-12-24"] * 20, "date", 5),
+        (["31.01.2024", "24.12.2024"] * 30, "date", 5),
+        (["01/31/2024", "12/24/2024"] * 30, "date", 5),
+        (["2024-01-31T10:00:00Z", "2024-01-31T16:30:00+02:00"] * 30, "date", 3),
+        (["3 Jan 2024", "24 Dec 2024"] * 30, "date", 5),
+    ],
+)
+def test_kinds_of_columns(tmp_path, values, kind, size):
+    data = column(tmp_path, values)
+    assert data.inputs.columns[0].kind == kind
+    assert len(data.inputs.columns[0].features) == size
+
+
+def test_dates_are_days_and_places_on_a_circle(tmp_path):
+    days = [str(np.datetime64("2023-01-01") + row * 7) for row in range(N)]
+    found = features(column(tmp_path, days), "v")
+    np.testing.assert_allclose(np.diff(found[:, 0]), 7, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 1] ** 2 + found[:, 2] ** 2, 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        found[:, 3:], np.tile([np.sin(2 * np.pi * 6 / 7), np.cos(2 * np.pi * 6 / 7)], (N, 1)), atol=1e-5
+    )  # Sundays
+    year = [str(np.datetime64("2023-01-01") + row) for row in (0, 365)] * 30
+    first = features(column(tmp_path, year), "v")
+    np.testing.assert_allclose(first[0, 1:3], first[1, 1:3], atol=1e-6)
+
+
+def test_missing_numbers_are_the_training_median_and_said_by_a_feature(tmp_path):
+    values = ["" if row % 6 == 0 else row for row in range(N)]
+    data = column(tmp_path, values)
+    assert data.missing["v"] == 10
+    found = features(data, "v")
+    np.testing.assert_array_equal(found[:, 1], [row % 6 == 0 for row in range(N)])
+    train = data.train.x[:, 0][data.train.x[:, 1] == 0]
+    median = np.sort(train)[(len(train) - 1) // 2]
+    assert (found[::6, 0] == median).all()
+    assert data.inputs.columns[0].median == median
+
+
+@pytest.mark.parametrize("mark", ["", "NA", "nan", "NULL", "None", "n/a"])
+def test_missing_categories_are_one_of_their_own(tmp_path, mark):
+    data = column(tmp_path, ["red", mark, "blue"] * 20)
+    assert data.inputs.columns[0].features == ("v = blue", "v = red", "v is missing")
+    np.testing.assert_array_equal(features(data, "v")[1], [0, 0, 1])
+
+
+def test_missing_values_of_parquet_are_found(tmp_path):
+    frame = FRAME.assign(
+        colour=FRAME["colour"].where(np.arange(N) % 4 > 0),
+        tall=FRAME["tall"].astype("boolean").where(np.arange(N) % 4 > 0),
+        count=FRAME["count"].astype("Int64").where(np.arange(N) % 4 > 0),
+        day=pd.Series(pd.date_range("2020-01-01", periods=N)).where(np.arange(N) % 4 > 0),
+    )
+    data = load(write(tmp_path, frame, "parquet"))
+    assert [one.kind for one in data.inputs.columns] == ["number", "category", "boolean", "number", "date"]
+    for name in ("colour", "tall", "count", "day"):
+        np.testing.assert_array_equal(features(data, name)[:, -1], np.arange(N) % 4 == 0)
+
+
+def test_preprocessing_is_fitted_on_the_training_split_alone(tmp_path):
+    frame = FRAME.assign(size=np.where(np.arange(N) < 50, FRAME["size"], np.nan), when=range(N))
+    data = load(write(tmp_path, frame), time_order="when")
+    assert len(data.test) == 12
+    train = np.sort(frame["size"][: len(data.train)])
+    assert data.inputs.columns[0].median == pytest.approx(train[(len(train) - 1) // 2])
+    np.testing.assert_allclose(data.mean[0], train.mean(), rtol=1e-5)
+    assert any("'size' is missing in 10 rows" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (["same"] * N, "all its values are 'same'"),
+        ([7] * N, "all its values are '7'"),
+        ([""] * N, "it has no values"),
+        ([f"n{row}" for row in range(N)], "all its values are different, as names and ids are"),
+        (range(N), "it counts the rows from 0"),
+        (range(1, N + 1), "it counts the rows from 1"),
+    ],
+)
+def test_columns_that_tell_nothing_are_dropped_and_said(tmp_path, values, reason):
+    data = column(tmp_path, values)
+    assert [one.name for one in data.inputs.columns] == ["size"]
+    assert next(one.reason for one in data.inputs.ignored if one.name == "v") == reason
+
+
+def test_ids_are_recognised_by_name_and_can_be_kept(tmp_path):
+    frame = FRAME.assign(patient_id=np.random.default_rng(0).permutation(N) + 1000, age=np.arange(20, 20 + N))
+    names = [one.name for one in load(write(tmp_path, frame)).inputs.columns]
+    assert "age" in names
+    assert "patient_id" not in names
+    kept = load(write(tmp_path, frame), kinds={"patient_id": "number"})
+    assert "patient_id" in [one.name for one in kept.inputs.columns]
+
+
+def test_a_lone_column_that_counts_the_rows_is_kept(tmp_path):
+    data = load(text(tmp_path, "a,target\n" + "".join(f"{row},{1.7e9 + row}\n" for row in range(N))))
+    assert [one.name for one in data.inputs.columns] == ["a"]
+    assert len(np.unique(data.train.y)) == len(data.train)
+    assert 15 < data.target_std[0] < 20
+
+
+def test_an_offset_is_taken_off_before_float32(tmp_path):
+    data = column(tmp_path, [f"17000000{row:02}" for row in range(N)])
+    np.testing.assert_array_equal(np.diff(features(data, "v")[:, 0]), 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "note"),
+    [
+        ("a;b;label\n" + "1,5;x;u\n2,5;y;v\n3,25;x;u\n" * 20, ("a", "b = x", "b = y"), "separated by semicolons"),
+        ("a|b|label\n" + "1.5|x|u\n2.5|y|v\n" * 20, ("a", "b = x", "b = y"), "separated by bars"),
+        ('a,"b, c",label\n' + '1.5,"x, y",u\n2.5,z,v\n' * 20, ("a", "b, c = x, y", "b, c = z"), None),
+        ("\ufeffa,label\n" + "1.5,u\n2.5,v\n" * 20, ("a",), None),
+        ("a,label,\n" + "1.5,u,\n2.5,v,\n" * 20, ("a",), "no name and no values"),
+        (",a,label\n" + "".join(f"{i},{i % 7}.5,{'uv'[i % 2]}\n" for i in range(40)), ("a",), "counts the rows"),
+        ('a,b,label\n' + '1.5,"line\none",u\n2.5,two,v\n' * 20, ("a", "b = line\none", "b = two"), None),
+    ],
+)  # fmt: skip
+def test_text_files_as_programs_write_them(tmp_path, content, names, note):
+    data = load(text(tmp_path, content), target="label")
+    assert data.inputs.features == names
+    assert note is None or any(note in said for said in data.notes)
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-16", False), ("cp1252", True), ("utf-8", False)])
+def test_other_encodings_are_read_and_said(tmp_path, encoding, said):
+    data = load(text(tmp_path, "größe,label\n" + "1.5,ja\n2.5,nö\n" * 20, encoding=encoding))
+    assert data.inputs.features == ("größe",)
+    assert data.classes == ("ja", "nö")
+    assert any("not UTF-8 (line 1)" in note for note in data.notes) == said
+
+
+def test_non_ascii_file_names(tmp_path):
+    path = text(tmp_path, "a,label\n" + "1.5,u\n2.5,v\n" * 20, name="dätä.csv")
+    assert len(load(path).test) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "features_left"),
+    [
+        ({"drop": ("colour", "count")}, ("size", "tall")),
+        (
+            {"kinds": {"count": "category"}, "drop": ("colour",)},
+            ("size", "tall", *(f"count = {i}" for i in sorted(map(str, range(13))))),
+        ),
+    ],
+)  # fmt: skip
+def test_columns_can_be_left_out_and_read_otherwise(tmp_path, options, features_left):
+    assert load(write(tmp_path, FRAME), **options).inputs.features == features_left
+
+
+def test_groups_stay_together(tmp_path):
+    person = np.repeat(np.arange(12), 5)
+    frame = FRAME.assign(person=[f"p{one}" for one in person], count=person + 0.25)
+    for seed in range(5):
+        data = load(write(tmp_path, frame), split_by="person", seed=seed)
+        assert "person" not in [one.name for one in data.inputs.columns]
+        place = list(data.inputs.features).index("count")
+        held = [set(split.x[:, place]) for split in (data.train, data.reg, data.test)]
+        assert all(held)
+        assert not held[0] & held[1] | held[0] & held[2] | held[1] & held[2]
+        assert len(data.train) + len(data.reg) + len(data.test) == N
+        assert 5 <= len(data.test) <= 20
+
+
+def test_time_order_puts_the_last_rows_into_test(tmp_path):
+    when = np.random.default_rng(0).permutation(N) // 4 * 4
+    frame = FRAME.assign(when=[str(np.datetime64("2024-01-01") + int(day)) for day in when], count=when + 0.25)
+    data = load(write(tmp_path, frame), time_order="when", limit=30)
+    assert "when" not in [one.name for one in data.inputs.columns]
+    place = list(data.inputs.features).index("count")
+    train, reg, test = (split.x[:, place] for split in (data.train, data.reg, data.test))
+    assert train.max() < reg.min() <= reg.max() < test.min()
+    assert len(train) + len(reg) == 30
+
+
+def test_a_class_that_a_split_lacks_is_said(tmp_path):
+    rows = "".join(f"{row},{'rare' if row < 2 else row % 2}\n" for row in range(400))
+    data = load(text(tmp_path, f"a,label\n{rows}"))
+    assert any("class 'rare'" in note and "not in reg and not in test" in note for note in data.notes)
+
+
+def missing(frame, name, count):
+    return frame.assign(**{name: frame[name].where(np.arange(N) >= count)})
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "message"),
+    [
+        (FRAME, {"target": "labl"}, "no column 'labl'; did you mean 'label'?; the columns are: size, colour"),
+        (FRAME, {"drop": ("colr",)}, "--drop names 'colr'; did you mean 'colour'?"),
+        (FRAME, {"kinds": {"siz": "number"}}, "--kind names 'siz'; did you mean 'size'?"),
+        (FRAME, {"split_by": "label"}, "--split-by names 'label', which is the target"),
+        (FRAME, {"time_order": "colour"}, "column 'colour' of --time-order holds 'red'; it needs numbers or dates"),
+        (FRAME.assign(one="p"), {"split_by": "one"}, "'one' has 1 value in 60 examples"),
+        (missing(FRAME, "colour", 2), {"split_by": "colour"}, "column 'colour' of --split-by is missing in data row 1"),
+        (FRAME, {"kinds": {"colour": "number"}}, "column 'colour' holds numbers but for 'red' in data row 1"),
+        (FRAME, {"kinds": {"colour": "boolean"}}, "holds 'red' in data row 1; a boolean is true or false"),
+        (FRAME, {"kinds": {"colour": "date"}}, "column 'colour' holds 'red'"),
+        (FRAME, {"image_size": 8}, "image_size=8 is for image folders only"),
+        (FRAME, {"keys": {"x": "a"}}, "is for arrays (.npz) only"),
+        (FRAME.drop(columns="label"), {}, "pass --target with one of: size, colour, tall, count"),
+        (FRAME.assign(y=0), {}, "which column is the target?"),
+        (missing(FRAME, "label", 1), {}, "the target 'label' is missing in data row 1 (1 rows in all)"),
+        (FRAME.assign(size=[1.0, np.inf] + [0.0] * 58), {}, "column 'size' is inf in data row 2 (1 such"),
+        (FRAME.assign(size=[1e300] * 59 + [0]), {}, "column 'size' is 1e+300 in data row 1"),
+        (FRAME.assign(label=[-np.inf] + [0.5] * 59), {}, "column 'label' is -inf in data row 1"),
+        (FRAME.assign(size=["?" if i == 5 else i / 3 for i in range(N)]), {}, "numbers but for '?' in data row 6"),
+        (FRAME.assign(size=[f"{i} kg" if i else "7 lb" for i in range(N)]), {}, "numbers but for '7 lb' in data row 1"),
+        (FRAME.assign(size=["1,234", "5,678"] * 30), {}, "holds '1,234', one number with a decimal"),
+        (FRAME.assign(size=["01/02/2024", "03/04/2024"] * 30), {}, "is one date as %d/%m/%Y and another as %m/%d/%Y"),
+        (FRAME.assign(size=[f"word {row % 40}" for row in range(N)]), {}, "text is not read: leave it out"),
+        (FRAME[["label"]], {}, "'label' is the only column"),
+        (FRAME[["label"]].assign(a=1), {}, "no column is left as a feature ('a': all its values are '1')"),
+        (FRAME.iloc[:0], {}, "the table has 0 rows"),
+        (FRAME.assign(label="yes"), {}, "'yes' is the only class"),
+        (FRAME.assign(label=["yes"] * 59 + ["no"]), {}, "class 'no' has 1 training example"),
+        (FRAME.rename(columns={"size": ""}), {}, "column 1 has no name (it begins with '0.0')"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path, frame, options, message):
     with pytest.raises(UserError) as error:
-        load_data(DataConfig(name=str(write(tmp_path, frame)), target=target))
+        load(write(tmp_path, frame), **options)
     assert message in str(error.value)
     assert "table.csv" in str(error.value)
 
 
-def test_dates_are_refused(tmp_path):
-    frame = FRAME.assign(day=pd.date_range("2020-01-01", periods=N))
-    with pytest.raises(UserError, match="column 'day' has dtype datetime64"):
-        load_table(write(tmp_path, frame, "parquet"), None)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,size,label\n1,2,a,b\n2,3,b,c\n", "data row 1 has 4 fields, and there are 3 names ('id', 'size', 'label')"),
+        ("a,b,label\n1,2,u\n3,v\n", "data row 2 has 2 fields, and there are 3 names"),
+        ("a,label,label\n1,u,u\n", "column 'label' occurs twice"),
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n", "the first line holds numbers (5.1, 3.5)"),
+        ("1,2,3\n1,2,3\n", "the first line holds numbers (1, 2, 3)"),
+        ("", "is empty"),
+    ],
+)
+def test_text_that_is_no_table_is_refused(tmp_path, content, message):
+    with pytest.raises(UserError) as error:
+        load(text(tmp_path, content), target="label")
+    assert message in str(error.value)
 
 
-def test_names_and_ids_are_refused(tmp_path):
-    num = MAX_CATEGORIES + 1
-    frame = pd.DataFrame({"id": [f"n{i}" for i in range(num)], "label": (["a", "b"] * num)[:num]})
-    with pytest.raises(UserError, match=f"column 'id' has {num} distinct values, more than the {MAX_CATEGORIES}"):
-        load_table(write(tmp_path, frame), None)
+def test_columns_of_other_types_are_refused(tmp_path):
+    frame = FRAME.assign(parts=[[1, 2]] * N)
+    with pytest.raises(UserError, match="column 'parts' holds .* which is no number, text, boolean or date"):
+        load(write(tmp_path, frame, "parquet"))
+
+
+def test_too_many_categories_are_refused(tmp_path):
+    num = 2 * (MAX_CATEGORIES + 1)
+    frame = pd.DataFrame({"name": [f"n{i % (num // 2)}" for i in range(num)] * 2, "label": ["a", "b"] * num})
+    with pytest.raises(UserError, match=r"column 'name' has 1,001 different values, more than the 1,000"):
+        load(write(tmp_path, frame))
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00a,b\n\x80", b"PAR1 and no more"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfea", b"a\0b"])
 def test_unreadable_files_are_refused(tmp_path, kind, content):
     path = tmp_path / f"table.{kind}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"table\.{kind}: (cannot be read as a {kind} table|.*target)"):
-        load_table(path, None)
+    with pytest.raises(UserError, match=rf"table\.{kind}: (cannot be read as a |.*target|is empty)"):
+        load(path)

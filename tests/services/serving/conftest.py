@@ -75,6 +75,7 @@ class Store:
             regularizers={"noise": {}, "temperature": {}},
             task=loaded.task,
             classes=loaded.classes,
+            inputs=loaded.inputs,
             target=target,
         )
         return self.log(folder), folder

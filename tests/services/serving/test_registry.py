@@ -195,7 +195,7 @@ def test_regression_answers_in_the_targets_units(regression: tuple[str, Path]) -
     with pytest.raises(RefusedError, match="takes no images"):
         from_image(b"", "image/png", model, True)
     with pytest.raises(RefusedError, match="expected"):
-        from_json(b'{"inputs": [[1]]}', model, 10)
+        from_json(b'{"inputs": [[1]]}', model, 10, [])
 
 
 def test_an_unreachable_store_is_told() -> None:
