@@ -42,7 +42,7 @@ def save_model(directory: Path, input_example: Any, path: Path, model: Any = Non
         raise UserError(
             f"{directory} is not an exported model: {', '.join(missing)} missing; write it with export_model."
         )
-    if input_example.ndim < 2 or len(input_example) < 2:
+    if len(input_example) < 2:
         raise UserError(f"input_example has shape {input_example.shape}; give a batch of two or more inputs.")
     signature = _signature(directory, input_example)
     model = model or Model()
