@@ -33,7 +33,10 @@ UNITS = frozenset(
         "bpm mmHg Pa hPa kPa bar J kJ kcal cal N kB MB GB TB KB px dB rpm mph km/h m/s m² m2 km² ha m³ m3",
     )
 )
-"""What may stand beside every number of a column."""
+"""What may stand behind every number of a column."""
+
+CURRENCIES = frozenset(["$", "€", "£", "¥", "USD", "EUR", "GBP", "CHF", "JPY"])
+"""What may stand before them: A1 and B2 are no numbers."""
 
 _AFFIXES = re.compile(r"([^\d+\-.,]*?)\s*([+-]?[\d.,'\s]*\d[\d.,]*(?:[eE][+-]?\d+)?)\s*(\D*|\D+[²³2-3]?)")
 ISO = "ISO8601"
@@ -50,7 +53,7 @@ _DATE_LIKE = re.compile(
 
 
 def text_of(values: Any) -> Any:
-    """Return a column's values as text without surrounding space, None where one is missing.
+    """Return a column's values as text without surrounding space, and none where one is missing.
 
     A whole number reads the same whatever type holds it: `1`, `1.0` as a float and `"1"` are "1".
 
@@ -58,7 +61,7 @@ def text_of(values: Any) -> Any:
         values: a pandas Series of any type, length N.
 
     Returns:
-        An object Series of length N, with the same index.
+        A Series of length N, with the same index.
     """
     import pandas as pd
 
@@ -98,7 +101,7 @@ class NumberFormat:
         """Return numbers, NaN for what is none in this format.
 
         Args:
-            text: object Series of text, None where a value is missing.
+            text: Series of text, see `text_of`.
 
         Returns:
             float64 Series.
@@ -144,7 +147,7 @@ def number_formats(text: Any) -> list[NumberFormat]:
     One of them: the column is read. Several: it could be meant in either way. None: it does not hold numbers.
 
     Args:
-        text: object Series of text, None where a value is missing.
+        text: Series of text, see `text_of`.
     """
     given = text.dropna()
     if not len(given):
@@ -177,7 +180,7 @@ def _unit(given: Any) -> str | None:
     unit = before or after
     if not unit:
         return ""
-    if (before and after) or unit not in UNITS:
+    if (before and after) or unit not in (CURRENCIES if before else UNITS):
         return None
     starts = bool(before)
     return unit if all(one.startswith(unit) if starts else one.endswith(unit) for one in given) else None
@@ -187,7 +190,7 @@ def parse_dates(text: Any, form: str) -> Any:
     """Return datetimes without a zone (those with one in UTC), NaT for what is none in this format.
 
     Args:
-        text: object Series of text, None where a value is missing.
+        text: Series of text, see `text_of`.
         form: one of `DATE_FORMATS`.
     """
     import pandas as pd

@@ -68,13 +68,19 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
 
 
 def read_arrays(path: Path, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return the arrays of a file by what they are, `x`, `y` and others that `keys` names.
+    """Return the arrays of a file by what they are, `x` and where they are there `y`, `x_test` and `y_test`.
+
+    Args:
+        path: an .npz, or x.npy with others beside it.
+        keys: their names, where they are others.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or has no x.
     """
     names = {key: keys.get(key, key) for key in KEYS}
     given = _read(path, list(names.values()))
+    if names["x"] not in given:
+        raise UserError(f"{path}: no array {names['x']!r}; found {', '.join(given)}; name it with --keys x=NAME")
     return {key: given[name] for key, name in names.items() if name in given}
 
 

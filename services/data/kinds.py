@@ -183,8 +183,8 @@ def _number(column: pd.Series, missing: int) -> Fitted:
             "values must be finite float32 numbers"
         )
     parts = [
-        f"decimals after {form.decimal!r}" if form.decimal != "." else "",
-        f"thousands apart by {form.thousands!r}" if form.thousands else "",
+        f"with {form.decimal!r} before decimals" if form.decimal != "." else "",
+        f"with {form.thousands!r} between thousands" if form.thousands else "",
         f"in {form.unit}" if form.unit else "",
     ]
     return Fitted(name, "number", missing, lambda rows: Number.fit(name, rows, form), ", ".join(filter(None, parts)))

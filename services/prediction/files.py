@@ -149,10 +149,6 @@ def _arrays(exported: Any, path: Path, keys: dict[str, str]) -> _Examples:
     import pandas as pd
 
     found = read_arrays(path, keys)
-    if "x" not in found:
-        raise UserError(
-            f"{path}: no array {keys.get('x', 'x')!r}; found {', '.join(found)}; name it with --keys x=NAME"
-        )
     x = found["x"]
     if not len(x):
         raise UserError(f"{path}: x is empty, shape {x.shape}")

@@ -13,18 +13,19 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
 
-from crossreg import Preprocess
-from crossreg.prediction.export import Exported, export_model, load_exported
+from crossreg.prediction.export import Exported, load_exported
 from services.data import load_data
 from services.serving.promotion import Promotion, promote
 from services.tracking import TrackingConfig, store
 from services.tracking.model import log_model
-from services.training.assemble import build_model, build_trainer
+from services.training.assemble import build_trainer
 from services.training.config import TrainConfig
+from services.training.publish import export_training
 from services.training.resolve import resolve
 from tests.waiting import wait_for
 
@@ -41,13 +42,13 @@ class Store:
         self.client = store.connect(self.uri)
         self.experiment = store.get_or_create_experiment(self.client, self.uri, "serving")
 
-    def train(self, data: str = "digits", seed: int = 0) -> tuple[str, Path]:
+    def train(self, data: str = "digits", seed: int = 0, **options: Any) -> tuple[str, Path]:
         """Train a small network; return its run and the folder of its export."""
         config = TrainConfig.model_validate(
             {
                 "model": "mlp",
                 "model_options": {"hidden": 24, "depth": 2},
-                "data": {"name": data},
+                "data": {"name": data, **options},
                 "steps": 80,
                 "batch_size": 64,
                 "rho": {"interval": 10},
@@ -59,32 +60,17 @@ class Store:
         loaded = load_data(config.data)
         trainer = build_trainer(resolve(config, loaded), loaded, torch.device("cpu"))
         trainer.fit()
-        model = build_model(config, loaded)
-        model.load_state_dict(trainer.state_dict()["model"])
-        target = None
-        if loaded.target_mean is not None and loaded.target_std is not None:
-            target = (loaded.target_mean.tolist(), loaded.target_std.tolist())
-        folder = export_model(
-            model,
-            Preprocess(torch.from_numpy(loaded.mean), torch.from_numpy(loaded.std)),
-            self.folder / f"{data}-{seed}",
-            name=config.model,
-            input_shape=loaded.input_shape,
-            num_outputs=loaded.num_outputs,
-            options=dict(config.model_options),
-            regularizers={"noise": {}, "temperature": {}},
-            task=loaded.task,
-            classes=loaded.classes,
-            inputs=loaded.inputs,
-            target=target,
-        )
+        folder = self.folder / f"{Path(data).stem}-{seed}"
+        export_training(resolve(config, loaded), loaded, trainer.model, folder)
         return self.log(folder), folder
 
     def log(self, folder: Path, change: Any = None) -> str:
         """Log an exported model as a run; `change` then edits the stored artifacts' folder."""
         run_id = self.client.create_run(self.experiment).info.run_id
-        about = json.loads((folder / "model.json").read_text())
-        example = np.zeros((2, *about["input_shape"]), np.float32)
+        about = json.loads((folder / "model.json").read_text("utf-8"))
+        example: Any = np.zeros((2, *about["input_shape"]), np.float32)
+        if about["inputs"]["kind"] == "table":
+            example = pd.DataFrame({column["name"]: [None, None] for column in about["inputs"]["columns"]})
         uri = log_model(self.client, self.experiment, run_id, folder, example, "model")
         self.client.set_terminated(run_id)
         if change is not None:

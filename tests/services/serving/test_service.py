@@ -14,11 +14,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from crossreg.prediction.export import Exported
-from tests.services.serving.conftest import Service, Store
+from crossreg.prediction.export import Exported, load_exported
+from tests.services.serving.conftest import ROOT, Service, Store
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -259,8 +260,49 @@ def test_a_new_version_is_taken_up_under_load_and_a_broken_one_is_not(
     assert "is not served" in service.stderr.read_text()
     # each answer is that of the version it names
     alone = {"1": probabilities(service.predict(images[:40]))}
-    from crossreg.prediction.export import load_exported
-
     alone["2"] = load_exported(folder).predict(images[:40], samples=16, seed=0)[0]
     for row, version, seen in load.seen:
         np.testing.assert_allclose(seen, alone[version][row], atol=2e-6)
+
+
+def test_a_table_is_asked_with_named_fields(service: Service, models: Store, digits: tuple[str, Path]) -> None:
+    """The alias moves to a model of another kind; rows are asked as they stand in a file."""
+    run_id, folder = models.train(str(ROOT / "examples" / "people.csv"), target="renewed")
+    exported = load_exported(folder)
+    rows = pd.read_csv(ROOT / "examples" / "new_people.csv")
+    models.promote(run_id)
+    wait_for(lambda: service.ready()["columns"] is not None, "the model of the table", every=0.1, said=service.stderr)
+    ready = service.ready()
+    try:
+        asked = json.loads(rows.drop(columns="renewed").to_json(orient="records"))
+        response = service.http.post("/predict", json={"rows": asked})
+        assert response.status_code == 200, response.text
+        found = response.json()
+        mean, spread = exported.predict(exported.encode(rows), samples=16, seed=0)
+        np.testing.assert_allclose(probabilities(found), mean, atol=1e-5)
+        assert [one["label"] for one in found["predictions"]] == exported.answers(mean, spread)["label"]
+        assert found["warnings"] == []
+        assert [one["name"] for one in ready["columns"]] == ["age", "city", "smoker", "joined", "income"]
+
+        person = {"age": None, "city": "Atlantis", "smoker": True, "joined": "2022-05-01", "income": "41,000.00"}
+        (warning,) = service.http.post("/predict", json={"rows": [person]}).json()["warnings"]
+        assert "'city' is 'Atlantis' in row 1, which training never saw" in warning
+        fewer = {name: value for name, value in person.items() if name != "smoker"}
+        for row, message in (
+            (fewer, "row 1 has no 'smoker'; expected age, city"),
+            (fewer | {"smokes": True}, "row 1 has no 'smoker'; did you mean 'smokes'?"),
+            (person | {"agee": 3}, "unknown column 'agee'; did you mean 'age'?; expected age, city"),
+            (person | {"age": "old"}, "column 'age' holds 'old' in row 1; expected a finite number"),
+            (person | {"age": [1]}, "row 1: 'age' is a JSON list; expected a value"),
+        ):
+            refused = service.http.post("/predict", json={"rows": [row]})
+            assert refused.status_code == 422
+            assert message in refused.json()["detail"]
+
+        post = service.http.get("/openapi.json").json()["paths"]["/predict"]["post"]
+        body = post["requestBody"]["content"]["application/json"]
+        assert list(body["schema"]["properties"]["rows"]["items"]["properties"]) == [*person]
+        assert service.http.post("/predict", json=body["example"]).status_code == 200
+    finally:
+        models.promote(digits[0])
+        service.wait(version="1", trouble=None)
