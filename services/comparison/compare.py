@@ -17,6 +17,7 @@ from services.comparison.outcome import Outcome
 from services.comparison.report import Context, Summary, write_report
 from services.comparison.run_jobs import Job
 from services.comparison.session import ComparisonDisplay, check_placed, make_conditions, session
+from services.data import describe, in_lines
 from services.tracking import Tracker, TrackingConfig
 from services.tracking.environment import environment_tags
 from services.training.check import check
@@ -153,7 +154,9 @@ def _check_all(config: CompareConfig, conditions: Conditions, jobs: list[Job], d
             run.close()
     if config.unit == "worker_seconds" and not any(job.method.is_reference for job in jobs):
         raise UserError("a budget in worker_seconds is measured on the cross-regularized run; add it to --methods")
-    display.note(f"searched and learned: {', '.join(conditions.space)}")
+    for line in in_lines(describe(conditions.data(first))):
+        display.note(line)
+    display.note(f"model: {conditions.config.model}; searched and learned: {', '.join(conditions.space)}")
     display.plan(amounts, "flops" if config.unit == "worker_seconds" else config.unit)
 
 
