@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from crossreg.inputs import Inputs
+from crossreg.inputs import Array, Inputs
 
 __all__ = ["Dataset", "Split", "Task", "fingerprint"]
 
@@ -68,8 +68,8 @@ class Dataset:
     mean: np.ndarray
     std: np.ndarray
     fingerprint: str
-    inputs: Inputs
-    example: Any
+    inputs: Inputs = field(default_factory=Array)
+    example: Any = None
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
     standardized: bool = True

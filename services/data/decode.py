@@ -146,6 +146,9 @@ def turned(image: PILImage) -> PILImage:
     """Return a photograph as every viewer shows it: its orientation tag may turn it."""
     from PIL import ImageOps
 
+    # asking a PNG that has none before its pixels would decode it, to look behind them
+    if image.format == "PNG" and "exif" not in image.info:
+        return image
     return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
 
 

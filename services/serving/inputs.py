@@ -98,10 +98,6 @@ def _of_rows(rows: list[Any], model: Exported, notes: list[str]) -> np.ndarray:
 
 def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: str) -> np.ndarray:
     x = _numbers(inputs, expected, missing=isinstance(model.inputs, Table))
-    if model.images and x.size and (x.min() < 0 or x.max() > 255):
-        raise RefusedError(
-            422, f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on"
-        )
     try:
         x = model.encode(x, notes)
     except UserError as error:
@@ -114,6 +110,10 @@ def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: s
         ) from None
     if not np.isfinite(x).all():
         raise RefusedError(422, "'inputs' holds numbers beyond float32 (3.4e38); expected finite values")
+    if model.images and (x.min() < 0 or x.max() > 255):
+        raise RefusedError(
+            422, f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on"
+        )
     return x
 
 

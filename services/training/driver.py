@@ -171,7 +171,11 @@ def _train(
         _log.info("run started", extra=in_short(config, placement, data))
         display.note(f"run: {tracker.url or tracker.run_id}")
         described = describe(data)
-        for line in [*in_lines(described), *taken_as_is(config, data), f"model: {config.model}; {regularized_by(config)}"]:
+        for line in [
+            *in_lines(described),
+            *taken_as_is(config, data),
+            f"model: {config.model}; {regularized_by(config)}",
+        ]:
             display.note(line)
         tracker.set_note(note(config, data))
         if resume is None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,9 @@ from crossreg import (
     training_loss,
 )
 from crossreg.core.distributed import gather_rows
+from crossreg.core.errors import UserError
+from crossreg.inputs import Array, Category, Number, Table
+from crossreg.inputs.columns import is_missing, offset_of
 from crossreg.models import build
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.augmentation import warp
@@ -242,8 +246,21 @@ ELSEWHERE = {
     "estimators.unrolled.Unrolled.gradient": "test_gradients_are_shaped_like_rho",
     "prediction.calibration.Reliability": "test_a_diagram_has_a_value_a_bin",
     "prediction.evaluation.Evaluation": "test_evaluations_hold_every_row",
+    "inputs.array.Array": "test_arrays_are_encoded_a_row_each",
+    "inputs.array.Array.encode": "test_arrays_are_encoded_a_row_each",
+    "inputs.array.Array.images": "test_arrays_are_encoded_a_row_each",
+    "inputs.columns.Column.encode": "test_rows_are_encoded_a_feature_each",
+    "inputs.columns.Column.refuse": "test_rows_are_encoded_a_feature_each",
+    "inputs.columns.is_missing": "test_rows_are_encoded_a_feature_each",
+    "inputs.columns.offset_of": "test_rows_are_encoded_a_feature_each",
+    "inputs.table.Table.encode": "test_rows_are_encoded_a_feature_each",
+    "inputs.table.Table.from_array": "test_rows_are_encoded_a_feature_each",
     "prediction.export.Exported": "test_exported_models_return_rows",
     "prediction.export.Exported.__call__": "test_exported_models_return_rows",
+    "prediction.export.Exported.answers": "test_exported_models_return_rows",
+    "prediction.export.Exported.encode": "test_exported_models_return_rows",
+    "prediction.export.Exported.observed_std": "test_exported_models_return_rows",
+    "prediction.export.Exported.predict": "test_exported_models_return_rows",
     "models.cnn.cnn": "test_models_map_rows_to_outputs",
     "models.mlp.mlp": "test_models_map_rows_to_outputs",
     "models.vgg.vgg16": "test_models_map_rows_to_outputs",
@@ -423,15 +440,52 @@ def test_exported_models_return_rows(task: str, tmp_path: Path) -> None:
     )
     exported = load_exported(tmp_path)
     assert exported.input_shape == INPUT_SHAPE
+    dtype = "float32" if task == "classification" else "float64"
     for rows in (0, 1, 5):
-        mean, spread = exported.predict(x[:rows].numpy(), samples=2)
+        encoded = exported.encode(x[:rows].double().numpy())
+        assert (encoded.shape, encoded.dtype) == ((rows, *INPUT_SHAPE), "float32")
+        mean, spread = exported.predict(encoded, samples=2)
         for found in (mean, spread, exported(x[:rows].numpy(), samples=2)):
-            assert (found.shape, found.dtype) == ((rows, CLASSES), "float32")
+            assert (found.shape, found.dtype) == ((rows, CLASSES), dtype)
+        answers = exported.answers(mean, spread)
+        assert {len(column) for column in answers.values()} == {rows}
+        assert len(answers) == (CLASSES + 1 if task == "classification" else 2 * CLASSES)
+        std = exported.observed_std(spread)
+        assert std is None if task == "classification" else std is not None and std.shape == (rows, CLASSES)
     if task == "regression":
         assert exported.observation_std is not None
-        assert (exported.observation_std.shape, exported.observation_std.dtype) == ((CLASSES,), "float32")
+        assert (exported.observation_std.shape, exported.observation_std.dtype) == ((CLASSES,), "float64")
     else:
         assert exported.observation_std is None
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_arrays_are_encoded_a_row_each(rows: int) -> None:
+    array = Array("uint8", "channels last")
+    assert array.images((3, 8, 6))
+    assert not array.images((3,))
+    for given, dtype in (("uint8", "uint8"), ("int16", "float32"), ("float64", "float32")):
+        x = np.ones((rows, 8, 6, 3), given)
+        found = array.encode(x, (3, 8, 6))
+        assert (found.shape, found.dtype) == ((rows, 3, 8, 6), dtype)
+    whole = Array("int32").encode(np.ones((rows, 4), np.int32), (4,))
+    assert (whole.shape, whole.dtype) == ((rows, 4), "int64")
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_rows_are_encoded_a_feature_each(rows: int) -> None:
+    pandas = pytest.importorskip("pandas")
+    columns = (Number("a", True, 0.0), Category("b", False, ("x", "y")))
+    frame = pandas.DataFrame({"a": [None] * rows, "b": ["x"] * rows})
+    for column in columns:
+        found = column.encode(frame[column.name], [])
+        assert (found.shape, found.dtype) == ((rows, len(column.features)), "float64")
+        assert is_missing(frame[column.name]).shape == (rows,)
+    encoded = Table(columns).encode(frame)
+    assert (encoded.shape, encoded.dtype) == ((rows, 4), "float32")
+    assert len(Table(columns[:1]).from_array(np.ones((rows, 1)))) == rows
+    assert isinstance(columns[0].refuse(frame["b"], np.ones(rows, bool)), UserError)
+    assert isinstance(offset_of(np.ones(rows)), float)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "vgg16", "wide_resnet"])

@@ -218,7 +218,7 @@ _bad_parquet = st.one_of(
     st.sampled_from([_ := [[1, 2]] * 40, [b"x"] * 40, [{"a": 1}] * 40, [None] * 40]).map(
         lambda c: _parquet(a=c, target=Y)
     ),
-    st.sampled_from([{"a": []}, {"target": Y}, {"a": X[:, 0]}, {"a": pd.to_datetime(Y), "target": Y}]).map(
+    st.sampled_from([{"a": []}, {"target": Y}, {"a": X[:, 0]}, {"a": pd.to_timedelta(Y), "target": Y}]).map(
         lambda c: _parquet(**c)
     ),
 )

@@ -104,7 +104,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "words": (b'{"inputs": [["seven"]]}', JSON, 422, "no numbers"),
     "null": (b'{"inputs": [null]}', JSON, 422, "no numbers"),
     "ragged": (b'{"inputs": [[1, 2], [3]]}', JSON, 422, "not of equal lengths"),
-    "empty": (b'{"inputs": []}', JSON, 422, "expected [N, 1, 8, 8]"),
+    "empty": (b'{"inputs": []}', JSON, 422, "'inputs' holds 0 examples; allowed are 1 to 100"),
     "one example without a list": (json.dumps({"inputs": ONE[0]}).encode(), JSON, 422, "into a list of one"),
     "another shape": (b'{"inputs": [[1, 2]]}', JSON, 422, "has shape [1, 2]; expected [N, 1, 8, 8]"),
     "too many": (json.dumps({"inputs": ONE * 101}).encode(), JSON, 422, "holds 101 examples; allowed are 1 to 100"),

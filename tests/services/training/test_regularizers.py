@@ -15,10 +15,10 @@ from crossreg.prediction.predict import predict
 from crossreg.regularizers.registry import REGISTRY, description
 from services.data import Dataset, load_data
 from services.tracking import Tracker
-from services.training import publish
 from services.training.assemble import build_model, build_trainer, preprocess_of
 from services.training.check import check
 from services.training.config import TrainConfig
+from services.training.publish import export_training, publish
 from services.training.resolve import ResolvedConfig, resolve
 from services.training.result import result_of
 
@@ -105,22 +105,10 @@ def result_of_values(trainer: Any) -> dict[str, float]:
     return get_hyperparameters(trainer.model, trainer.optimizer)
 
 
-class Folder:
-    """Stands for Ray Train's checkpoint: a folder that is there."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def as_directory(self) -> Any:
-        from contextlib import nullcontext
-
-        return nullcontext(str(self.path))
-
-
 @pytest.mark.parametrize("name", REGISTRY)
 def test_the_exported_model_predicts_as_the_trained_one(name: str, tmp_path: Path) -> None:
     """What regularizes training alone is not in it; what predictions need is."""
-    from crossreg import save_checkpoint
+    from crossreg import load_checkpoint, save_checkpoint
 
     learn = description(name).learned_by_rho
     one = config(regularizers={name: {"start" if learn else "value": inside(name)}})
@@ -128,12 +116,16 @@ def test_the_exported_model_predicts_as_the_trained_one(name: str, tmp_path: Pat
     trainer = build_trainer(one, data, CPU)
     trainer.fit()
     save_checkpoint(trainer.state_dict(), tmp_path / "checkpoint")
-    publish._export(one, data, Folder(tmp_path / "checkpoint"), tmp_path / "model")
+    model = build_model(one, data)
+    model.load_state_dict(load_checkpoint(tmp_path / "checkpoint")["model"])
+    export_training(one, data, model, tmp_path / "model")
     exported = load_exported(tmp_path / "model")
     x = data.test.x[:20]
     with torch.no_grad():
-        inputs = preprocess_of(data)(torch.from_numpy(x))
-        expected = predict(trainer.model, inputs, 4, loss=data.task, seed=5).mean.numpy()
+        preprocess = preprocess_of(data, one.model)
+        assert preprocess is not None
+        inputs = preprocess(torch.from_numpy(x))
+        expected = predict(trainer.model, inputs, 4, loss=data.task, seed=5, common=True).mean.numpy()
     np.testing.assert_allclose(exported(x, samples=4, seed=5), expected, rtol=1e-4, atol=1e-6)
     kept = {key.partition(".")[2] for key in load_keys(tmp_path / "model") if key.startswith("model.")}
     plain = set(build_model(config(regularizers={}, model_options=one.model_options), data).state_dict())
@@ -162,7 +154,10 @@ def test_published_figures_show_every_learned_hyperparameter(tmp_path: Path) -> 
     from crossreg import save_checkpoint
 
     save_checkpoint(trainer.state_dict(), tmp_path / "checkpoint")
-    uri = publish.publish(one, data, result_of(trainer), Folder(tmp_path / "checkpoint"), tmp_path / "model", tracker)
+    from ray.train import Checkpoint
+
+    checkpoint = Checkpoint.from_directory(str(tmp_path / "checkpoint"))
+    uri = publish(one, data, result_of(trainer), checkpoint, tmp_path / "model", tracker)
     assert uri is not None
     assert tracker.finish("FINISHED")
     from mlflow import MlflowClient
