@@ -108,7 +108,7 @@ class NumberFormat:
         """
         import pandas as pd
 
-        plain = text
+        plain = text.str.replace("\u2212", "-")  # the minus of typesetters
         if self.unit:
             plain = plain.map(lambda one: _without(one, self.unit), na_action="ignore")
         if self.thousands or self.decimal != ".":

@@ -22,6 +22,7 @@ from services.data.targets import read_targets
 __all__ = ["load_arrays", "read_arrays"]
 
 CHANNELS = (1, 3, 4)
+SMALLEST_IMAGE = 8  # pixels
 
 
 def load_arrays(path: Path, config: DataConfig) -> Raw:
@@ -203,6 +204,10 @@ def _inputs_of(source: str, x: np.ndarray, notes: list[str]) -> Array:
         notes.append(f"x {x.shape} is taken as images with channels last")
     elif x.ndim == 1 or (x.dtype == np.uint8 and x.ndim == 3):
         layout = "no channel axis"
+    elif x.ndim == 3 and x.shape[1] == x.shape[2] >= SMALLEST_IMAGE:
+        notes.append(
+            f"x {x.shape} is not taken as images; if it holds grey ones, store it as {(len(x), 1, *x.shape[1:])}"
+        )
     offset: tuple[float, ...] = ()
     if layout == "as stored" and x.ndim == 2 and x.dtype.itemsize >= 4 and x.size:
         offsets = [offset_of(x[:, place].astype(np.float64)) for place in range(x.shape[1])]
@@ -228,6 +233,11 @@ def _inputs(source: str, key: str, x: np.ndarray, inputs: Array) -> np.ndarray:
 
 
 def _targets(source: str, key: str, y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind == "S":
+        try:
+            y = np.char.decode(y, "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{source}: {key} holds bytes that are no text; store text or integers") from None
     if y.dtype.kind not in "buifU":
         raise UserError(f"{source}: {key} has dtype {y.dtype}; allowed are integers, booleans, text and floats")
     if y.ndim == 2 and y.shape[1] == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ __all__ = ["read_delimited"]
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 50  # lines
+_SAYS_SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n")  # as Excel has it
 
 
 def read_delimited(path: Path, notes: list[str]) -> pd.DataFrame:
@@ -31,7 +33,9 @@ def read_delimited(path: Path, notes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     text = _decoded(path, notes)
-    delimiter = _delimiter(text)
+    told = _SAYS_SEPARATOR.match(text)
+    text = text[told.end() :] if told else text
+    delimiter = told[1] if told else _delimiter(text)
     if delimiter != ",":
         notes.append(f"fields are separated by {_DELIMITERS[delimiter]}")
     names, body = _header(path, text, delimiter)

@@ -69,6 +69,7 @@ def test_channels_last_images_keep_their_pixels(npz):
         (np.array(["b", "a", "c", "b"] * 10), ("a", "b", "c"), [1, 0, 2, 1]),
         (np.array([True, False, True, True] * 10), ("False", "True"), [1, 0, 1, 1]),
         (np.array([[1], [0], [1], [0]] * 10), ("0", "1"), [1, 0, 1, 0]),
+        (np.array([b"b", "ä".encode(), b"b", b"b"] * 10), ("b", "ä"), [0, 1, 0, 0]),
     ],
 )
 def test_labels_become_indices(npz, y, classes, codes):
@@ -209,6 +210,12 @@ def test_a_large_offset_is_taken_off_and_said(npz):
     np.testing.assert_array_equal(
         data.inputs.encode(x[:, :][data.test.y * 0], (3,))[0], (x[0] - data.inputs.offset).astype(np.float32)
     )
+
+
+def test_squares_of_floats_are_said_not_to_be_images(npz):
+    data = load(npz(x=RNG.random((40, 12, 12)), y=Y))
+    assert data.input_shape == (12, 12)
+    assert any("store it as (40, 1, 12, 12)" in note for note in data.notes)
 
 
 def test_raw_is_not_standardized(npz):

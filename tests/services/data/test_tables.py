@@ -153,6 +153,7 @@ def test_a_plausible_target_is_found(tmp_path, name):
         ([f"{row} kg" for row in range(N)], range(N)),
         ([f"${row + 1000:,}.50" for row in range(N)], [1000.5 + row for row in range(N)]),
         ([f"{row}%" for row in range(N)], range(N)),
+        ([f"\u2212{row}" for row in range(N)], [-row for row in range(N)]),
         ([f"  {row}.0 " for row in range(N)], range(N)),
         ([f"{row}e-3" for row in range(N)], [row / 1000 for row in range(N)]),
         ([f"1 {row:03}" for row in range(N)], [1000 + row for row in range(N)]),
@@ -281,6 +282,7 @@ def test_an_offset_is_taken_off_before_float32(tmp_path):
     ("content", "names", "note"),
     [
         ("a;b;label\n" + "1,5;x;u\n2,5;y;v\n3,25;x;u\n" * 20, ("a", "b = x", "b = y"), "separated by semicolons"),
+        ("sep=;\na;b;label\n" + "1;x;u\n2;y;v\n" * 20, ("a", "b = x", "b = y"), "separated by semicolons"),
         ("a|b|label\n" + "1.5|x|u\n2.5|y|v\n" * 20, ("a", "b = x", "b = y"), "separated by bars"),
         ('a,"b, c",label\n' + '1.5,"x, y",u\n2.5,z,v\n' * 20, ("a", "b, c = x, y", "b, c = z"), None),
         ("\ufeffa,label\n" + "1.5,u\n2.5,v\n" * 20, ("a",), None),
