@@ -41,7 +41,7 @@ class Column(ABC):
         """Return float64 `[N, features]`.
 
         Args:
-            values: pandas Series of length N, of any type.
+            values: pandas Series of length N, of any type; its index numbers the rows from 0.
             notes: where what was guessed is said.
 
         Raises:
@@ -62,16 +62,17 @@ class Column(ABC):
         """Return the error for the first value that is wrong, bool `[N]`."""
         row = int(np.argmax(wrong))
         return UserError(
-            f"column {self.name!r} holds {quoted(str(values.iloc[row]))} in row {row + 1}"
+            f"column {self.name!r} holds {quoted(str(values.iloc[row]))} in row {values.index[row] + 1}"
             f"{_more(int(wrong.sum()))}; expected {self.expects}"
         )
 
-    def _with_missing(self, numbers: list[np.ndarray], absent: np.ndarray, notes: list[str]) -> np.ndarray:
+    def _with_missing(self, numbers: list[np.ndarray], absent: np.ndarray, values: Any, notes: list[str]) -> np.ndarray:
         if self.missing:
             numbers.append(absent.astype(np.float64))
         elif absent.any():
             notes.append(
-                f"{self.name!r} is missing in {_rows(absent)}, which it never was in training: taken as {self._filled}"
+                f"{self.name!r} is missing in {_rows(values, absent)}, which it never was in training: "
+                f"taken as {self._filled}"
             )
         return np.stack(numbers, axis=1)
 
@@ -150,7 +151,7 @@ class Number(Column):
         wrong = ~absent & ~(np.abs(read) <= np.finfo(np.float32).max)
         if wrong.any():
             raise self.refuse(values, wrong)
-        return self._with_missing([np.where(absent, self.median, read) - self.offset], absent, notes)
+        return self._with_missing([np.where(absent, self.median, read) - self.offset], absent, values, notes)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Boolean(Column):
         read, absent = read_booleans(values), is_missing(values)
         if (wrong := ~absent & np.isnan(read)).any():
             raise self.refuse(values, wrong)
-        return self._with_missing([np.where(absent, float(self.mostly), read)], absent, notes)
+        return self._with_missing([np.where(absent, float(self.mostly), read)], absent, values, notes)
 
 
 @dataclass(frozen=True)
@@ -243,12 +244,13 @@ class Category(Column):
         if (unknown := (codes < 0) & ~absent).any():
             row = int(np.argmax(unknown))
             notes.append(
-                f"{self.name!r} is {quoted(str(text.iloc[row]))} in {_rows(unknown)}, which training never saw: "
+                f"{self.name!r} is {quoted(str(text.iloc[row]))} in {_rows(values, unknown)}, which training never "
+                "saw: "
                 f"{'all such values are ' if unknown.sum() > 1 else ''}taken as none of its values; "
                 f"expected {self.expects}"
             )
         hot = (codes[:, None] == np.arange(len(self.values))).astype(np.float64)
-        return self._with_missing([*hot.T], absent, notes)
+        return self._with_missing([*hot.T], absent, values, notes)
 
 
 _DAY = np.timedelta64(1, "D")
@@ -323,7 +325,7 @@ class Date(Column):
         for cycle in self.cycles:
             angle = 2 * np.pi * since[cycle] / _CYCLES[cycle]
             numbers += [np.sin(angle), np.cos(angle)]
-        return self._with_missing(numbers, absent, notes)
+        return self._with_missing(numbers, absent, values, notes)
 
 
 KINDS: dict[str, type[Column]] = {one.kind: one for one in (Number, Boolean, Category, Date)}
@@ -333,7 +335,8 @@ def is_missing(values: Any) -> np.ndarray:
     """Return bool `[N]`: where a Series has no value, or text that stands for none."""
     import pandas as pd
 
-    if pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_datetime64_any_dtype(values.dtype):
+    types = pd.api.types
+    if types.is_numeric_dtype(values.dtype) or types.is_datetime64_any_dtype(values.dtype):
         return np.asarray(values.isna())
     return np.asarray(text_of(values).isna())
 
@@ -355,7 +358,7 @@ def read_numbers(values: Any, form: NumberFormat) -> Any:
 
 def read_booleans(values: Any) -> np.ndarray:
     """Return float64 `[N]`: 1 for true, 0 for false, NaN for what is missing or neither."""
-    text = text_of(values).str.lower()
+    text = text_of(values).astype(object).str.lower()
     return text.map({"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}).to_numpy(np.float64)
 
 
@@ -374,8 +377,8 @@ def read_dates(values: Any, form: str) -> np.ndarray:
     return np.asarray(read.to_numpy("datetime64[us]"))
 
 
-def _rows(mask: np.ndarray) -> str:
-    count, first = int(mask.sum()), int(np.argmax(mask)) + 1
+def _rows(values: Any, mask: np.ndarray) -> str:
+    count, first = int(mask.sum()), values.index[int(np.argmax(mask))] + 1
     return f"row {first}" if count == 1 else f"{count:,} rows (first: {first})"
 
 

@@ -73,6 +73,10 @@ class Table:
             )
         if extra:
             notes.append(f"not used, for training's table did not have {_those(extra)}")
+        return self.encode_columns(frame.reset_index(drop=True), notes)
+
+    def encode_columns(self, frame: Any, notes: list[str]) -> np.ndarray:
+        """Return float32 `[N, features]` of a frame that has all columns; its index numbers the rows from 0."""
         x = np.empty((len(frame), len(self.features)), np.float32)
         place = 0
         for column in self.columns:

@@ -39,16 +39,19 @@ CURRENCIES = frozenset(["$", "€", "£", "¥", "USD", "EUR", "GBP", "CHF", "JPY
 """What may stand before them: A1 and B2 are no numbers."""
 
 _AFFIXES = re.compile(r"([^\d+\-.,]*?)\s*([+-]?[\d.,'\s]*\d[\d.,]*(?:[eE][+-]?\d+)?)\s*(\D*|\D+[²³2-3]?)")
+_MINUS = "\u2212"  # as typesetters write it
 ISO = "ISO8601"
+QUARTER = "%YQ%q"  # Python has no letter for quarters
 DATE_FORMATS = (
     ISO, "%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S",
     "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S",
     "%m/%d/%Y %I:%M %p", "%d/%m/%Y %I:%M %p", "%d-%m-%Y", "%m-%d-%Y", "%d-%m-%Y %H:%M", "%m-%d-%Y %H:%M",
-    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y",
+    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d-%b-%Y", "%b-%d-%Y", "%d-%B-%Y",
+    "%Y %b", "%b %Y", "%B %Y", "%Y-%m", QUARTER,
 )  # fmt: skip
 _DATE_LIKE = re.compile(
-    r"\d{4}-\d{1,2}-\d{1,2}.*|\d{1,4}[./-]\d{1,2}[./-]\d{2,4}.*"
-    r"|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}|[A-Za-z]{3,9} \d{1,2}, \d{4}"
+    r"\d{1,4}[./-]\d{1,2}([./-]\d{1,4}.*)?|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}|\d{4}[ -][A-Za-z]{3,9}"
+    r"|[A-Za-z]{3,9}[ -](\d{1,2},?[ -])?\d{4}|\d{4}[ -]?Q[1-4]"
 )
 
 
@@ -108,7 +111,7 @@ class NumberFormat:
         """
         import pandas as pd
 
-        plain = text.str.replace("\u2212", "-")  # the minus of typesetters
+        plain = text.str.replace(_MINUS, "-")
         if self.unit:
             plain = plain.map(lambda one: _without(one, self.unit), na_action="ignore")
         if self.thousands or self.decimal != ".":
@@ -149,7 +152,7 @@ def number_formats(text: Any) -> list[NumberFormat]:
     Args:
         text: Series of text, see `text_of`.
     """
-    given = text.dropna()
+    given = text.dropna().str.replace(_MINUS, "-")
     if not len(given):
         return []
     unit = _unit(given)
@@ -195,6 +198,11 @@ def parse_dates(text: Any, form: str) -> Any:
     """
     import pandas as pd
 
+    if form == QUARTER:
+        found = text.astype(object).str.extract(r"^(\d{4})[ -]?Q([1-4])$").astype("float64")
+        months = found[0] * 12 + found[1] * 3 - 3
+        text = months.map(lambda one: f"{int(one) // 12}-{int(one) % 12 + 1:02}", na_action="ignore")
+        form = "%Y-%m"
     return pd.to_datetime(text, format=form, errors="coerce", utc=True).dt.tz_localize(None)
 
 

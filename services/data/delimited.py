@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def read_delimited(path: Path, notes: list[str]) -> pd.DataFrame:
     text = _decoded(path, notes)
     told = _SAYS_SEPARATOR.match(text)
     text = text[told.end() :] if told else text
-    delimiter = told[1] if told else _delimiter(text)
+    delimiter = told[1] if told else _delimiter(path, text)
     if delimiter != ",":
         notes.append(f"fields are separated by {_DELIMITERS[delimiter]}")
     names, body = _header(path, text, delimiter)
@@ -69,16 +70,25 @@ def error_at(raw: bytes) -> int:
     return len(raw)
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(path: Path, text: str) -> str:
     """Return what separates the fields: what splits the first lines into most fields, all into as many."""
     lines = io.StringIO(text[: 2**20], newline="")
     sample = [line for line, _ in zip(lines, range(_LOOKED_AT), strict=False)]
     best, fields = ",", 1
     for delimiter in _DELIMITERS:
-        counts = [len(row) for row in csv.reader(sample, delimiter=delimiter) if row]
+        try:
+            counts = [len(row) for row in csv.reader(sample, delimiter=delimiter) if row]
+        except csv.Error:  # a field of more than 131,072 characters
+            continue
         # the last record may be cut off where it spans lines
         if counts and min(counts[:1]) > fields and len(set(counts[:-1] or counts)) == 1:
             best, fields = delimiter, counts[0]
+    by_spaces = {len(line.split()) for line in sample if line.strip()}
+    if fields == 1 and len(by_spaces) == 1 and by_spaces != {1}:
+        raise UserError(
+            f"{path}: fields seem to be separated by spaces, {min(by_spaces)} in each line; separate them by commas, "
+            "semicolons, tabs or bars"
+        )
     return best
 
 
@@ -86,7 +96,10 @@ def _header(path: Path, text: str, delimiter: str) -> tuple[list[str], str]:
     """Return the names in the first line, and what follows it."""
     stream = io.StringIO(text, newline="")
     # a name in quotes may hold a line's end: the reader takes the lines it needs
-    row: list[str] = next((row for row in csv.reader(iter(stream.readline, ""), delimiter=delimiter) if row), [])
+    try:
+        row: list[str] = next((row for row in csv.reader(iter(stream.readline, ""), delimiter=delimiter) if row), [])
+    except csv.Error as error:
+        raise UserError(f"{path}: cannot be read as a table ({error}); the first line must name the columns") from None
     names = [name.strip() for name in row]
     if not names:
         raise UserError(f"{path}: is empty; the first line must name the columns")
@@ -138,7 +151,7 @@ def _rows(path: Path, body: str, delimiter: str, names: list[str]) -> pd.DataFra
 
 def _counted(body: str, delimiter: str, names: list[str]) -> str:
     rows = (row for row in csv.reader(io.StringIO(body, newline=""), delimiter=delimiter) if row)
-    for index, row in enumerate(rows):
+    for index, row in enumerate(_until_an_error(rows)):
         if len(row) != len(names):
             return (
                 f"data row {index + 1} has {len(row)} fields, and there are {len(names)} names "
@@ -146,6 +159,13 @@ def _counted(body: str, delimiter: str, names: list[str]) -> str:
                 "name every column, and quote text that holds the separator"
             )
     return ""
+
+
+def _until_an_error(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error:  # pyarrow has said what it is
+        return
 
 
 def _unnamed(path: Path, frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -157,6 +177,11 @@ def _unnamed(path: Path, frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             notes.append(f"column {place + 1} has no name and no values: dropped")
         elif counts_rows(column):
             notes.append(f"column {place + 1} has no name and counts the rows: dropped")
+        elif place == 0 and column.nunique() == len(column):
+            seen = quoted(str(column.iloc[0]))
+            notes.append(
+                f"column 1 has no name, and its values ({seen}, ...) all differ: dropped; name it to have it read"
+            )
         else:
             raise UserError(
                 f"{path}: column {place + 1} has no name (it begins with {quoted(str(column.iloc[0]))}); name it"

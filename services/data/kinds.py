@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crossreg.core.errors import UserError, quoted
-from crossreg.inputs.columns import Boolean, Category, Column, Date, Number, is_missing, read_booleans, read_numbers
+from crossreg.inputs.columns import (
+    Boolean,
+    Category,
+    Column,
+    Date,
+    Number,
+    is_missing,
+    read_booleans,
+    read_dates,
+    read_numbers,
+)
 from crossreg.inputs.text import ISO, UNITS, NumberFormat, date_formats, number_formats, text_of
 
 if TYPE_CHECKING:
@@ -24,6 +35,13 @@ MAX_CATEGORIES = 1_000
 _FREE_TEXT = 0.5  # different values a row, above which a column is text, not categories
 _FEW = 20  # different values that are categories in however few rows
 _MOSTLY = 0.8  # numbers a row, above which a column is one of numbers with odd values
+_MONTH = (
+    r"\b(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|nov(ember)?"
+    r"|dec(ember)?)\b"
+)
+_LIKE_A_DATE = re.compile(
+    rf".*\d.*{_MONTH}.*|.*{_MONTH}.*\d.*|\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}\b.*", re.IGNORECASE
+)
 _ID = re.compile(r"(^|[_\s.-])(id|ids|uuid|guid|index|idx|key|nr|no|rownum|row)$|^unnamed", re.IGNORECASE)
 
 
@@ -35,6 +53,7 @@ class Fitted:
         name: as in the table.
         kind: of `crossreg.inputs`.
         missing: rows without a value.
+        values: all rows, typed: read once.
         fit: returns the column for a Series of training rows.
         said: what is to be said of how it is read; "" where nothing is.
     """
@@ -42,6 +61,7 @@ class Fitted:
     name: str
     kind: str
     missing: int
+    values: Any
     fit: Callable[[Any], Column]
     said: str = ""
 
@@ -73,43 +93,82 @@ def decide(column: pd.Series, kind: str | None) -> Fitted | Unused:
     Raises:
         UserError: what it holds is none of the kinds, or could be meant in several ways; without the file's name.
     """
-    name = str(column.name)
-    missing = int(is_missing(column).sum())
+    text = _Text(column)
+    missing = int(text.absent.sum())
     if kind is None and missing == len(column):
-        return Unused(name, "it has no values", missing)
-    chosen = kind or _kind_of(column)
-    made = _MAKERS[chosen](column, missing)
+        return Unused(text.name, "it has no values", missing)
+    chosen = kind or _kind_of(text)
+    made = _MAKERS[chosen](text, missing)
     if kind is not None:
         return made
-    return _unused(column, made) or made
+    return _unused(text, made) or made
 
 
-def _kind_of(column: pd.Series) -> str:
+class _Text:
+    """A column, and its values as text where that is asked for: reading text is slow, and is done once."""
+
+    def __init__(self, column: pd.Series) -> None:
+        self.column, self.name = column, str(column.name)
+
+    @cached_property
+    def text(self) -> pd.Series:
+        return text_of(self.column)
+
+    @cached_property
+    def absent(self) -> np.ndarray:
+        return is_missing(self.column) if self.is_number or self.is_date else self.text.isna().to_numpy()
+
+    @cached_property
+    def formats(self) -> list[NumberFormat]:
+        return [NumberFormat()] if self.is_number else number_formats(self.text)
+
+    @property
+    def is_number(self) -> bool:
+        from pandas.api import types
+
+        dtype = self.column.dtype
+        is_bool, is_complex = types.is_bool_dtype(dtype), types.is_complex_dtype(dtype)
+        return types.is_numeric_dtype(dtype) and not is_bool and not is_complex
+
+    @property
+    def is_date(self) -> bool:
+        from pandas.api import types
+
+        return bool(types.is_datetime64_any_dtype(self.column.dtype))
+
+
+def _kind_of(text: _Text) -> str:
     """Return the kind of a column, or raise what is wrong with it."""
     from pandas.api import types
 
-    dtype = column.dtype
+    column, dtype = text.column, text.column.dtype
     if types.is_bool_dtype(dtype):
         return "boolean"
-    if types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype):
+    if text.is_number:
         return "number"
-    if types.is_datetime64_any_dtype(dtype):
+    if text.is_date:
         return "date"
     is_text = types.is_string_dtype(dtype) or types.is_object_dtype(dtype) or isinstance(dtype, _categorical())
-    if not is_text or not column.dropna().map(_is_plain).all():
+    if not is_text or (types.is_object_dtype(dtype) and not column.dropna().map(_is_plain).all()):
         raise UserError(
-            f"column {column.name!r} holds {_example(column)}, which is no number, text, boolean or date; leave it out "
-            f"with --drop {column.name}"
+            f"column {text.name!r} holds {_example(column)}, which is no number, text, boolean or date; leave it out "
+            f"with --drop {text.name}"
         )
-    text = text_of(column)
-    given = text.dropna()
-    if given.str.lower().isin(["true", "false"]).all():
-        return "boolean"
+    given = text.text.dropna()
     # 007 and 08540 are no numbers but codes
     codes = given.str.fullmatch(r"0\d+").any()
-    if not codes and (number_formats(text) or _mostly_numbers(given)):
+    if not codes and (text.formats or _mostly_numbers(given)):
         return "number"
-    return "date" if date_formats(text) else "category"
+    if given.head(1).str.lower().isin(["true", "false"]).any() and given.str.lower().isin(["true", "false"]).all():
+        return "boolean"
+    if date_formats(text.text):
+        return "date"
+    if given.str.fullmatch(_LIKE_A_DATE).mean() >= _MOSTLY:
+        raise UserError(
+            f"column {text.name!r} holds {quoted(given.iloc[0])}, which looks like a date in a form that is not known; "
+            f"write dates as 2024-01-31, or take it as categories all the same: --kind {text.name}=category"
+        )
+    return "category"
 
 
 def _is_plain(value: Any) -> bool:
@@ -157,24 +216,20 @@ def odd_number(column: pd.Series) -> UserError:
     )
 
 
-def _number(column: pd.Series, missing: int) -> Fitted:
-    import pandas as pd
-
-    name = str(column.name)
-    typed = pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
-    forms = [NumberFormat()] if typed else number_formats(text_of(column))
+def _number(text: _Text, missing: int) -> Fitted:
+    name, forms = text.name, text.formats
     if not forms:
-        raise odd_number(column)
+        raise odd_number(text.column)
     if len(forms) > 1:
-        text = text_of(column)
-        seen = next(one for one in text.dropna() if any(mark in one for mark in ",.' \u00a0\u202f"))
+        seen = next(one for one in text.text.dropna() if any(mark in one for mark in ",.' \u00a0\u202f"))
         raise UserError(
             f"column {name!r} holds {quoted(seen)}, one number with a decimal {forms[0].decimal!r} and another "
             f"with a decimal {forms[1].decimal!r}; write decimals with a point and no marks between thousands, or "
             f"--drop {name}"
         )
     form = forms[0]
-    read = read_numbers(column, form).to_numpy()
+    values = read_numbers(text.column, form)
+    read = values.to_numpy()
     wrong = np.isinf(read) | (np.abs(read) > np.finfo(np.float32).max)
     if wrong.any():
         row = int(wrong.argmax())
@@ -187,75 +242,75 @@ def _number(column: pd.Series, missing: int) -> Fitted:
         f"with {form.thousands!r} between thousands" if form.thousands else "",
         f"in {form.unit}" if form.unit else "",
     ]
-    return Fitted(name, "number", missing, lambda rows: Number.fit(name, rows, form), ", ".join(filter(None, parts)))
+    said = ", ".join(filter(None, parts))
+    return Fitted(name, "number", missing, values, lambda rows: Number.fit(name, rows, form), said)
 
 
-def _boolean(column: pd.Series, missing: int) -> Fitted:
-    name = str(column.name)
-    if (wrong := np.isnan(read_booleans(column)) & ~is_missing(column)).any():
+def _boolean(text: _Text, missing: int) -> Fitted:
+    import pandas as pd
+
+    name = text.name
+    read = read_booleans(text.column)
+    if (wrong := np.isnan(read) & ~text.absent).any():
         row = int(wrong.argmax())
-        raise UserError(
-            f"column {name!r} holds {quoted(str(column.iloc[row]))} in data row {row + 1}; a boolean is true or false"
-        )
-    return Fitted(name, "boolean", missing, lambda rows: Boolean.fit(name, rows))
+        seen = quoted(str(text.column.iloc[row]))
+        raise UserError(f"column {name!r} holds {seen} in data row {row + 1}; a boolean is true or false")
+    values = pd.Series(read, index=text.column.index)
+    return Fitted(name, "boolean", missing, values, lambda rows: Boolean.fit(name, rows))
 
 
-def _category(column: pd.Series, missing: int) -> Fitted:
-    name = str(column.name)
-    if (count := text_of(column).nunique()) > MAX_CATEGORIES:
+def _category(text: _Text, missing: int) -> Fitted:
+    name = text.name
+    if (count := text.text.nunique()) > MAX_CATEGORIES:
         raise UserError(
             f"column {name!r} has {count:,} different values, more than the {MAX_CATEGORIES:,} that are taken as "
             f"categories; leave it out with --drop {name}, or make numbers of it"
         )
-    return Fitted(name, "category", missing, lambda rows: Category.fit(name, rows))
+    return Fitted(name, "category", missing, text.text, lambda rows: Category.fit(name, rows))
 
 
-def _date(column: pd.Series, missing: int) -> Fitted:
+def _date(text: _Text, missing: int) -> Fitted:
     import pandas as pd
 
-    name = str(column.name)
-    forms = [ISO] if pd.api.types.is_datetime64_any_dtype(column.dtype) else date_formats(text_of(column))
+    name = text.name
+    forms = [ISO] if text.is_date else date_formats(text.text)
     if not forms:
-        raise UserError(f"column {name!r} holds {_example(column)}, which is no date; write dates as 2024-01-31")
+        raise UserError(f"column {name!r} holds {_example(text.column)}, which is no date; write dates as 2024-01-31")
     if len(forms) > 1:
-        seen = quoted(text_of(column).dropna().iloc[0])
         raise UserError(
-            f"column {name!r} holds {seen}, which is one date as {forms[0]} and another as {forms[1]}; write dates as "
-            f"2024-01-31, or --drop {name}"
+            f"column {name!r} holds {quoted(text.text.dropna().iloc[0])}, which is one date as {forms[0]} and another "
+            f"as {forms[1]}; write dates as 2024-01-31, or --drop {name}"
         )
     form = forms[0]
-    return Fitted(name, "date", missing, lambda rows: Date.fit(name, rows, form), "" if form == ISO else f"as {form}")
+    values = pd.Series(read_dates(text.column, form), index=text.column.index)
+    said = "" if form == ISO else f"as {form}"
+    return Fitted(name, "date", missing, values, lambda rows: Date.fit(name, rows, form), said)
 
 
-_MAKERS: dict[str, Callable[[Any, int], Fitted]] = {
+_MAKERS: dict[str, Callable[[_Text, int], Fitted]] = {
     "number": _number, "boolean": _boolean, "category": _category, "date": _date,
 }  # fmt: skip
 
 
-def _unused(column: pd.Series, made: Fitted) -> Unused | None:
+def _unused(text: _Text, made: Fitted) -> Unused | None:
     """Say why a column tells a model nothing; None where it may tell something."""
-    text = text_of(column)
-    given = text.dropna()
-    different = given.nunique()
+    count = len(made.values)
+    different = made.values.nunique()
     if different == 1 and not made.missing:
-        return Unused(made.name, f"all its values are {quoted(given.iloc[0])}", made.missing)
-    whole_rows = different == len(column)
-    if made.kind == "category" and different > max(_FEW, _FREE_TEXT * len(column)):
-        if whole_rows or different == len(given):
+        return Unused(made.name, f"all its values are {quoted(str(text.text.iloc[0]))}", made.missing)
+    if made.kind == "category" and different > max(_FEW, _FREE_TEXT * count):
+        if different == count - made.missing:
             return Unused(made.name, "all its values are different, as names and ids are", made.missing)
         raise UserError(
-            f"column {made.name!r} holds text, with {different:,} different values in {len(column):,} rows (such as "
-            f"{quoted(given.iloc[0])}); text is not read: leave it out with --drop {made.name}, or take it as "
-            f"categories all the same: --kind {made.name}=category"
+            f"column {made.name!r} holds text, with {different:,} different values in {count:,} rows (such as "
+            f"{quoted(text.text.dropna().iloc[0])}); text is not read: leave it out with --drop {made.name}, or take "
+            f"it as categories all the same: --kind {made.name}=category"
         )
-    if made.kind == "number" and whole_rows and given.str.fullmatch(r"\d+").all():
-        counted = next((start for start in (0, 1) if list(_rows_from(start, len(given))) == given.tolist()), None)
-        if counted is not None:
-            return Unused(made.name, f"it counts the rows from {counted}", made.missing, made)
-        if _ID.search(made.name):
+    if made.kind == "number" and different == count:
+        numbers = made.values.to_numpy()
+        start = numbers[0] if count else 0
+        if start in (0, 1) and (np.diff(numbers) == 1).all():
+            return Unused(made.name, f"it counts the rows from {start:g}", made.missing, made)
+        if _ID.search(made.name) and (numbers == np.rint(numbers)).all():
             return Unused(made.name, "it is called as ids are, and all its values are different", made.missing, made)
     return None
-
-
-def _rows_from(start: int, count: int) -> Iterator[str]:
-    return (str(row + start) for row in range(count))

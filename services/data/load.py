@@ -123,7 +123,7 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
         ]
         encoded = [raw.table.encode(inputs, rows, notes) for rows in held]
         train, reg, test = (Split(x, raw.y[rows]) for x, rows in zip(encoded, held, strict=True))
-        example = raw.table.frame[[column.name for column in inputs.columns]].iloc[held[2][:2]].reset_index(drop=True)
+        example = raw.table.stored.iloc[held[2][:2]].reset_index(drop=True)
     else:
         assert raw.x is not None
         train, reg = (Split(raw.x[rows], raw.y[rows]) for rows in (indices.train, indices.reg))

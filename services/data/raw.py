@@ -25,7 +25,8 @@ class Rows:
 
     Attributes:
         source: what messages call it.
-        frame: all rows and columns but the target.
+        frame: all rows of the columns that become features, typed.
+        stored: the same as they stand in the file.
         columns: those that become features, in the table's order.
         ignored: the others.
         target: the column to predict.
@@ -34,6 +35,7 @@ class Rows:
 
     source: str
     frame: pd.DataFrame
+    stored: pd.DataFrame
     columns: tuple[Fitted, ...]
     ignored: tuple[Ignored, ...]
     target: str
@@ -48,7 +50,7 @@ class Rows:
         """Return the features of some rows, float32 `[N, features]`."""
         size = len(rows) * len(table.features)
         require_memory(self.source, f"{len(rows):,} rows of {len(table.features):,} features", 4 * size)
-        return table.encode(self.frame.iloc[rows], notes)
+        return table.encode_columns(self.frame.iloc[rows], notes)
 
 
 @dataclass(frozen=True, eq=False)

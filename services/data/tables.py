@@ -43,6 +43,8 @@ def load_table(path: Path, config: DataConfig) -> Raw:
 
 def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[str]) -> Raw:
     """Return what a frame holds, see `load_table`."""
+    import pandas as pd
+
     if frame.empty:
         raise UserError(f"{source}: the table has {len(frame)} rows; at least one example is needed")
     target = _target_column(source, frame, config.target)
@@ -61,7 +63,9 @@ def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[s
             aside.setdefault(config.time_order, "splits are made by it")
     columns, ignored, missing = _columns(source, frame, aside, config.kinds)
     notes += [f"column {column.name!r} is read {column.said}" for column in columns if column.said]
-    rows = Rows(source, frame.drop(columns=target), tuple(columns), tuple(ignored), target, missing)
+    names = [column.name for column in columns]
+    typed = pd.DataFrame({column.name: column.values for column in columns})
+    rows = Rows(source, typed, frame[names], tuple(columns), tuple(ignored), target, missing)
     return Raw(source, None, y, classes, table=rows, groups=groups, order=order, notes=notes)
 
 

@@ -13,6 +13,8 @@ __all__ = ["read_targets"]
 
 MAX_INTEGER_CLASSES = 20
 """Whole numbers with more different values are a quantity."""
+ROWS_A_CLASS = 5
+"""And so are those with fewer rows a value than this, on the average."""
 
 
 def read_targets(
@@ -55,7 +57,7 @@ def read_targets(
     quantity = not _whole(first)
     different = 0 if quantity else len(np.unique(first))
     if task is None and not quantity:
-        few = different <= MAX_INTEGER_CLASSES
+        few = different <= MAX_INTEGER_CLASSES and different * ROWS_A_CLASS <= len(first)
         quantity = not few and not (integers_are_classes and first.dtype.kind in "iu")
         taken, other, flag = ("a quantity", "classes", "classification") if quantity else (
             "classes", "a quantity", "regression")  # fmt: skip

@@ -150,11 +150,11 @@ def test_a_plausible_target_is_found(tmp_path, name):
         ([f"{row},5" for row in range(N)], [row + 0.5 for row in range(N)]),
         ([f"1,{row:03},000" for row in range(N)], [1e6 + 1000 * row for row in range(N)]),
         ([f"1.{row:03},25" for row in range(N)], [1000.25 + row for row in range(N)]),
-        ([f"{row} kg" for row in range(N)], range(N)),
+        ([f"{row + 3} kg" for row in range(N)], range(3, N + 3)),
         ([f"${row + 1000:,}.50" for row in range(N)], [1000.5 + row for row in range(N)]),
-        ([f"{row}%" for row in range(N)], range(N)),
-        ([f"\u2212{row}" for row in range(N)], [-row for row in range(N)]),
-        ([f"  {row}.0 " for row in range(N)], range(N)),
+        ([f"{row + 3}%" for row in range(N)], range(3, N + 3)),
+        ([f"\u2212{row + 3}" for row in range(N)], [-row - 3 for row in range(N)]),
+        ([f"  {row + 3}.0 " for row in range(N)], range(3, N + 3)),
         ([f"{row}e-3" for row in range(N)], [row / 1000 for row in range(N)]),
         ([f"1 {row:03}" for row in range(N)], [1000 + row for row in range(N)]),
     ],
@@ -177,6 +177,12 @@ def test_numbers_are_read_as_they_are_written(tmp_path, values, expected):
         (["01/31/2024", "12/24/2024"] * 30, "date", 5),
         (["2024-01-31T10:00:00Z", "2024-01-31T16:30:00+02:00"] * 30, "date", 3),
         (["3 Jan 2024", "24 Dec 2024"] * 30, "date", 5),
+        (["Jan 3 2024", "Dec 24 2024"] * 30, "date", 5),
+        (["Jan-1-2024", "Dec-2-2024"] * 30, "date", 5),
+        (["2024 Jan", "2024 Dec"] * 30, "date", 5),
+        (["Jan 2024", "Dec 2024"] * 30, "date", 5),
+        (["2024-01", "2024-12"] * 30, "date", 5),
+        (["2023 Q1", "2024 Q4"] * 30, "date", 5),
     ],
 )
 def test_kinds_of_columns(tmp_path, values, kind, size):
@@ -287,6 +293,7 @@ def test_an_offset_is_taken_off_before_float32(tmp_path):
         ('a,"b, c",label\n' + '1.5,"x, y",u\n2.5,z,v\n' * 20, ("a", "b, c = x, y", "b, c = z"), None),
         ("\ufeffa,label\n" + "1.5,u\n2.5,v\n" * 20, ("a",), None),
         ("a,label,\n" + "1.5,u,\n2.5,v,\n" * 20, ("a",), "no name and no values"),
+        (",a,label\n" + "".join(f"r{i},{i % 7}.5,{'uv'[i % 2]}\n" for i in range(40)), ("a",), "all differ: dropped"),
         (",a,label\n" + "".join(f"{i},{i % 7}.5,{'uv'[i % 2]}\n" for i in range(40)), ("a",), "counts the rows"),
         ('a,b,label\n' + '1.5,"line\none",u\n2.5,two,v\n' * 20, ("a", "b = line\none", "b = two"), None),
     ],
@@ -349,6 +356,18 @@ def test_time_order_puts_the_last_rows_into_test(tmp_path):
     assert len(train) + len(reg) == 30
 
 
+def test_few_rows_a_value_are_a_quantity(tmp_path):
+    data = load(text(tmp_path, "a,target\n" + "".join(f"{i % 7}.5,{i // 2}\n" for i in range(34))))
+    assert data.task == "regression"
+    assert any("target 'target' holds 17 different whole numbers, taken as a quantity" in note for note in data.notes)
+
+
+def test_rows_are_numbered_as_in_the_file(tmp_path):
+    frame = FRAME.assign(when=range(N), colour=["odd" if i == 57 else "red" for i in range(N)], tall=True)
+    notes = load(write(tmp_path, frame), time_order="when", drop=("count",)).notes
+    assert any("'colour' is 'odd' in row 58, which training never saw" in note for note in notes)
+
+
 def test_a_class_that_a_split_lacks_is_said(tmp_path):
     rows = "".join(f"{row},{'rare' if row < 2 else row % 2}\n" for row in range(400))
     data = load(text(tmp_path, f"a,label\n{rows}"))
@@ -385,12 +404,13 @@ def missing(frame, name, count):
         (FRAME.assign(size=["1,234", "5,678"] * 30), {}, "holds '1,234', one number with a decimal"),
         (FRAME.assign(size=["01/02/2024", "03/04/2024"] * 30), {}, "is one date as %d/%m/%Y and another as %m/%d/%Y"),
         (FRAME.assign(size=[f"word {row % 40}" for row in range(N)]), {}, "text is not read: leave it out"),
+        (FRAME.assign(size=["3rd of May", "May the 4th"] * 30), {}, "looks like a date in a form that is not known"),
         (FRAME[["label"]], {}, "'label' is the only column"),
         (FRAME[["label"]].assign(a=1), {}, "no column is left as a feature ('a': all its values are '1')"),
         (FRAME.iloc[:0], {}, "the table has 0 rows"),
         (FRAME.assign(label="yes"), {}, "'yes' is the only class"),
         (FRAME.assign(label=["yes"] * 59 + ["no"]), {}, "class 'no' has 1 training example"),
-        (FRAME.rename(columns={"size": ""}), {}, "column 1 has no name (it begins with '0.0')"),
+        (FRAME.rename(columns={"tall": ""}), {}, "column 4 has no name (it begins with 'True')"),
     ],
 )  # fmt: skip
 def test_what_is_refused(tmp_path, frame, options, message):
@@ -408,6 +428,8 @@ def test_what_is_refused(tmp_path, frame, options, message):
         ("a,label,label\n1,u,u\n", "column 'label' occurs twice"),
         ("5.1,3.5,setosa\n4.9,3.0,setosa\n", "the first line holds numbers (5.1, 3.5)"),
         ("1,2,3\n1,2,3\n", "the first line holds numbers (1, 2, 3)"),
+        ("a b label\n1 2 u\n3 4 v\n", "fields seem to be separated by spaces, 3 in each line"),
+        ("x" * 200_000 + "\n1\n", "cannot be read as a table (field larger than field limit"),
         ("", "is empty"),
     ],
 )
