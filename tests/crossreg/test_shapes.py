@@ -254,6 +254,7 @@ ELSEWHERE = {
     "inputs.columns.is_missing": "test_rows_are_encoded_a_feature_each",
     "inputs.columns.offset_of": "test_rows_are_encoded_a_feature_each",
     "inputs.table.Table.encode": "test_rows_are_encoded_a_feature_each",
+    "inputs.table.Table.encode_columns": "test_rows_are_encoded_a_feature_each",
     "inputs.table.Table.from_array": "test_rows_are_encoded_a_feature_each",
     "prediction.export.Exported": "test_exported_models_return_rows",
     "prediction.export.Exported.__call__": "test_exported_models_return_rows",
