@@ -99,9 +99,13 @@ def decide(column: pd.Series, kind: str | None) -> Fitted | Unused:
         return Unused(text.name, "it has no values", missing)
     chosen = kind or _kind_of(text)
     made = _MAKERS[chosen](text, missing)
-    if kind is not None:
-        return made
-    return _unused(text, made) or made
+    unused = None if kind is not None else _unused(text, made)
+    if unused is None and made.kind == "category" and (count := text.text.nunique()) > MAX_CATEGORIES:
+        raise UserError(
+            f"column {made.name!r} has {count:,} different values, more than the {MAX_CATEGORIES:,} that are taken as "
+            f"categories; leave it out with --drop {made.name}, or make numbers of it"
+        )
+    return unused or made
 
 
 class _Text:
@@ -261,11 +265,6 @@ def _boolean(text: _Text, missing: int) -> Fitted:
 
 def _category(text: _Text, missing: int) -> Fitted:
     name = text.name
-    if (count := text.text.nunique()) > MAX_CATEGORIES:
-        raise UserError(
-            f"column {name!r} has {count:,} different values, more than the {MAX_CATEGORIES:,} that are taken as "
-            f"categories; leave it out with --drop {name}, or make numbers of it"
-        )
     return Fitted(name, "category", missing, text.text, lambda rows: Category.fit(name, rows))
 
 

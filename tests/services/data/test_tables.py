@@ -448,6 +448,9 @@ def test_columns_of_other_types_are_refused(tmp_path):
 def test_too_many_categories_are_refused(tmp_path):
     num = 2 * (MAX_CATEGORIES + 1)
     frame = pd.DataFrame({"name": [f"n{i % (num // 2)}" for i in range(num)] * 2, "label": ["a", "b"] * num})
+    frame["other"] = range(3, len(frame) + 3)
+    unlike = frame.assign(name=[f"n{i}" for i in range(len(frame))])
+    assert [one.name for one in load(write(tmp_path, unlike)).inputs.ignored] == ["name", "label"]
     with pytest.raises(UserError, match=r"column 'name' has 1,001 different values, more than the 1,000"):
         load(write(tmp_path, frame))
 
