@@ -167,6 +167,8 @@ def show(result: Comparison) -> None:
 
     out = Console(highlight=False)
     out.print(result.summary.as_table())
+    if result.summary.verdict:
+        out.print(f"[bold]{result.summary.verdict}[/bold]")
     for sentence in result.summary.sentences:
         out.print(f"• {sentence}")
     out.print(f"report: {Path(result.report)}", soft_wrap=True)

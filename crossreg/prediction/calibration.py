@@ -22,6 +22,7 @@ __all__ = [
     "apply_temperature",
     "brier",
     "ece",
+    "example_scores",
     "fit_temperature",
     "nll",
     "reliability",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 TEMPERATURE_RANGE = (0.01, 100.0)
+_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def brier(probabilities: Tensor, targets: Tensor) -> float:
     return _brier(*_checked(probabilities, targets))
 
 
-def ece(probabilities: Tensor, targets: Tensor, bins: int = 15, adaptive: bool = False) -> float:
+def ece(probabilities: Tensor, targets: Tensor, bins: int = _BINS, adaptive: bool = False) -> float:
     """Return the expected calibration error in 0..1.
 
     It is the mean over examples of |accuracy - confidence| of the bin an example falls in. The value depends
@@ -131,7 +133,7 @@ def ece(probabilities: Tensor, targets: Tensor, bins: int = 15, adaptive: bool =
     return reliability(probabilities, targets, bins, adaptive).ece
 
 
-def reliability(probabilities: Tensor, targets: Tensor, bins: int = 15, adaptive: bool = False) -> Reliability:
+def reliability(probabilities: Tensor, targets: Tensor, bins: int = _BINS, adaptive: bool = False) -> Reliability:
     """Return the reliability diagram of the most probable class.
 
     Args:
@@ -155,6 +157,27 @@ def reliability(probabilities: Tensor, targets: Tensor, bins: int = 15, adaptive
         raise UserError(f"bins must be a positive integer, not {bins!r}")
     p, t = _checked(probabilities, targets)
     return _reliability(p, t, probabilities.dtype, bins, adaptive)
+
+
+def example_scores(probabilities: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Return each example's part in every score, float64 `[N]` on the CPU: their means are the scores.
+
+    An example's part in the ECE is its confidence less its correctness, or the opposite, as its bin is over- or
+    underconfident. Arguments and errors are those of `score`.
+    """
+    p, t = _checked(probabilities, targets)
+    target = p.gather(1, t[:, None])
+    confidence, predicted = p.max(dim=1)
+    correct = (predicted == t).double()
+    gap = (correct - confidence).cpu()
+    index = torch.bucketize(confidence.cpu(), _edges(probabilities.dtype, _BINS)[1:-1])
+    sign = torch.bincount(index, weights=gap, minlength=_BINS).sign()
+    return {
+        "accuracy": correct.cpu(),
+        "nll": -target[:, 0].clamp(min=torch.finfo(probabilities.dtype).tiny).log().cpu(),
+        "brier": (p.square().sum(dim=1) - target.square()[:, 0] + (1 - target[:, 0]).square()).cpu(),
+        "ece": sign[index] * gap,
+    }
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> float:
@@ -271,8 +294,7 @@ def _reliability(p: Tensor, t: Tensor, dtype: torch.dtype, bins: int, adaptive: 
         last = (torch.arange(bins + 1) * len(ordered) + bins - 1) // bins - 1
         edges = ordered[last.clamp(min=0)]
     else:
-        # rounded as the confidences were, so that 0.2 in float32 lies on the edge 0.2 and not above it
-        edges = (torch.arange(bins + 1, dtype=torch.float64) / bins).to(dtype).double()
+        edges = _edges(dtype, bins)
     # the inner edges alone: a confidence of exactly 0 or 1, or 1 + rounding, falls in the first or last bin
     index = torch.bucketize(confidence, edges[1:-1])
     count = torch.bincount(index, minlength=bins)
@@ -280,6 +302,11 @@ def _reliability(p: Tensor, t: Tensor, dtype: torch.dtype, bins: int, adaptive: 
     accuracy = torch.bincount(index, weights=correct, minlength=bins) / count
     error = float(((accuracy - confidence).abs().nan_to_num() * count).sum() / len(index))
     return Reliability(confidence, accuracy, count, edges, error)
+
+
+def _edges(dtype: torch.dtype, bins: int) -> Tensor:
+    # rounded as the confidences were, so that 0.2 in float32 lies on the edge 0.2 and not above it
+    return (torch.arange(bins + 1, dtype=torch.float64) / bins).to(dtype).double()
 
 
 def _checked(probabilities: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

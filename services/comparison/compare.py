@@ -133,7 +133,7 @@ def _record_report(parent: Tracker, folder: Path, outcomes: list[Outcome]) -> No
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             parent.artifact(str(path.relative_to(folder)), path.read_bytes())
-    plain = [json.loads(outcome.model_dump_json(exclude={"curve"})) for outcome in outcomes]
+    plain = [json.loads(outcome.model_dump_json(exclude={"curve", "examples"})) for outcome in outcomes]
     parent.artifact_json(plain, "outcomes.json")
 
 

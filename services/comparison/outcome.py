@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,9 +21,9 @@ from services.search.trial import schedule_of
 from services.training.assemble import interim_rows
 from services.training.config import TrainConfig
 from services.training.resolve import ResolvedConfig
-from services.training.result import TrainingResult, are_probabilities, calibrated
+from services.training.result import Predictions, TrainingResult, are_probabilities, calibrated
 
-__all__ = ["Outcome", "Point", "best_of", "outcome_of", "utilization_of"]
+__all__ = ["ExampleScores", "Outcome", "Point", "best_of", "outcome_of", "utilization_of"]
 
 
 class Point(BaseModel):
@@ -41,6 +44,51 @@ class Point(BaseModel):
     test: dict[str, float]
 
 
+class ExampleScores(BaseModel):
+    """Scores of single test examples: what the sampling of a test split does to their means is told by them.
+
+    Attributes:
+        split: hash of the targets in their order; equal for equal test splits.
+        scores: by name, values of which the mean is the score (of an RMSE, to first order), float16 `[N]` in base64.
+        scaled: the same after temperature scaling.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    split: str
+    scores: dict[str, str] = {}
+    scaled: dict[str, str] = {}
+
+    def values(self, score: str, scaled: bool = False) -> np.ndarray | None:
+        """Return the values of a score, float64 `[N]`; None where there are none."""
+        text = (self.scaled if scaled else self.scores).get(score)
+        return None if text is None else np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
+
+
+def example_scores(predictions: Predictions, temperature: float) -> ExampleScores | None:
+    """Return the scores of single test examples; None where predictions have none."""
+    test = predictions["test"]
+    mean, targets = test["mean"], test["targets"]
+    split = hashlib.sha256(np.ascontiguousarray(targets.cpu().numpy()).tobytes()).hexdigest()[:16]
+    if are_probabilities(test):
+        found = calibration.example_scores(mean, targets)
+        scaled: dict[str, torch.Tensor] = {}
+        if math.isfinite(temperature):
+            logits = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+            scaled = calibration.example_scores(calibration.apply_temperature(logits, temperature), targets)
+        return ExampleScores(split=split, scores=_packed(found), scaled=_packed(scaled))
+    if not targets.is_floating_point() or not bool(mean.isfinite().all()):
+        return None
+    squared = (mean - targets).double().square().reshape(len(mean), -1).mean(1)
+    rmse = squared.mean().sqrt()
+    # to first order: the mean of these is the root of the mean of the squares
+    return ExampleScores(split=split, scores=_packed({"rmse": rmse + (squared - squared.mean()) / (2 * rmse)}))
+
+
+def _packed(values: dict[str, torch.Tensor]) -> dict[str, str]:
+    return {name: base64.b64encode(one.numpy().astype("<f2").tobytes()).decode() for name, one in values.items()}
+
+
 class Outcome(TrainingResult):
     """What a method reached on one seed under one budget: the result of the chosen trial, at the cost of all.
 
@@ -57,6 +105,7 @@ class Outcome(TrainingResult):
         utilization: share of the time, between the first and the last interval, in which the slots in use trained.
         run_id: the MLflow run; None until it is recorded.
         config: what the chosen trial was, for a replay.
+        examples: scores of single test examples; None where it diverged.
     """
 
     method: str
@@ -71,6 +120,7 @@ class Outcome(TrainingResult):
     utilization: float = math.nan
     run_id: str | None = None
     config: ResolvedConfig | None = None
+    examples: ExampleScores | None = None
 
 
 def outcome_of(
@@ -110,7 +160,8 @@ def outcome_of(
         "config": owner.spec.config,
         "seconds": max(r.ended for t in trials for r in t.records) - min(r.began for t in trials for r in t.records),
         "utilization": utilization_of(trials),
-        **calibrated(predictions),
+        **(known := calibrated(predictions)),
+        "examples": example_scores(predictions, known.get("temperature", math.nan)),
     }
     return Outcome.model_validate(fields | changes)
 

@@ -245,6 +245,7 @@ ELSEWHERE = {
     "estimators.t1_t2.T1T2.gradient": "test_gradients_are_shaped_like_rho",
     "estimators.unrolled.Unrolled.gradient": "test_gradients_are_shaped_like_rho",
     "prediction.calibration.Reliability": "test_a_diagram_has_a_value_a_bin",
+    "prediction.calibration.example_scores": "test_a_diagram_has_a_value_a_bin",
     "prediction.evaluation.Evaluation": "test_evaluations_hold_every_row",
     "inputs.array.Array": "test_arrays_are_encoded_a_row_each",
     "inputs.array.Array.encode": "test_arrays_are_encoded_a_row_each",
@@ -412,6 +413,8 @@ def test_a_diagram_has_a_value_a_bin(bins: int, adaptive: bool) -> None:
         (found.edges, bins + 1, torch.float64),
     ):
         assert (tuple(column.shape), column.dtype) == ((size,), dtype)
+    for column in calibration.example_scores(p, t).values():
+        assert (tuple(column.shape), column.dtype) == ((len(p),), torch.float64)
 
 
 def test_evaluations_hold_every_row() -> None:

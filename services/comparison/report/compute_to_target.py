@@ -1,4 +1,4 @@
-"""How much compute the reference needed to be as good as a search was at its end."""
+"""How much compute the reference needed until it would have returned a model as good as a search's."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from services.comparison.report.groups import Group, spent
 if TYPE_CHECKING:
     from services.comparison.outcome import Outcome
 
-__all__ = ["ComputeToTarget", "compute_to_target", "compute_to_targets"]
+__all__ = ["ComputeToTarget", "compute_to_target"]
 
 
 @dataclass(frozen=True)
 class ComputeToTarget:
-    """What the reference spent until one of its scores was as good as a search's at the end: the target.
+    """What the reference spent until it would have returned a model as good as a search's: the target.
+
+    What a method returns is judged by the score on the regularization split that searches choose by, never by a look at
+    the test split, and the reference counts as there from the moment from which on it stays as good until its end: a
+    curve that touches the target by chance and ends worse has not reached it.
 
     Attributes:
-        split: "reg" or "test".
-        score: the score's name.
+        score: the score's name, on the regularization split.
         fractions: by seed, what the reference had spent then, as a fraction of all that the search spent; only seeds
             on which it got there.
         never: seeds on which it did not.
         mean: of the fractions; NaN without any.
+        behind: what its test scores were short of the search's final ones at that moment, by score: mean over the
+            seeds that got there, positive where the reference was worse.
     """
 
-    split: str
     score: str
     fractions: dict[int, float]
     never: list[int]
     mean: float
+    behind: dict[str, float]
 
     @property
     def num_seeds(self) -> int:
@@ -46,52 +51,56 @@ class ComputeToTarget:
         return f"{len(self.fractions)} of {self.num_seeds} {'seed' if self.num_seeds == 1 else 'seeds'}"
 
 
-def compute_to_targets(search: Group, reference: Group, names: Sequence[str], unit: str) -> list[ComputeToTarget]:
-    """Return the reference's compute to a search's final scores: NLL on reg; accuracy, NLL or RMSE on test.
+def compute_to_target(
+    search: Group, reference: Group, names: Sequence[str], unit: str, select_on: str = "nll"
+) -> ComputeToTarget:
+    """Return the reference's compute to a search's final score on the regularization split.
 
     Args:
         search: whose final scores are the targets.
         reference: whose curve is followed.
-        names: scores that there are.
+        names: scores on the test split that there are.
         unit: of compute.
+        select_on: the score that searches choose by.
     """
-    targets = [("reg", "nll")] + [("test", name) for name in ("accuracy", "nll", "rmse") if name in names]
-    return [_over_seeds(search, reference, split, score, unit) for split, score in targets]
-
-
-def compute_to_target(curve_of: Outcome, target: Outcome, split: str, score: str, unit: str) -> float:
-    """Return the fraction of one outcome's compute at which another was first as good as it finally was.
-
-    Args:
-        curve_of: whose curve is followed.
-        target: whose final score is the target and whose compute is the whole.
-        split: "reg" or "test".
-        score: the score's name.
-        unit: of compute.
-
-    Returns:
-        The fraction; infinite where it never was as good, NaN where there is no score to be as good as.
-    """
-    # where the search's own curve ends: its points are measured on the same examples as the other's
-    final = target.curve[-1] if target.curve else target
-    goal = getattr(final, split).get(score, math.nan)
-    if not math.isfinite(goal):
-        return math.nan
-    for point in curve_of.curve:
-        value = getattr(point, split).get(score, math.nan)
-        if value >= goal if larger_is_better(score) else value <= goal:
-            whole = spent(target.cost, unit)
-            return spent(point.cost, unit) / whole if whole > 0 else math.nan
-    return math.inf
-
-
-def _over_seeds(search: Group, reference: Group, split: str, score: str, unit: str) -> ComputeToTarget:
-    found = {
-        seed: compute_to_target(reference.outcomes[seed], outcome, split, score, unit)
-        for seed, outcome in search.outcomes.items()
-        if seed in reference.outcomes and reference.outcomes[seed].curve
-    }
-    fractions = {seed: value for seed, value in found.items() if math.isfinite(value)}
-    never = [seed for seed, value in found.items() if value == math.inf]
+    fractions: dict[int, float] = {}
+    never, short = [], []
+    for seed, target in search.outcomes.items():
+        run = reference.outcomes.get(seed)
+        goal = _final(target, "reg").get(select_on, math.nan)
+        if run is None or not run.curve or not math.isfinite(goal):
+            continue
+        place = _stays_from(run, goal, select_on)
+        whole = spent(target.cost, unit)
+        if place is None or whole <= 0:
+            never.append(seed)
+            continue
+        point = run.curve[place]
+        fractions[seed] = spent(point.cost, unit) / whole
+        short.append({name: _behind(name, point.test, _final(target, "test")) for name in ("accuracy", "nll", "rmse")})
     mean = math.fsum(fractions.values()) / len(fractions) if fractions else math.nan
-    return ComputeToTarget(split, score, fractions, never, mean)
+    behind = {name: math.fsum(one[name] for one in short) / len(short) for name in names if short and name in short[0]}
+    kept = {name: value for name, value in behind.items() if math.isfinite(value)}
+    return ComputeToTarget(select_on, fractions, never, mean, kept)
+
+
+def _final(target: Outcome, split: str) -> dict[str, float]:
+    # where the search's own curve ends: its points are measured on the same examples as the other's
+    scores: dict[str, float] = getattr(target.curve[-1] if target.curve else target, split)
+    return scores
+
+
+def _stays_from(run: Outcome, goal: float, score: str) -> int | None:
+    """Return the place on a curve from which on it is as good as a goal to its end; None where its end is not."""
+    place = None
+    for index in reversed(range(len(run.curve))):
+        value = run.curve[index].reg.get(score, math.nan)
+        if not (value >= goal if larger_is_better(score) else value <= goal):
+            break
+        place = index
+    return place
+
+
+def _behind(score: str, mine: dict[str, float], others: dict[str, float]) -> float:
+    short = mine.get(score, math.nan) - others.get(score, math.nan)
+    return -short if larger_is_better(score) else short

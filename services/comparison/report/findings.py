@@ -5,16 +5,52 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from services.comparison.report.compute_to_target import ComputeToTarget
 from services.comparison.report.context import Context
-from services.comparison.report.estimates import Difference
+from services.comparison.report.estimates import FEWEST_SEEDS, Difference
 from services.comparison.report.numbers import amount, factor, interval, score_name
 from services.comparison.report.rows import Row
 
-__all__ = ["SCALED", "at_compute", "comparison", "compute_to_target_sentence", "diverged", "join", "phrase", "verdicts"]
+__all__ = [
+    "SCALED",
+    "at_compute",
+    "comparison",
+    "compute_to_target_sentence",
+    "counted",
+    "diverged",
+    "join",
+    "phrase",
+    "verdict",
+    "verdicts",
+]
 
 SCALED = ("nll", "ece")
 """Scores that temperature scaling changes and that are shown after it."""
+
+
+def verdict(rows: Sequence[Row], reference: Row) -> str:
+    """Return whom the reference beats, who beats it and who cannot be told from it, by the scores that decide.
+
+    These are accuracy, and NLL after temperature scaling where there is one, so that calibration alone wins nothing;
+    for a regression RMSE.
+    """
+    others = [row for row in rows if not row.is_reference and row.differences]
+    said = []
+    for score, words in (("accuracy", "accuracy"), ("rmse", "RMSE"), ("nll", "NLL")):
+        found: dict[str, list[str]] = {}
+        for row in others:
+            paired = row.scaled_differences.get(score) if score == "nll" else row.differences.get(score)
+            if paired is None or not paired.values:
+                continue
+            found.setdefault(paired.verdict, []).append(row.label)
+        leads = {"wins": "wins against", "loses": "loses against", "undecided": "cannot be told from"}
+        parts = [f"{lead} {join(found[one])}" for one, lead in leads.items() if one in found]
+        if parts:
+            said.append(f"on {words}{' after temperature scaling' if score == 'nll' else ''} it {join(parts)}")
+    if said:
+        return f"{reference.method}, at one run's compute: {'; '.join(said)}."
+    if any(paired.values for row in others for paired in row.differences.values()):
+        return f"Too few seeds for a verdict: {counted(max(len(row.seeds) for row in rows))}."
+    return ""
 
 
 def comparison(row: Row, reference: Row) -> str:
@@ -30,10 +66,15 @@ def comparison(row: Row, reference: Row) -> str:
         gone = " ".join(text for text in (diverged(row), diverged(reference)) if text)
         return f"Against {row.label}: nothing can be said. {gone or 'They share no seed.'}"
     num = max(len(paired.values) for paired in spoken.values())
-    seeds = "one seed: no interval" if num == 1 else f"{num} seeds"
+    seeds = counted(num) if num >= FEWEST_SEEDS else f"{counted(num)}: no interval"
     intro = f"Against {row.label} ({at_compute(row, name)}; {seeds})"
     parts = [f"{intro}: {verdicts(name, spoken)}.", _after_scaling(row, reference), diverged(row)]
     return " ".join(part for part in parts if part)
+
+
+def counted(seeds: int) -> str:
+    """Return a number of seeds in words."""
+    return {1: "one seed", 2: "two seeds"}.get(seeds, f"{seeds} seeds")
 
 
 def at_compute(row: Row, name: str) -> str:
@@ -58,7 +99,7 @@ def verdicts(name: str, differences: Mapping[str, Difference]) -> str:
         "wins": f"{name} wins ",
         "loses": f"{name} loses ",
         "undecided": f"no difference can be told from {num} seeds ",
-        "one seed": f"{name} is ",
+        "few seeds": f"{name} is ",
     }
     return "; ".join(leads[verdict] + join(phrases) for verdict, phrases in found.items())
 
@@ -68,7 +109,7 @@ def phrase(name: str, score: str, paired: Difference) -> str:
     mean, low, high = paired.advantage(score)
     size, on = amount(score, mean, paired), f"on {score_name(score)}"
     lead = "better" if mean > 0 else "worse"
-    if paired.verdict == "one seed":
+    if paired.verdict == "few seeds":
         return f"{lead} {on} by {size}" if mean else f"equal {on}"
     if paired.verdict == "undecided":
         average = f"{name} {lead} by {size} on average" if mean else "equal on average"
@@ -103,16 +144,27 @@ def diverged(row: Row) -> str:
 
 
 def compute_to_target_sentence(row: Row, context: Context) -> str:
-    """Say what the reference needed to be as good as a search was at its end."""
-    told = "; ".join(_target(found) for found in row.compute_to_target if found.num_seeds)
-    label = row.label
-    lead = f"To be as good as {label} at its end, {context.reference} needed this fraction of the compute of {label}"
-    return f"{lead}: {told}." if told else ""
+    """Say what the reference needed until it would have returned as good a model as a search."""
+    found, name = row.compute_to_target, context.reference
+    if found is None or not found.num_seeds:
+        return ""
+    on = f"{score_name(found.score)} on the regularization split"
+    if not found.fractions:
+        return f"{name} never came to stay as good as {row.label} by {on} ({found.counted})."
+    short = [
+        f"{'worse' if value > 0 else 'better'} by {_size(score, abs(value))} on test {score_name(score)}"
+        for score, value in found.behind.items()
+        if value
+    ]
+    then = f", and was then {join(short)}" if short else ""
+    return (
+        f"By {on} {name} was as good as {row.label}, and stayed so, after {factor(found.mean)} of the compute of "
+        f"{row.label} ({found.counted}){then}."
+    )
 
 
-def _target(found: ComputeToTarget) -> str:
-    at = factor(found.mean) if found.fractions else "never"
-    return f"{found.split} {score_name(found.score)} {at} ({found.counted})"
+def _size(score: str, value: float) -> str:
+    return f"{100 * value:.2f} points" if score == "accuracy" else f"{value:.3f}"
 
 
 def join(words: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crossreg.core.errors import UserError
-from services.comparison.report.estimates import Estimate, estimate
+from services.comparison.report.estimates import Estimate, Sample, estimate
 from services.comparison.report.numbers import budget_name
 
 if TYPE_CHECKING:
@@ -53,7 +53,18 @@ class Group:
     def scores(self, names: Iterable[str], scaled: bool = False) -> dict[str, Estimate]:
         """Return scores on the test split by name, over the seeds that did not diverge."""
         found = {seed: o.test_scaled if scaled else o.test for seed, o in self.scored.items()}
-        return {name: estimate({seed: said.get(name, math.nan) for seed, said in found.items()}) for name in names}
+        return {
+            name: estimate(
+                {seed: said.get(name, math.nan) for seed, said in found.items()}, self._samples(name, scaled)
+            )
+            for name in names
+        }
+
+    def _samples(self, score: str, scaled: bool) -> dict[int, Sample]:
+        """Return a score on single test examples by seed, where that is known."""
+        known = {seed: outcome.examples for seed, outcome in self.scored.items() if outcome.examples is not None}
+        values = {seed: (one.split, one.values(score, scaled)) for seed, one in known.items()}
+        return {seed: Sample(split, one) for seed, (split, one) in values.items() if one is not None}
 
 
 def group_outcomes(outcomes: Sequence[Outcome]) -> list[Group]:

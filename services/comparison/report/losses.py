@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from services.comparison.report.context import Context
-from services.comparison.report.estimates import Difference
-from services.comparison.report.findings import SCALED, at_compute, diverged, join
+from services.comparison.report.estimates import FEWEST_SEEDS, Difference
+from services.comparison.report.findings import SCALED, at_compute, counted, diverged, join
 from services.comparison.report.numbers import UNIT_NAMES, amount, factor, interval, score_name
 from services.comparison.report.rows import Row
 
@@ -67,7 +67,7 @@ def _cheaper(row: Row) -> list[str]:
     found = [paired for _, _, paired in _differences(row)]
     if not row.compute_ratio < CHEAPER or not found:
         return []
-    if any(paired.verdict in ("wins", "one seed") for paired in found):
+    if any(paired.verdict in ("wins", "few seeds") for paired in found):
         return []
     return [f"Compute: {row.label} used {factor(row.compute_ratio)} times as much, and nothing tells it to be worse."]
 
@@ -77,10 +77,13 @@ def notes(rows: Sequence[Row], reference: Row | None, context: Context) -> list[
     found = []
     if reference is None:
         found.append(f"{context.reference} was not run, so there are no paired differences to it.")
-    if all(len(row.seeds) == 1 for row in rows):
-        found.append("One seed: no intervals, and nothing here tells a difference from chance.")
-    elif any(len(row.seeds) == 2 for row in rows):
-        found.append("Intervals from two seeds are wide (Student's t with one degree of freedom).")
+    most = max(len(row.seeds) for row in rows)
+    if most < FEWEST_SEEDS:
+        words = counted(most)
+        found.append(
+            f"{words[:1].upper()}{words[1:]}: no intervals, and nothing here tells a difference from chance; "
+            f"--seeds {FEWEST_SEEDS} or more, with --resume, adds to what was run."
+        )
     found += [text for row in rows if (text := diverged(row))]
     found += [f"Of the trials of {row.label}, {row.failed} ended by an error, and lost." for row in rows if row.failed]
     if reference is not None:
@@ -106,7 +109,8 @@ def how_to_read(context: Context) -> str:
         f"averages {draws} of the noise. Accuracy is in percent, NLL in nats an example, ECE of 15 bins of equal "
         "width; accuracy is better when larger, every other score when smaller. “Scaled” is after one temperature was "
         "fitted on the regularization split; a method that trains on that split has none left and shows a dash. "
-        "± and brackets are the 95 % interval of the mean over seeds (Student's t); differences are paired by seed. "
+        "± and brackets are the 95 % interval of the mean (Student's t): the variance over seeds, and that over test "
+        "examples where seeds share a test split, are added; differences are paired by seed and by test example. "
         "Intervals are one by one, not corrected for how many there are: of twenty true zeros about one would be "
         "excluded by chance."
     )

@@ -75,7 +75,8 @@ def write_report(outcomes: Sequence[Outcome], context: Context, folder: Path) ->
         "summary": summary,
         "context": context,
         "tables": tables(summary),
-        "figures": figures,
+        "opening": next((figure for figure in figures if figure["name"] == "verdict"), None),
+        "figures": [figure for figure in figures if figure["name"] != "verdict"],
         "facts": _facts(context),
     }
     html, markdown = folder / "report.html", folder / "report.md"

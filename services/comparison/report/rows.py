@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.comparison.report.compute_to_target import ComputeToTarget, compute_to_targets
+from services.comparison.report.compute_to_target import ComputeToTarget, compute_to_target
 from services.comparison.report.estimates import Difference, Estimate, difference
 from services.comparison.report.groups import Group, spent
 
@@ -37,7 +37,7 @@ class Row:
         utilization: share of their time that workers trained, mean over seeds; NaN for a single trial.
         differences: scores minus the reference's, by name; empty for the reference.
         scaled_differences: the same after temperature scaling of both.
-        compute_to_target: the reference's compute until it was as good as this method at its end, by score; empty
+        compute_to_target: the reference's compute until it would have returned as good a model as this method; None
             unless this is a search.
     """
 
@@ -60,10 +60,10 @@ class Row:
     utilization: float
     differences: dict[str, Difference]
     scaled_differences: dict[str, Difference]
-    compute_to_target: list[ComputeToTarget]
+    compute_to_target: ComputeToTarget | None
 
 
-def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: str) -> Row:
+def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: str, select_on: str = "nll") -> Row:
     """Return a group's numbers.
 
     Args:
@@ -71,6 +71,7 @@ def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: st
         reference: what to compare with; None for nothing.
         names: scores to give, in order.
         unit: of compute.
+        select_on: the score on the regularization split that searches choose by.
     """
     outcomes = group.outcomes.values()
     other = reference if reference is not None and reference is not group else None
@@ -96,7 +97,7 @@ def row_of(group: Group, reference: Group | None, names: Sequence[str], unit: st
         utilization=group.over_seeds(lambda outcome: outcome.utilization).mean,
         differences=_differences(scores, other.scores(names)) if other else {},
         scaled_differences=_differences(scaled, other.scores(names, scaled=True)) if other else {},
-        compute_to_target=compute_to_targets(group, other, names, unit) if other and searched else [],
+        compute_to_target=compute_to_target(group, other, names, unit, select_on) if other and searched else None,
     )
 
 

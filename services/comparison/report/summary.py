@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from services.comparison.report.context import Context
-from services.comparison.report.findings import comparison, compute_to_target_sentence
+from services.comparison.report.estimates import FEWEST_SEEDS
+from services.comparison.report.findings import comparison, compute_to_target_sentence, counted, verdict
 from services.comparison.report.groups import group_outcomes, reference_of, score_names
 from services.comparison.report.losses import how_to_read, losses, notes
 from services.comparison.report.numbers import column_name, mean, times
@@ -30,6 +31,7 @@ class Summary:
         context: what was compared, with what, and where.
         scores: names of the scores on the test split, in the order of the tables.
         rows: one for every method and budget.
+        verdict: whom the reference beats and who beats it, in a sentence; empty where there is nobody.
         sentences: one paragraph for every method but the reference: who won, by how much, at what compute.
         losses: where the reference loses; empty where it was not run.
         notes: what limits the numbers.
@@ -39,6 +41,7 @@ class Summary:
     context: Context
     scores: list[str]
     rows: list[Row]
+    verdict: str
     sentences: list[str]
     losses: list[str]
     notes: list[str]
@@ -60,7 +63,8 @@ class Summary:
 
         shown = [name for name in ("accuracy", "nll", "ece", "rmse") if name in self.scores]
         seeds = len(self.rows[0].seeds)
-        spread = "one seed" if seeds == 1 else f"mean over {seeds} seeds ± half the 95 % interval"
+        enough = seeds >= FEWEST_SEEDS
+        spread = f"mean over {seeds} seeds ± half the 95 % interval" if enough else f"{counted(seeds)}: no interval"
         caption = (
             "* NLL after temperature scaling on the regularization split, where that was not trained on\n"
             f"compute: multiples of one {self.context.reference} run's {self.context.unit}"
@@ -88,21 +92,23 @@ def summarize(outcomes: Sequence[Outcome], context: Context) -> Summary:
     groups = group_outcomes(outcomes)
     reference = reference_of(groups, context.reference)
     names = score_names(outcomes)
-    rows = [row_of(group, reference, names, context.unit) for group in groups]
+    rows = [row_of(group, reference, names, context.unit, context.select_on) for group in groups]
     base = next((row for row in rows if row.is_reference), None)
     sentences = []
     if base is not None:
         for row in rows:
             if not row.is_reference:
                 sentences.append(f"{comparison(row, base)} {compute_to_target_sentence(row, context)}".strip())
+    said = "" if base is None else verdict(rows, base)
     return Summary(
-        context, names, rows, sentences, losses(rows, base), notes(rows, base, context), how_to_read(context)
+        context, names, rows, said, sentences, losses(rows, base), notes(rows, base, context), how_to_read(context)
     )
 
 
 def _jsonable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
+        shown = [field for field in fields(value) if field.metadata.get("plain", True)]
+        return {field.name: _jsonable(getattr(value, field.name)) for field in shown}
     if isinstance(value, Mapping):
         return {str(key): _jsonable(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.comparison.report.compute_to_target import ComputeToTarget
 from services.comparison.report.estimates import Difference, Estimate, Verdict
 from services.comparison.report.findings import SCALED
 from services.comparison.report.numbers import (
@@ -29,7 +28,7 @@ from services.comparison.report.summary import Summary
 
 __all__ = ["Cell", "Table", "tables"]
 
-_VERDICTS: dict[Verdict, str] = {"undecided": "undecided", "one seed": "one seed", "nothing": ""}
+_VERDICTS: dict[Verdict, str] = {"undecided": "undecided", "few seeds": "no interval", "nothing": ""}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,10 @@ def _scores(summary: Summary) -> Table:
         values += [mean(score, row.scaled[score]) for score in scaled]
         return [seeds, *map(Cell, values), *([Cell(times(row.compute_ratio))] if compared else [])]
 
-    notes = ["Mean over seeds ± half the 95 % interval; with one seed there is no interval."]
+    notes = [
+        "Mean over seeds ± half the 95 % interval, which holds what differs between seeds and between samples of test "
+        "examples; for fewer than three seeds there is none."
+    ]
     return _table("Scores on the test split", header, summary.rows, cells, notes)
 
 
@@ -109,30 +111,39 @@ def _differences(summary: Summary) -> Table:
         return raw + [cell(score, row.scaled_differences[score]) for score in scaled]
 
     notes = [
-        f"Method minus {name} on the same seed: mean and 95 % interval; accuracy in points. {name} “wins” or “loses” "
-        "where the interval excludes zero; “undecided” where it includes zero."
+        f"Method minus {name} on the same seed and the same test examples: mean and 95 % interval; accuracy in points. "
+        f"{name} “wins” or “loses” where the interval excludes zero; “undecided” where it includes zero."
     ]
     return _table(f"Paired differences to {name}", header, others, cells, notes)
 
 
 def _compute_to_target(summary: Summary) -> Table:
-    """Return what the reference spent until it was as good as a search at its end, as a fraction."""
+    """Return what the reference spent until it was as good as a search and stayed so, as a fraction."""
     name = summary.context.reference
-    searches = [row for row in summary.rows if any(found.num_seeds for found in row.compute_to_target)]
-    targets = searches[0].compute_to_target if searches else []
-    header = [f"{target.split} {score_name(target.score)}" for target in targets]
+    found = {row.label: row.compute_to_target for row in summary.rows if row.compute_to_target is not None}
+    searches = [row for row in summary.rows if row.label in found and found[row.label].num_seeds]
+    scores = [score for score in summary.scores if any(score in found[row.label].behind for row in searches)]
+    header = ["fraction of its compute", *(f"test {column_name(score)} short then" for score in scores)]
 
     def cells(row: Row) -> list[Cell]:
-        return [_fraction(found) for found in row.compute_to_target]
+        one = found[row.label]
+        short = [_short(score, one.behind.get(score, math.nan)) for score in scores]
+        return [Cell(factor(one.mean) if one.fractions else "never", "", one.counted), *map(Cell, short)]
 
+    chosen = score_name(summary.context.select_on)
     notes = [
-        f"Compute of {name} until its score was first as good as the search's final score, the target, as a fraction "
-        "of all the search's compute: mean over the seeds that reached it, and how many did.",
-        "Scores before the end of a run are averaged over fewer noise draws than final ones, on a part of the test "
-        "split where that is large, and the first point as good as the final score may be so by chance: read these "
-        "fractions as estimates.",
+        f"Compute of {name} from which on its {chosen} on the regularization split, by which models are chosen, was as "
+        "good as the search's final one to the end of the run, as a fraction of all the search's compute: mean over "
+        "the seeds that reached it, and how many did. Beside it what its test scores were short of the search's then "
+        "(minus: ahead). No look at the test split decides when.",
     ]
-    return _table(f"Compute to target: what {name} needed for a search's final score", header, searches, cells, notes)
+    return _table(f"Compute to target: what {name} needed to stay as good as a search", header, searches, cells, notes)
+
+
+def _short(score: str, value: float) -> str:
+    if math.isnan(value):
+        return DASH
+    return f"{100 * value:+.2f}".replace("-", "−") if score == "accuracy" else f"{value:+.3f}".replace("-", "−")
 
 
 def _cost(summary: Summary) -> Table:
@@ -166,12 +177,6 @@ def _table(
 ) -> Table:
     filled = [[Cell(row.method), Cell(budget_name(row.budget)), *cells(row)] for row in rows]
     return Table(title, ["method", "budget", *header], filled, notes)
-
-
-def _fraction(found: ComputeToTarget) -> Cell:
-    if not found.num_seeds:
-        return Cell(DASH)
-    return Cell(factor(found.mean) if found.fractions else "never", "", found.counted)
 
 
 def _share(value: float) -> str:

@@ -289,3 +289,15 @@ def test_wrong_logits_are_refused(row: list[float]) -> None:
         calibration.fit_temperature(torch.tensor([[0.0, 1.0], row]), ZEROS)
     with pytest.raises(UserError, match=r"they span 0\.\.5"):
         calibration.fit_temperature(HALF, torch.tensor([0, 5]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_of_single_examples_have_the_scores_as_their_means(
+    predictions: tuple[Tensor, Tensor], dtype: torch.dtype
+) -> None:
+    p, t = predictions[0].to(dtype), predictions[1]
+    found = calibration.example_scores(p, t)
+    whole = calibration.score(p, t).as_dict()
+    assert {name: tuple(values.shape) for name, values in found.items()} == dict.fromkeys(whole, (3000,))
+    for name, value in whole.items():
+        assert float(found[name].mean()) == pytest.approx(value, rel=1e-9), name

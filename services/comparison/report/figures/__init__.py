@@ -9,15 +9,21 @@ from services.comparison.report.figures.compute import compute
 from services.comparison.report.figures.differences import differences
 from services.comparison.report.figures.reliability import reliability
 from services.comparison.report.figures.schedules import schedules
+from services.comparison.report.figures.verdict import verdict
 from services.comparison.report.groups import Group
 from services.comparison.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CAPTIONS", "compute", "differences", "draw", "reliability", "schedules"]
+__all__ = ["CAPTIONS", "compute", "differences", "draw", "reliability", "schedules", "verdict"]
 
 CAPTIONS = {
+    "verdict": (
+        "Scores on the test split at the end against all the compute that led there ({unit}, logarithmic, one "
+        "{reference} run is 1): a point a method, mean over seeds; bars: 95 % interval, of seeds and test examples "
+        "together, where there are three seeds or more. NLL is after temperature scaling where a split was kept for it."
+    ),
     "compute": (
         "Scores on the test split against compute ({unit}) of all trials together, logarithmic. Lines: the trial that "
         "led on the regularization split then, mean over seeds; bands: smallest to largest over seeds. Markers: the "
@@ -50,6 +56,7 @@ def draw(groups: Sequence[Group], summary: Summary) -> dict[str, Figure]:
         summary: their numbers.
     """
     drawn = {
+        "verdict": verdict(summary),
         "compute": compute(groups, summary),
         "differences": differences(summary),
         "schedules": schedules(groups, summary),

@@ -82,6 +82,8 @@ def _draw(axes: Axes, paired: Difference, y: float, scale: float, marker: str) -
     colour = _COLOURS.get(paired.verdict, GREY)
     values = [scale * value for value in paired.values.values()]
     if len(values) > 1:
+        axes.plot(values, [y] * len(values), linestyle="none", marker="|", color=colour, markersize=7, alpha=0.8)
+    if math.isfinite(paired.low):
         left, right = axes.get_xlim()
         low, high = scale * paired.low, scale * paired.high
         axes.plot([max(low, left), min(high, right)], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
@@ -89,7 +91,6 @@ def _draw(axes: Axes, paired: Difference, y: float, scale: float, marker: str) -
         for end, beyond, arrow in ((left + inset, low < left, "<"), (right - inset, high > right, ">")):
             if beyond:
                 axes.plot([end], [y], marker=arrow, color=colour, markersize=6)
-        axes.plot(values, [y] * len(values), linestyle="none", marker="|", color=colour, markersize=7, alpha=0.8)
     filled = paired.excludes_zero
     axes.plot(
         [scale * paired.mean], [y], marker=marker, markersize=7 if marker == "o" else 6, zorder=4, linestyle="none",
@@ -109,7 +110,7 @@ def _legend(figure: Figure, summary: Summary) -> None:
     entries = [
         mark(f"{name} wins", WINS, True),
         mark(f"{name} loses", LOSES, True),
-        mark("undecided, or one seed", GREY, False),
+        mark("undecided, or too few seeds", GREY, False),
     ]
     if any(paired.values for row in summary.rows for paired in row.scaled_differences.values()):
         entries.append(mark("raw", GREY, False, line="none"))

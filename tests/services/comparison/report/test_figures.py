@@ -9,7 +9,8 @@ import pytest
 
 from services.comparison.outcome import Outcome
 from services.comparison.report import summarize
-from services.comparison.report.figures import compute, differences, reliability, schedules
+from services.comparison.report.estimates import estimate
+from services.comparison.report.figures import compute, differences, reliability, schedules, verdict
 from services.comparison.report.figures.compute import mean_curve
 from services.comparison.report.figures.reliability import pooled
 from services.comparison.report.figures.schedules import shown_hyperparameters
@@ -148,12 +149,14 @@ def test_differences_without_an_interval_are_hollow_and_without_scores_say_so() 
 
 
 def test_a_wide_interval_does_not_dwarf_the_others() -> None:
-    outcomes = runs("crossreg", [0.80, 0.80]) + runs("none", [0.70, 0.71]) + runs("pbt", [0.79, 0.90])
+    outcomes = runs("crossreg", [0.80] * 3) + runs("none", [0.70, 0.71, 0.7]) + runs("pbt", [0.79, 0.90, 0.79])
     accuracy = drawn(differences, outcomes).axes[0]
     low, high = accuracy.get_xlim()
-    assert -45 < low < -10  # seeds lie in -10 .. 10, the interval of pbt in -65 .. 74
-    assert 10 < high < 45
-    assert {line.get_marker() for line in accuracy.get_lines()} >= {"<", ">"}
+    assert -30 < low < -10  # seeds lie in -10 .. 10, the interval of pbt in -13 .. 18
+    assert 10 < high < 30
+    outcomes = runs("crossreg", [0.80] * 3) + runs("pbt", [0.799, 0.801, 0.80]) + runs("none", [0.8, 0.8, 0.83])
+    accuracy = drawn(differences, outcomes).axes[0]
+    assert {line.get_marker() for line in accuracy.get_lines()} >= {"<"}
 
 
 def test_schedules_are_steps_with_the_chosen_lineage_thick() -> None:
@@ -261,3 +264,26 @@ def test_a_diagram_a_method_with_the_ece_of_the_table() -> None:
     assert [axes.get_title() for axes in figure.axes[::2]] == ["crossreg\nECE 0.030", "none\nECE 0.500"]
     assert figure.axes[0].patches[0].get_height() == pytest.approx(0.9)
     assert drawn(reliability, [outcome(reliability={})]) is None
+
+
+def test_the_verdict_is_a_point_a_method_with_its_interval() -> None:
+    spread = {"crossreg": [0.80, 0.82, 0.81], "pbt": [0.83, 0.84, 0.80]}
+    outcomes = runs("crossreg", spread["crossreg"]) + runs("pbt", spread["pbt"], "full", cost=cost(8e12))
+    figure = verdict(summarize(outcomes, context()))
+    assert figure is not None
+    accuracy, nll = figure.axes
+    assert [axes.get_xscale() for axes in (accuracy, nll)] == ["log", "log"]
+    points = {bars.get_label(): bars for bars in accuracy.containers}
+    for name, place in (("crossreg", 1.0), ("pbt", 8.0)):
+        line, _, (bar,) = points[name].lines
+        assert line.get_xdata() == pytest.approx([place])
+        assert line.get_ydata() == pytest.approx([100 * sum(spread[name]) / 3])
+        ((_, low), (_, high)) = bar.get_segments()[0]
+        half = 100 * estimate(dict(enumerate(spread[name]))).half_width
+        assert (high - low) / 2 == pytest.approx(half)
+    assert {"crossreg", "pbt"} <= texts(figure)
+    pair = runs("crossreg", [0.8, 0.8]) + runs("pbt", [0.8, 0.7], "full", cost=cost(8e12))
+    two = verdict(summarize(pair, context()))
+    assert two is not None
+    assert all(bars.has_yerr is False for bars in two.axes[0].containers)  # no interval from two seeds
+    assert verdict(summarize(runs("crossreg", [0.8]), context())) is None

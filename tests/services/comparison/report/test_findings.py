@@ -55,7 +55,7 @@ def test_an_interval_with_zero_says_that_no_difference_can_be_told() -> None:
 
 
 def test_equal_means_are_neither_better_nor_worse() -> None:
-    said = sentence(runs("crossreg", [0.5, 0.75]) + runs("none", [0.75, 0.5]))
+    said = sentence(runs("crossreg", [0.5, 0.75, 0.5]) + runs("none", [0.75, 0.5, 0.5]))
     assert "on accuracy (equal on average," in said
 
 
@@ -107,7 +107,7 @@ def test_divergence_is_said_and_leaves_the_other_seeds() -> None:
     other = runs("fixed", ABOVE)
     other[1] = outcome("fixed", seed=1, test=NAN, test_scaled={})
     said = sentence(runs("crossreg", BASE) + other)
-    assert "(1.00 times the compute of crossreg; 2 seeds)" in said
+    assert "(1.00 times the compute of crossreg; two seeds: no interval)" in said
     assert said.endswith("fixed diverged on 1 of 3 seeds (1), which no mean or difference of scores includes.")
     gone = [outcome("fixed", seed=seed, test=NAN, test_scaled={}) for seed in range(3)]
     said = sentence(runs("crossreg", BASE) + gone)
@@ -176,3 +176,18 @@ def test_how_to_read_says_what_the_budgets_are() -> None:
     for part in ("compute of one crossreg run, counted in examples", "“full” is 6 times that", "averages 16 draws"):
         assert part in said
     assert "choose by accuracy on the regularization split" in said
+
+
+def test_the_verdict_counts_whom_the_reference_beats_after_scaling() -> None:
+    outcomes = (
+        runs("crossreg", ABOVE) + runs("none", BASE) + runs("pbt", [a + 0.05 for a in ABOVE]) + runs("grid", NEAR)
+    )
+    found = summarize(outcomes, context())
+    assert found.verdict == (
+        "crossreg, at one run's compute: on accuracy it wins against none and grid and loses against pbt; on NLL after "
+        "temperature scaling it wins against none and grid and loses against pbt."
+    )
+    assert summarize(runs("crossreg", [0.8]) + runs("none", [0.7]), context()).verdict == (
+        "Too few seeds for a verdict: one seed."
+    )
+    assert summarize(runs("crossreg", [0.8]), context()).verdict == ""

@@ -72,7 +72,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def test_the_page_needs_nothing_but_itself_and_parses(report: Report) -> None:
     page = Page(report.html.read_text())
-    assert [load[:22] for load in page.loads] == ["data:image/png;base64,"] * 4
+    assert [load[:22] for load in page.loads] == ["data:image/png;base64,"] * 5
     for load, path in zip(page.loads, report.figures.values(), strict=True):
         assert base64.b64decode(load.partition(",")[2]) == path.read_bytes()
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -83,7 +83,14 @@ def test_the_page_needs_nothing_but_itself_and_parses(report: Report) -> None:
 def test_page_and_markdown_hold_numbers_sentences_and_context(report: Report) -> None:
     page, markdown = Page(report.html.read_text()), report.markdown.read_text()
     plain = markdown.replace("\\", "").replace("\u00a0", " ")
-    for text in [*report.summary.sentences, *report.summary.losses, *report.summary.notes, report.summary.how_to_read]:
+    assert 0 < page.text.index(report.summary.verdict) < page.text.index("Where crossreg loses")
+    for text in [
+        report.summary.verdict,
+        *report.summary.sentences,
+        *report.summary.losses,
+        *report.summary.notes,
+        report.summary.how_to_read,
+    ]:
         assert text in page.text
         assert text in plain
     assert "crossreg compare --model cnn --data fashion-mnist" in page.text
@@ -95,7 +102,9 @@ def test_page_and_markdown_hold_numbers_sentences_and_context(report: Report) ->
 
 def test_markdown_refers_to_the_figures_beside_it(report: Report) -> None:
     named = re.findall(r"!\[\w+\]\(([^)]+)\)", report.markdown.read_text())
-    assert named == [f"figures/{name}.png" for name in ("compute", "differences", "schedules", "reliability")]
+    assert named == [
+        f"figures/{name}.png" for name in ("verdict", "compute", "differences", "schedules", "reliability")
+    ]
     assert [report.markdown.parent / name for name in named] == list(report.figures.values())
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.figures.values())
 

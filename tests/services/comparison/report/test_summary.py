@@ -115,13 +115,15 @@ def test_a_single_outcome_is_a_report() -> None:
     found = summarize([outcome()], context())
     assert found.sentences == []
     assert found.losses == ["There is nothing to compare with."]
-    assert "One seed: no intervals, and nothing here tells a difference from chance." in found.notes
+    assert any(text.startswith("One seed: no intervals, and nothing here tells a difference") for text in found.notes)
 
 
 def test_seeds_that_the_reference_lacks_are_noted() -> None:
     found = summarize(runs("crossreg", [0.8, 0.9]) + runs("none", [0.7, 0.8, 0.9]), context())
     assert "none is compared on the 2 of its seeds that crossreg has." in found.notes
-    assert "Intervals from two seeds are wide (Student's t with one degree of freedom)." in found.notes
+    assert not any("no intervals" in text for text in found.notes)  # none has three seeds of its own
+    two = summarize(runs("crossreg", [0.8, 0.9]) + runs("none", [0.7, 0.8]), context())
+    assert any(text.startswith("Two seeds: no intervals") for text in two.notes)
 
 
 def test_nothing_and_doubles_are_refused() -> None:
