@@ -179,7 +179,16 @@ def show(result: FinishedTraining) -> None:
     table.add_row("as trained", *(f"{value:.4f}" for value in result.test.values()))
     if result.test_scaled:
         table.add_row("temperature-scaled", *(f"{result.test_scaled[name]:.4f}" for name in result.test))
+    for name, scores in result.simple.items():
+        table.add_row(name, *(f"{scores[key]:.4f}" if key in scores else "–" for key in result.test))
     out.print(table)
+    from services.training.simple import better_than
+
+    best = {name: _best(name, value, result.test_scaled.get(name)) for name, value in result.test.items()}
+    for name in better_than(best, result.simple):
+        out.print(
+            f"[bold yellow]warning:[/bold yellow] {name}, trained on the same splits, is better than this network"
+        )
     if result.learned:
         values = ", ".join(f"{name} {result.regularizers[name]:.3g}" for name in result.learned)
         out.print(f"learned: {values}", soft_wrap=True)
@@ -192,6 +201,12 @@ def show(result: FinishedTraining) -> None:
     out.print(f"checkpoint: {result.checkpoint}", soft_wrap=True)
     out.print(f"model: {result.model_uri or 'not logged'}", soft_wrap=True)
     out.print(f"run: {result.url or result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
+
+
+def _best(name: str, raw: float, scaled: float | None) -> float:
+    if scaled is None:
+        return raw
+    return max(raw, scaled) if name == "accuracy" else min(raw, scaled)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from services.data import Dataset, describe, in_lines, load_data
 from services.logs import bind
 from services.tracking import DiskError, Tracker, TrackingConfig, default_uri
 from services.tracking.store import connect
+from services.training.assemble import takes_integers
 from services.training.check import check, starting_state
 from services.training.config import Placement, TrainConfig
 from services.training.describe import in_short, note, params, regularized_by, slug, taken_as_is
@@ -32,6 +33,7 @@ from services.training.publish import publish
 from services.training.resolve import ResolvedConfig, resolve
 from services.training.result import TrainingResult
 from services.training.runtime import check_placement, start_ray
+from services.training.simple import simple_scores
 from services.training.stopping import on_sigterm
 from services.training.storage import RunFolder, check_storage, new_name
 
@@ -51,6 +53,7 @@ class FinishedTraining(TrainingResult):
         ui_command: opens the MLflow UI on the run's store.
         url: page of the run, where MLflow is a server.
         diagnoses: failure signatures seen, in words.
+        simple: scores of simple models on the same splits, by name.
     """
 
     run_id: str
@@ -59,6 +62,7 @@ class FinishedTraining(TrainingResult):
     ui_command: str
     url: str | None
     diagnoses: list[str]
+    simple: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,11 @@ def _train(
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name, described)
         display.phase("starting the workers")
         result, diagnoses, checkpoint = fit(config, placement, data, folder, tracker, state, display)
+        display.phase("training simple models to compare with")
+        simple = {} if takes_integers(data, config.model) else simple_scores(data, config.seed)
+        for name, scores in simple.items():
+            kept = {f"simple/{name.replace(' ', '_')}/{score}": value for score, value in scores.items()}
+            tracker.record(kept, config.steps)
         display.phase("writing figures and the model")
         model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
     return FinishedTraining(
@@ -193,6 +202,7 @@ def _train(
         ui_command=tracker.ui_command,
         url=tracker.url,
         diagnoses=diagnoses,
+        simple=simple,
     )
 
 
