@@ -40,7 +40,7 @@ __all__ = [
 WHAT, LEARNED, WHERE, OUT = "What to train", "Learned regularization", "Where to run", "Tracking and output"
 _PANELS = {
     "TrainConfig": WHAT,
-    "DataConfig": WHAT,
+    "DataConfig": "Data",
     "OptimizerConfig": WHAT,
     "RhoConfig": LEARNED,
     "Placement": WHERE,

@@ -53,17 +53,17 @@ class DataConfig(Settings):
     task: Annotated[Literal["classification", "regression"] | None, Flag(default="as the targets are")] = Field(
         default=None, description="Take the targets as classes or as a quantity."
     )
-    drop: Annotated[tuple[str, ...], Flag(default="-")] = Field(
+    drop: Annotated[tuple[str, ...], Flag(default="none")] = Field(
         default=(), description="Columns of a table that the model does not get."
     )
     kinds: Annotated[dict[str, ColumnKind], Flag("kind", default="as the values are")] = Field(
         default={}, description="Read columns of a table as number, boolean, category or date, e.g. zip=category."
     )
-    split_by: Annotated[str | None, Flag(default="-")] = Field(
+    split_by: Annotated[str | None, Flag(default="splits are drawn")] = Field(
         default=None,
         description="Column (or array) of groups, such as persons or recordings: none is in two splits.",
     )
-    time_order: Annotated[str | None, Flag(default="-")] = Field(
+    time_order: Annotated[str | None, Flag(default="splits are drawn")] = Field(
         default=None, description="Column (or array) to order by: train comes first, then reg, then test."
     )
     image_size: Annotated[int | None, Flag(default="that of the files, which must be one")] = Field(
