@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,6 +70,9 @@ def serve(
 
 def example(served: Served) -> str:
     """Return a command that asks for one prediction."""
+    if served.row is not None:
+        row = json.dumps({"rows": [served.row]}, ensure_ascii=False)
+        return f"curl --json {shlex.quote(row)} {served.url}/predict"
     size = 1
     for length in served.input_shape:
         size *= length

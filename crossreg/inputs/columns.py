@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -136,7 +137,8 @@ class Number(Column):
     def expects(self) -> str:
         """What a value has to be, in words."""
         unit = f" in {self.unit}" if self.unit else ""
-        return f"a finite number{unit}, or nothing where it is missing"
+        mark = f" with {self.decimal!r} before decimals" if self.decimal != "." else ""
+        return f"a finite number{unit}{mark}, or nothing where it is missing"
 
     @property
     def example(self) -> float:
@@ -239,18 +241,33 @@ class Category(Column):
         import pandas as pd
 
         text = text_of(values)
-        codes = pd.Categorical(text, categories=list(self.values)).codes
         absent = text.isna().to_numpy()
+        index = pd.Index(self.values, dtype=object)
+        codes = index.get_indexer(text.astype(object))
+        if ((codes < 0) & ~absent).any():
+            text = text.map(self._as_in_training, na_action="ignore")
+            codes = index.get_indexer(text.astype(object))
         if (unknown := (codes < 0) & ~absent).any():
             row = int(np.argmax(unknown))
-            notes.append(
-                f"{self.name!r} is {quoted(str(text.iloc[row]))} in {_rows(values, unknown)}, which training never "
-                "saw: "
-                f"{'all such values are ' if unknown.sum() > 1 else ''}taken as none of its values; "
-                f"expected {self.expects}"
-            )
+            seen, different = quoted(str(text.iloc[row])), int(text[unknown].nunique())
+            what = f"is {seen} in row {values.index[row] + 1}, which training never saw: taken"
+            if unknown.sum() > 1:
+                kinds = f"of {different} different kinds, such as" if different > 1 else "all"
+                what = (
+                    f"has values that training never saw in {int(unknown.sum()):,} rows ({kinds} {seen} in row "
+                    f"{values.index[row] + 1}): taken"
+                )
+            notes.append(f"{self.name!r} {what} as none of its values; expected {self.expects}")
         hot = (codes[:, None] == np.arange(len(self.values))).astype(np.float64)
         return self._with_missing([*hot.T], absent, values, notes)
+
+    def _as_in_training(self, text: str) -> str:
+        """Return a value as training wrote it, where programs write it otherwise: 10001.0, or 1 for 01."""
+        whole = text.removesuffix(".0") if re.fullmatch(r"\d+\.0", text) else text
+        widths = {len(value) for value in self.values}
+        if len(widths) == 1 and whole.isdecimal() and all(map(str.isdecimal, self.values)):
+            whole = whole.zfill(widths.pop())
+        return whole if whole in self.values else text
 
 
 _DAY = np.timedelta64(1, "D")
@@ -284,7 +301,7 @@ class Date(Column):
         # a year's circle needs a good part of a year: within a week all its values are alike
         span = float(days.max()) if len(days) else 0.0
         cycles = [cycle for cycle, needed in (("year", 60.0), ("week", 2.0)) if span >= needed]
-        if len(known) and (known != known.astype("datetime64[D]")).any():
+        if len(np.unique(known - known.astype("datetime64[D]"))) > 1:
             cycles.append("day")
         median = float(np.quantile(days, 0.5, method="lower")) if len(days) else 0.0
         return cls(name, len(known) < len(read), str(first.astype("datetime64[s]")), median, tuple(cycles), form)
@@ -359,7 +376,10 @@ def read_numbers(values: Any, form: NumberFormat) -> Any:
 def read_booleans(values: Any) -> np.ndarray:
     """Return float64 `[N]`: 1 for true, 0 for false, NaN for what is missing or neither."""
     text = text_of(values).astype(object).str.lower()
-    return text.map({"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}).to_numpy(np.float64)
+    return text.map(dict.fromkeys(_TRUE, 1.0) | dict.fromkeys(_FALSE, 0.0)).to_numpy(np.float64)
+
+
+_TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
 
 
 def read_dates(values: Any, form: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,9 +119,10 @@ class Table:
                 raise UserError(f"row {index + 1} is {quoted(row)}; expected an object with {self._listed()}")
             for column in self.columns:
                 if column.name not in row:
-                    close = nearest(column.name, [name for name in row if name not in self.features])
+                    close = difflib.get_close_matches(column.name, [str(name) for name in row], 1)
+                    but = f", but {close[0]!r}" if close else ""
                     raise UserError(
-                        f"row {index + 1} has no {column.name!r}{close}; expected {self._listed()} "
+                        f"row {index + 1} has no {column.name!r}{but}; expected {self._listed()} "
                         "(null where the value is missing)"
                     )
         # values of a column as they are: a column of whole numbers and nulls would become floats

@@ -17,6 +17,7 @@ __all__ = [
     "UNITS",
     "NumberFormat",
     "date_formats",
+    "grouped_by_points",
     "number_formats",
     "parse_dates",
     "text_of",
@@ -128,7 +129,7 @@ class NumberFormat:
 
     def matches(self, text: str) -> bool:
         """Say whether a text without unit is a number in this format."""
-        groups = rf"\d{{1,3}}(?:{re.escape(self.thousands)}\d{{3}})+|" if self.thousands else ""
+        groups = rf"[1-9]\d{{0,2}}(?:{re.escape(self.thousands)}\d{{3}})+|" if self.thousands else ""
         pattern = rf"[+-]?(?:{groups}0|[1-9]\d*|0)(?:{re.escape(self.decimal)}\d+)?"
         return re.fullmatch(pattern, text) is not None
 
@@ -170,6 +171,17 @@ def number_formats(text: Any) -> list[NumberFormat]:
             if (decimal, thousands) == (".", ""):
                 return [form]
     return list(read.values())
+
+
+def grouped_by_points(text: Any) -> bool:
+    """Say whether numbers may have points between thousands though they read as plain ones: 900, 1.004, 3.487.
+
+    Args:
+        text: Series of text, see `text_of`.
+    """
+    given = text.dropna()
+    point = given.str.contains(".", regex=False)
+    return bool(point.any() and given.str.fullmatch(r"[+-]?([1-9]\d{0,2}\.\d{3}|\d{1,3})").all())
 
 
 def _unit(given: Any) -> str | None:

@@ -15,6 +15,7 @@ from crossreg.inputs import Array
 from crossreg.inputs.array import Layout, narrowed
 from crossreg.inputs.columns import offset_of
 from services.data.config import KEYS, DataConfig
+from services.data.dataset import Task
 from services.data.memory import require_memory
 from services.data.raw import Raw, require_finite
 from services.data.targets import read_targets
@@ -23,6 +24,7 @@ __all__ = ["load_arrays", "read_arrays"]
 
 CHANNELS = (1, 3, 4)
 SMALLEST_IMAGE = 8  # pixels
+MOST_EXACT = 2**53
 
 
 def load_arrays(path: Path, config: DataConfig) -> Raw:
@@ -56,7 +58,7 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
     notes = _left(source, given, set(wanted))
     inputs = _inputs_of(source, found["x"], notes)
     x, *x_test = (_inputs(source, key, found[key], inputs) for key in ("x", "x_test") if key in found)
-    targets = [_targets(source, key, found[key]) for key in ("y", "y_test") if key in found]
+    targets = [_targets(source, key, found[key], config.task) for key in ("y", "y_test") if key in found]
     if len({target.dtype.kind in "bU" for target in targets}) > 1:
         kinds = f"y is {found['y'].dtype} and y_test is {found['y_test'].dtype}"
         raise UserError(f"{source}: {kinds}; both must be classes (integers, text) or both quantities (floats)")
@@ -208,13 +210,21 @@ def _inputs_of(source: str, x: np.ndarray, notes: list[str]) -> Array:
         notes.append(
             f"x {x.shape} is not taken as images; if it holds grey ones, store it as {(len(x), 1, *x.shape[1:])}"
         )
+    if x.dtype.kind in "iu" and x.size and max(abs(int(x.max())), abs(int(x.min()))) > MOST_EXACT:
+        raise UserError(
+            f"{source}: x holds {int(x.max())}; whole numbers beyond 2^53, as ids and hashes, cannot be told apart: "
+            "leave them out, or store features as floats"
+        )
     offset: tuple[float, ...] = ()
     if layout == "as stored" and x.ndim == 2 and x.dtype.itemsize >= 4 and x.size:
         offsets = [offset_of(x[:, place].astype(np.float64)) for place in range(x.shape[1])]
         if any(offsets):
             offset = tuple(offsets)
-            place = int(np.argmax(np.abs(offsets)))
-            notes.append(f"{offsets[place]:g} is taken off x[:, {place}], whose values float32 cannot tell apart")
+            place, count = int(np.argmax(np.abs(offsets))), sum(map(bool, offsets))
+            others = f", and others off {count - 1} more columns" if count > 1 else ""
+            notes.append(
+                f"{offsets[place]:g} is taken off x[:, {place}], whose values float32 cannot tell apart{others}"
+            )
     return Array(str(x.dtype), layout, offset)
 
 
@@ -232,7 +242,7 @@ def _inputs(source: str, key: str, x: np.ndarray, inputs: Array) -> np.ndarray:
     return np.ascontiguousarray(narrowed(x, inputs.offset))
 
 
-def _targets(source: str, key: str, y: np.ndarray) -> np.ndarray:
+def _targets(source: str, key: str, y: np.ndarray, task: Task | None) -> np.ndarray:
     if y.dtype.kind == "S":
         try:
             y = np.char.decode(y, "utf-8")
@@ -242,8 +252,11 @@ def _targets(source: str, key: str, y: np.ndarray) -> np.ndarray:
         raise UserError(f"{source}: {key} has dtype {y.dtype}; allowed are integers, booleans, text and floats")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.dtype.kind != "f" and y.ndim != 1:
-        raise UserError(f"{source}: {key} has shape {y.shape}; classes are [N], so pass one-hot rows through argmax")
+    if y.dtype.kind != "f" and y.ndim != 1 and not (task == "regression" and y.dtype.kind in "iu" and y.ndim == 2):
+        one_hot = y.ndim == 2 and y.dtype.kind in "bu i" and bool((y.astype(bool).sum(1) == 1).all())
+        remedy = "so pass one-hot rows through argmax" if one_hot else (
+            "and several in a row cannot be learned; --task regression takes numbers as quantities")  # fmt: skip
+        raise UserError(f"{source}: {key} has shape {y.shape}; classes are [N], {remedy}")
     if y.ndim not in (1, 2):
         raise UserError(f"{source}: {key} has shape {y.shape}; regression targets are [N] or [N, outputs]")
     if y.dtype.kind == "f":

@@ -18,6 +18,8 @@ __all__ = ["read_delimited"]
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LOOKED_AT = 50  # lines
+SEMICOLONS = "separated by semicolons"
+"""Key of a frame's `attrs`: where commas are decimal marks, points often stand between thousands."""
 _SAYS_SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n")  # as Excel has it
 
 
@@ -42,7 +44,9 @@ def read_delimited(path: Path, notes: list[str]) -> pd.DataFrame:
     names, body = _header(path, text, delimiter)
     frame = _rows(path, body, delimiter, names)
     frame.columns = pd.Index(names)
-    return _unnamed(path, frame, notes)
+    frame = _unnamed(path, frame, notes)
+    frame.attrs[SEMICOLONS] = delimiter == ";"
+    return frame
 
 
 def _decoded(path: Path, notes: list[str]) -> str:
@@ -51,7 +55,10 @@ def _decoded(path: Path, notes: list[str]) -> str:
         raise UserError(f"{path}: cannot be read as a table: it holds zero bytes, so it is no text")
     encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        return raw.decode(encoding)
+        text = raw.decode(encoding)
+        if encoding == "utf-16":
+            notes.append("is UTF-16")
+        return text
     except UnicodeDecodeError as error:
         if encoding == "utf-16":
             raise UserError(f"{path}: cannot be read as a table: damaged UTF-16 ({error})") from None
@@ -83,8 +90,9 @@ def _delimiter(path: Path, text: str) -> str:
         # the last record may be cut off where it spans lines
         if counts and min(counts[:1]) > fields and len(set(counts[:-1] or counts)) == 1:
             best, fields = delimiter, counts[0]
-    by_spaces = {len(line.split()) for line in sample if line.strip()}
-    if fields == 1 and len(by_spaces) == 1 and by_spaces != {1}:
+    # R's tables have a name less than fields
+    by_spaces = {len(line.split()) for line in sample[1:] if line.strip()}
+    if fields == 1 and len(by_spaces) == 1 and min(by_spaces) > 1 and len(sample[0].split()) > 1:
         raise UserError(
             f"{path}: fields seem to be separated by spaces, {min(by_spaces)} in each line; separate them by commas, "
             "semicolons, tabs or bars"

@@ -90,10 +90,6 @@ def _parts(folder: Path, notes: list[str]) -> dict[str, Path]:
     if "reg" in parts and "test" not in parts:
         notes.append(f"{parts['reg'].name} is the test split, for there is no other")
         parts["test"] = parts.pop("reg")
-    elif "reg" in parts:
-        notes.append(
-            f"{parts['reg'].name} is the regularization split (--reg-share draws one from all but the test split)"
-        )
     return {role: parts[role] for role in ("train", "reg", "test") if role in parts}
 
 

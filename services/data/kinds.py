@@ -27,7 +27,7 @@ from crossreg.inputs.text import ISO, UNITS, NumberFormat, date_formats, number_
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_CATEGORIES", "Fitted", "Unused", "decide", "odd_number"]
+__all__ = ["MAX_CATEGORIES", "Fitted", "Unused", "decide", "odd_number", "said_of"]
 
 MAX_CATEGORIES = 1_000
 """A column of text with more different values would fill memory with features."""
@@ -56,6 +56,7 @@ class Fitted:
         values: all rows, typed: read once.
         fit: returns the column for a Series of training rows.
         said: what is to be said of how it is read; "" where nothing is.
+        hint: what it may be beside; "" where nothing is.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Fitted:
     values: Any
     fit: Callable[[Any], Column]
     said: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,10 @@ def _kind_of(text: _Text) -> str:
     column, dtype = text.column, text.column.dtype
     if types.is_bool_dtype(dtype):
         return "boolean"
+    if isinstance(dtype, _categorical()):
+        return "category"
     if text.is_number:
-        return "number"
+        return "category" if _beyond_exact(column) else "number"
     if text.is_date:
         return "date"
     is_text = types.is_string_dtype(dtype) or types.is_object_dtype(dtype) or isinstance(dtype, _categorical())
@@ -159,8 +163,8 @@ def _kind_of(text: _Text) -> str:
             f"with --drop {text.name}"
         )
     given = text.text.dropna()
-    # 007 and 08540 are no numbers but codes
-    codes = given.str.fullmatch(r"0\d+").any()
+    # 007 and 08540 are no numbers but codes, and numbers of more digits than are exact are ids
+    codes = given.str.fullmatch(r"0\d+|[+-]?\d{17,}").any()
     if not codes and (text.formats or _mostly_numbers(given)):
         return "number"
     if given.head(1).str.lower().isin(["true", "false"]).any() and given.str.lower().isin(["true", "false"]).all():
@@ -169,7 +173,8 @@ def _kind_of(text: _Text) -> str:
         return "date"
     if given.str.fullmatch(_LIKE_A_DATE).mean() >= _MOSTLY:
         raise UserError(
-            f"column {text.name!r} holds {quoted(given.iloc[0])}, which looks like a date in a form that is not known; "
+            f"column {text.name!r} holds {quoted(given.iloc[0])}, which looks like a date in a form that is not known, "
+            "or in several; "
             f"write dates as 2024-01-31, or take it as categories all the same: --kind {text.name}=category"
         )
     return "category"
@@ -193,15 +198,19 @@ def _example(column: pd.Series) -> str:
 
 
 def _mostly_numbers(given: pd.Series) -> bool:
-    return bool(_bare(given).notna().mean() >= _MOSTLY)
-
-
-def _bare(text: pd.Series) -> pd.Series:
-    """Return numbers whatever unit stands behind them."""
-    import pandas as pd
-
+    """Say whether most values look like numbers, however they are written: with a unit, in brackets, as a duration."""
     units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
-    return pd.to_numeric(text.str.replace(rf"\s*(?:{units})$", "", regex=True), errors="coerce")
+    number = rf"[(+\-\u2212]?\s*[$€£¥]?\s*\d[\d.,'\s]*([eE][+-]?\d+)?\s*(?:{units})?\)?"
+    looks = given.str.fullmatch(rf"{number}|\d+:\d\d(:\d\d)?([.,]\d+)?")
+    # dates have points and spaces too
+    return bool(looks.mean() >= _MOSTLY and not date_formats(given))
+
+
+def _beyond_exact(column: pd.Series) -> bool:
+    if column.dtype.kind not in "iu":
+        return False
+    known = column.dropna()
+    return bool(len(known)) and max(abs(int(known.max())), abs(int(known.min()))) > 2**53
 
 
 def odd_number(column: pd.Series) -> UserError:
@@ -222,6 +231,10 @@ def odd_number(column: pd.Series) -> UserError:
 
 def _number(text: _Text, missing: int) -> Fitted:
     name, forms = text.name, text.formats
+    if text.absent.all():
+        raise UserError(
+            f"column {name!r} has no values, so it cannot be read as numbers; leave it out with --drop {name}"
+        )
     if not forms:
         raise odd_number(text.column)
     if len(forms) > 1:
@@ -241,13 +254,51 @@ def _number(text: _Text, missing: int) -> Fitted:
             f"column {name!r} is {read[row]:g} in data row {row + 1} ({int(wrong.sum())} such values in all); "
             "values must be finite float32 numbers"
         )
+    said, hint = said_of(form), hints(name, read)
+    return Fitted(name, "number", missing, values, lambda rows: Number.fit(name, rows, form), said, hint)
+
+
+def said_of(form: NumberFormat) -> str:
+    """Say how numbers are written, "" for the plain way."""
     parts = [
         f"with {form.decimal!r} before decimals" if form.decimal != "." else "",
         f"with {form.thousands!r} between thousands" if form.thousands else "",
         f"in {form.unit}" if form.unit else "",
     ]
-    said = ", ".join(filter(None, parts))
-    return Fitted(name, "number", missing, values, lambda rows: Number.fit(name, rows, form), said)
+    return ", ".join(filter(None, parts))
+
+
+_STANDS_FOR_MISSING = (-9999.0, -999.0, -99.0, -9.0, -1.0, 99.0, 999.0, 9999.0, 99999.0)
+
+
+def hints(name: str, numbers: np.ndarray) -> str:
+    """Say what numbers may be beside quantities: codes for missing values, dates, ids that repeat; "" where nothing."""
+    known = numbers[~np.isnan(numbers)]
+    if not len(known):
+        return ""
+    for code in _STANDS_FOR_MISSING:
+        mine, others = known == code, known[known != code]
+        if mine.sum() < 2 or len(others) < 10 or abs(code) < 90:
+            continue
+        low, high = np.quantile(others, [0.25, 0.75])
+        far = 10 * max(high - low, 1e-12)
+        beyond = code < others.min() - far or code > others.max() + far
+        if beyond:
+            return (
+                f"column {name!r} holds {code:g} in {int(mine.sum()):,} rows, far from all else: leave the field empty "
+                "if it stands for a missing value"
+            )
+    whole = bool((known == np.rint(known)).all())
+    if whole and known.min() >= 19000101 and known.max() <= 21001231:
+        month, day = known // 100 % 100, known % 100
+        if ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():
+            return f"column {name!r} holds numbers that look like dates; --kind {name}=date reads them so"
+    if whole and _ID.search(name) and len(np.unique(known)) < len(known):
+        return (
+            f"column {name!r} is called as ids are and taken as a number; --split-by {name} keeps its rows together, "
+            f"--drop {name} leaves it out"
+        )
+    return ""
 
 
 def _boolean(text: _Text, missing: int) -> Fitted:
@@ -258,7 +309,10 @@ def _boolean(text: _Text, missing: int) -> Fitted:
     if (wrong := np.isnan(read) & ~text.absent).any():
         row = int(wrong.argmax())
         seen = quoted(str(text.column.iloc[row]))
-        raise UserError(f"column {name!r} holds {seen} in data row {row + 1}; a boolean is true or false")
+        raise UserError(
+            f"column {name!r} holds {seen} in data row {row + 1}; a boolean is true or false, yes or no, 1 or 0; or "
+            f"take it as categories: --kind {name}=category"
+        )
     values = pd.Series(read, index=text.column.index)
     return Fitted(name, "boolean", missing, values, lambda rows: Boolean.fit(name, rows))
 
@@ -281,6 +335,13 @@ def _date(text: _Text, missing: int) -> Fitted:
             f"as {forms[1]}; write dates as 2024-01-31, or --drop {name}"
         )
     form = forms[0]
+    if not text.is_date and form == ISO:
+        zoned = text.text.dropna().str.contains(r"\d{2}:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$", regex=True)
+        if zoned.any() and not zoned.all():
+            raise UserError(
+                f"column {name!r} holds times with a zone and without ({quoted(text.text.dropna()[~zoned].iloc[0])}); "
+                f"write all in one way, or --drop {name}"
+            )
     values = pd.Series(read_dates(text.column, form), index=text.column.index)
     said = "" if form == ISO else f"as {form}"
     return Fitted(name, "date", missing, values, lambda rows: Date.fit(name, rows, form), said)

@@ -114,6 +114,12 @@ def _not_found(name: str, path: Path) -> UserError:
 
 def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
     notes = list(raw.notes)
+    if raw.own_reg is not None:
+        notes.append(
+            "the validation examples are the regularization split (--reg-share draws one from all but the test split)"
+            if config.reg_share is None
+            else "the validation examples are training examples like the others"
+        )
     example: Any
     inputs: Inputs = raw.inputs
     if raw.table is not None:

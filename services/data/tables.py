@@ -10,10 +10,10 @@ import numpy as np
 
 from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.inputs import Ignored
-from crossreg.inputs.text import number_formats, text_of
+from crossreg.inputs.text import NumberFormat, grouped_by_points, number_formats, text_of
 from services.data.config import DataConfig
-from services.data.delimited import read_delimited
-from services.data.kinds import Fitted, Unused, decide, odd_number
+from services.data.delimited import SEMICOLONS, read_delimited
+from services.data.kinds import Fitted, Unused, decide, odd_number, said_of
 from services.data.memory import require_memory
 from services.data.raw import Raw, Rows
 from services.data.targets import MAX_INTEGER_CLASSES, read_targets
@@ -50,7 +50,11 @@ def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[s
     target = _target_column(source, frame, config.target)
     _check_names(source, frame, config, target)
     classes, (y,) = read_targets(
-        source, f"target {target!r}", [_target(source, frame[target], config)], config.task, notes
+        source,
+        f"target {target!r}",
+        [_target(source, frame[target], config, notes)],
+        config.task,
+        notes,
     )
     aside = {target: "the target"} | {name: "left out by --drop" for name in config.drop}
     groups = order = None
@@ -62,7 +66,14 @@ def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[s
         if config.time_order not in config.kinds:
             aside.setdefault(config.time_order, "splits are made by it")
     columns, ignored, missing = _columns(source, frame, aside, config.kinds)
+    if frame.attrs.get(SEMICOLONS) or any("before decimals" in column.said for column in columns):
+        for column in columns:
+            if column.name not in config.kinds:
+                _refuse_grouped(source, frame[column.name], f"--kind {column.name}=number")
+        if config.task is None and not classes:
+            _refuse_grouped(source, frame[target], "--task regression")
     notes += [f"column {column.name!r} is read {column.said}" for column in columns if column.said]
+    notes += [column.hint for column in columns if column.hint]
     names = [column.name for column in columns]
     typed = pd.DataFrame({column.name: column.values for column in columns})
     rows = Rows(source, typed, frame[names], tuple(columns), tuple(ignored), target, missing)
@@ -92,6 +103,17 @@ def _columns(
     return columns, ignored, {name: one.missing for name, one in decided.items()}
 
 
+def _refuse_grouped(source: str, column: pd.Series, remedy: str) -> None:
+    """Refuse 1.004 where it may be a thousand and four: in a file that has decimal commas or the separators of such."""
+    if column.dtype.kind in "iufbM" or not grouped_by_points(text := text_of(column)):
+        return
+    seen = quoted(text[text.str.contains(".", regex=False, na=False)].iloc[0])
+    raise UserError(
+        f"{source}: column {column.name!r} holds {seen}, which may be a thousand and some, or one and a fraction; "
+        f"write it without a mark between thousands, or say that these are decimals: {remedy}"
+    )
+
+
 def read_frame(path: Path, notes: list[str]) -> pd.DataFrame:
     """Return a file's rows: text from delimited files, typed columns from Parquet.
 
@@ -114,7 +136,16 @@ def read_frame(path: Path, notes: list[str]) -> pd.DataFrame:
     # pandas and pyarrow each raise their own exceptions for a damaged file
     except Exception as error:
         raise UserError(f"{path}: cannot be read as a parquet table ({error})") from error
+    # what pandas keeps as an index is data with a name
+    named = [name for name in frame.index.names if name is not None]
+    frame = frame.reset_index(named) if named else frame
     frame.columns = frame.columns.astype(str)
+    for name in frame.columns[[pd.api.types.is_object_dtype(one) for one in frame.dtypes]]:
+        held = pd.api.types.infer_dtype(frame[name], skipna=True)
+        if held == "decimal":
+            frame[name] = frame[name].astype("float64")
+        elif held == "date":
+            frame[name] = pd.to_datetime(frame[name])
     if (twice := frame.columns[frame.columns.duplicated()]).size:
         raise UserError(f"{path}: column {twice[0]!r} occurs twice; names must differ")
     return frame.reset_index(drop=True)
@@ -152,7 +183,7 @@ def _check_names(source: str, frame: pd.DataFrame, config: DataConfig, target: s
                 raise UserError(f"{source}: {flag} names {name!r}, which is the target; name another with --target")
 
 
-def _target(source: str, column: pd.Series, config: DataConfig) -> np.ndarray:
+def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]) -> np.ndarray:
     """Return the target's values: text, booleans, or numbers."""
     from pandas.api import types
 
@@ -173,6 +204,8 @@ def _target(source: str, column: pd.Series, config: DataConfig) -> np.ndarray:
         return _finite(source, column, column.to_numpy())
     forms = number_formats(text)
     if len(forms) == 1:
+        if forms[0] != NumberFormat():
+            notes.append(f"target {column.name!r} is read {said_of(forms[0])}")
         return _finite(source, column, forms[0].read(text).to_numpy())
     if config.task == "regression" or (config.task is None and _nearly_numbers(text)):
         raise UserError(f"{source}: the target: {odd_number(column.rename(str(column.name)))}")

@@ -53,7 +53,16 @@ def read_targets(
     if first.dtype.kind in "Ub":
         if task == "regression":
             raise UserError(f"{source}: {what} holds {quoted(str(first.flat[0]))}, and a regression needs numbers")
-        return _classes(source, what, parts)
+        classes, codes = _classes(source, what, parts)
+        alike: dict[str, list[str]] = {}
+        for label in classes:
+            alike.setdefault(label.casefold(), []).append(label)
+        notes += [
+            f"{what} has classes that differ in case alone: {', '.join(map(repr, those))}"
+            for those in alike.values()
+            if len(those) > 1
+        ]
+        return classes, codes
     quantity = not _whole(first)
     different = 0 if quantity else len(np.unique(first))
     if task is None and not quantity:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossreg.core.errors import UserError
+from crossreg.inputs import Table
+from crossreg.prediction.export import Exported
 from services.serving.config import ServeConfig
 from services.serving.loading import load
 from services.serving.registry import Registry, Version
@@ -30,6 +32,10 @@ __all__ = ["Served", "serve"]
 _STOP_SECONDS = 10
 
 
+def _row(model: Exported) -> dict[str, Any] | None:
+    return {one.name: one.example for one in model.inputs.columns} if isinstance(model.inputs, Table) else None
+
+
 @dataclass(frozen=True)
 class Served:
     """What a running service tells its user.
@@ -39,12 +45,14 @@ class Served:
         version: what it serves.
         input_shape: of one example.
         images: whether it takes image files.
+        row: a row of the table that it takes; None where it takes arrays.
     """
 
     url: str
     version: Version
     input_shape: tuple[int, ...]
     images: bool
+    row: dict[str, Any] | None
 
 
 def serve(
@@ -86,7 +94,7 @@ def serve(
                 service = Service(registry, config, handle, version, model, files)
                 host, port = listener.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
-                served = Served(f"http://{shown}:{port}", version, model.input_shape, model.images)
+                served = Served(f"http://{shown}:{port}", version, model.input_shape, model.images, _row(model))
                 _run(service, states, listener, lambda: ready(served))
         except KeyboardInterrupt:
             pass

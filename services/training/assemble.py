@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,10 @@ class _Inputs:
 
     def of(self, split: Split, name: str, rows: int, **options: Any) -> Batches:
         """Return batches of a split, in an order that the name decides."""
-        x, y = torch.from_numpy(split.x), torch.from_numpy(targets_of(self.data, split))
+        with warnings.catch_warnings():
+            # an array in Ray's object store is read-only, and nothing here writes into the data
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            x, y = torch.from_numpy(split.x), torch.from_numpy(targets_of(self.data, split))
         seed = derive_seed(self.config.seed, name)
         return Batches(x, y, rows, preprocess=self.preprocess, seed=seed, device=self.device, **options)
 

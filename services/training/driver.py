@@ -54,6 +54,7 @@ class FinishedTraining(TrainingResult):
         url: page of the run, where MLflow is a server.
         diagnoses: failure signatures seen, in words.
         simple: scores of simple models on the same splits, by name.
+        target_std: of a regression, the deviation of each target in the training split: the unit of the RMSE.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class FinishedTraining(TrainingResult):
     url: str | None
     diagnoses: list[str]
     simple: dict[str, dict[str, float]]
+    target_std: list[float]
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def _train(
         url=tracker.url,
         diagnoses=diagnoses,
         simple=simple,
+        target_std=[] if data.target_std is None else data.target_std.tolist(),
     )
 
 

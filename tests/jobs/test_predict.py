@@ -83,7 +83,7 @@ def test_without_output_the_rows_are_on_stdout(people: Path, tmp_path: Path, mon
     said = capfd.readouterr()
     assert len(said.out.splitlines()) == 21
     assert "note: not used, for training's table did not have 'more'" in said.err
-    assert "'city' is 'Atlantis' in 20 rows (first: 1), which training never saw" in said.err
+    assert "'city' has values that training never saw in 20 rows (all 'Atlantis' in row 1)" in said.err
     assert "scores" not in said.err
     run(people, "--data", tmp_path / "rows.csv", "--json", monkeypatch=monkeypatch)
     told = json.loads(capfd.readouterr().out)

@@ -212,3 +212,21 @@ def test_a_value_has_one_text_whatever_holds_it() -> None:
         found = text_of(pd.Series(values))
         assert found.tolist()[:2] == ["1", "2"]
         assert found.isna().tolist() == [False, False, True]
+
+
+def test_categories_are_known_however_programs_write_them() -> None:
+    codes = Category.fit("zip", pd.Series(["01", "10", "27"]))
+    for values in (["01", "10"], [1, 10], [1.0, 10.0], ["1.0", "10.0"], ["1", "10"]):
+        notes: list[str] = []
+        np.testing.assert_array_equal(codes.encode(pd.Series(values), notes), [[1, 0, 0], [0, 1, 0]])
+        assert notes == []
+    codes.encode(pd.Series(["01", "99", "98", "99"]), notes)
+    assert notes == [
+        "'zip' has values that training never saw in 3 rows (of 2 different kinds, such as '99' in row 2): taken as "
+        "none of its values; expected one of '01', '10', '27'"
+    ]
+
+
+def test_a_decimal_comma_is_asked_for() -> None:
+    with pytest.raises(UserError, match="holds '1.5' in row 1; expected a finite number with ',' before decimals"):
+        Number("a", False, 0.0, decimal=",").encode(pd.Series(["1.5"]), [])

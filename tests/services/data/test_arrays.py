@@ -218,6 +218,18 @@ def test_squares_of_floats_are_said_not_to_be_images(npz):
     assert any("store it as (40, 1, 12, 12)" in note for note in data.notes)
 
 
+def test_several_whole_numbers_a_row_are_a_regression_where_that_is_asked_for(npz):
+    path = npz(x=X, y=RNG.integers(0, 50, (40, 2)))
+    assert load(path, task="regression").num_outputs == 2
+    with pytest.raises(UserError, match="several in a row cannot be learned; --task regression takes numbers"):
+        load(path)
+
+
+def test_whole_numbers_that_overflow_are_refused(npz):
+    with pytest.raises(UserError, match="whole numbers beyond 2"):
+        load(npz(x=RNG.integers(0, 9, (40, 3)).astype("uint64") + np.uint64(2**63), y=Y))
+
+
 def test_raw_is_not_standardized(npz):
     data = load(npz(x=X * 100 + 7, y=Y), raw=True)
     assert (data.mean.tolist(), data.std.tolist(), data.standardized) == ([0, 0, 0], [1, 1, 1], False)

@@ -254,8 +254,9 @@ def test_valid_beside_test_is_the_regularization_split(tmp_path, write_images):
     data = load(tmp_path)
     assert (len(data.train), len(data.reg), len(data.test)) == (40, 7, 10)
     assert as_set(data.reg.x) == as_set(valid)
-    assert any("valid is the regularization split" in note for note in data.notes)
+    assert any("validation examples are the regularization split" in note for note in data.notes)
     drawn = load(tmp_path, reg_share=0.2)
+    assert any("validation examples are training examples like the others" in note for note in drawn.notes)
     assert (len(drawn.train), len(drawn.reg)) == (38, 9)
     assert len(load(tmp_path, reg_share=0).train) == 47
 

@@ -462,3 +462,86 @@ def test_unreadable_files_are_refused(tmp_path, kind, content):
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"table\.{kind}: (cannot be read as a |.*target|is empty)"):
         load(path)
+
+
+# what a newcomer's files taught
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("umsatz;y\n" + "900;u\n1.004;v\n3.487;u\n" * 20, {}, "holds '1.004', which may be a thousand and some"),
+        ("a,price,y\n" + '"1,5",1.004,u\n"2,5",913,v\n' * 30, {}, "say that these are decimals: --kind price=number"),
+        ("a;y\n" + "".join(f"{i % 7},5;{100 + i}.000\n" for i in range(60)), {}, "these are decimals: --task regression"),
+        ("a,y\n" + "1.5,u\n\"2,5\",v\n" * 30, {}, "column 'a' holds numbers but for '2,5' in data row 2"),
+        ("a,y\n" + "2.5,u\n(1.5),v\n3.5,u\n" * 20, {}, "column 'a' holds numbers but for '(1.5)' in data row 2"),
+        ("a,y\n" + "".join(f"{i // 60}:{i % 60:02},{'uv'[i % 2]}\n" for i in range(90)), {}, "numbers but for '0:00'"),
+        ("a,y\n" + "2024-01-01T09:00:00Z,u\n2024-01-02T09:00:00,v\n" * 30, {}, "times with a zone and without"),
+        ("a,b,y\n" + "1,yes,u\n2,maybe,v\n3,no,u\n" * 20, {"kinds": {"b": "boolean"}}, "yes or no, 1 or 0"),
+        ("a,b,y\n" + "1,,u\n2,,v\n" * 30, {"kinds": {"b": "number"}}, "column 'b' has no values"),
+        ('"a" "b" "y"\n"1" 5 6 u\n"2" 7 8 v\n', {}, "fields seem to be separated by spaces, 4 in each line"),
+    ],
+)  # fmt: skip
+def test_what_could_be_meant_otherwise_is_refused(tmp_path, content, options, message):
+    with pytest.raises(UserError) as error:
+        load(text(tmp_path, content), **{"target": "y"} | options)
+    assert message in str(error.value)
+
+
+def test_decimals_with_points_stay_decimals(tmp_path):
+    data = column(tmp_path, [f"{1 + row}.250" for row in range(N)])
+    np.testing.assert_allclose(features(data, "v")[:, 0], np.arange(N) + 1.25)
+    grouped = text(tmp_path, "a;y\n" + "900;u\n1.004;v\n3.487;u\n" * 20)
+    assert load(grouped, target="y", kinds={"a": "number"}).train.x.max() == 900
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "hint"),
+    [
+        ("v", [-999 if row % 9 == 0 else row / 3 for row in range(N)], "holds -999 in 7 rows, far from all else"),
+        ("v", [20240101 + row % 28 for row in range(N)], "--kind v=date reads them so"),
+        ("user_id", [row // 4 + 100 for row in range(N)], "--split-by user_id keeps its rows together"),
+        ("v", [row - 30 for row in range(N)], None),
+        ("age", [row // 4 + 100 for row in range(N)], None),
+    ],
+)
+def test_numbers_that_may_be_something_else_are_said(tmp_path, name, values, hint):
+    notes = load(write(tmp_path, FRAME.assign(**{name: values}))).notes
+    assert [note for note in notes if f"'{name}'" in note and (hint or "") in note] != [] if hint else not notes
+
+
+def test_classes_that_differ_in_case_alone_are_said(tmp_path):
+    notes = load(write(tmp_path, FRAME.assign(label=["Yes", "yes", "no"] * 20))).notes
+    assert any("classes that differ in case alone: 'Yes', 'yes'" in note for note in notes)
+
+
+def test_numbers_beyond_what_is_exact_are_ids(tmp_path):
+    for kind, values in (("csv", [2**63 + row for row in range(N)]), ("parquet", [2**60 + row for row in range(N)])):
+        data = load(write(tmp_path, FRAME.assign(hash=values), kind))
+        assert "hash" not in [one.name for one in data.inputs.columns]
+        reason = next(one.reason for one in data.inputs.ignored if one.name == "hash")
+        assert reason == "all its values are different, as names and ids are"
+
+
+def test_parquet_as_programs_write_it(tmp_path):
+    import datetime
+    from decimal import Decimal
+
+    frame = FRAME.assign(
+        price=[Decimal(row) / 100 for row in range(N)],
+        day=[datetime.date(2024, 1, 1) + datetime.timedelta(row) for row in range(N)],
+        when=range(100, 100 + N),
+    ).set_index("when")
+    data = load(write(tmp_path, frame, "parquet"), time_order="when")
+    kinds = {one.name: one.kind for one in data.inputs.columns}
+    assert (kinds["price"], kinds["day"]) == ("number", "date")
+    assert "when" not in kinds
+    import json
+
+    json.dumps(data.example.to_dict("records"), default=str)
+    assert data.example["price"].dtype == "float64"
+
+
+def test_a_time_of_the_day_that_never_changes_is_no_circle(tmp_path):
+    days = [f"{np.datetime64('2024-01-01') + row * 3}T09:00:00" for row in range(N)]
+    assert "v in the day, sine" not in column(tmp_path, days).inputs.features

@@ -290,7 +290,7 @@ def test_a_table_is_asked_with_named_fields(service: Service, models: Store, dig
         fewer = {name: value for name, value in person.items() if name != "smoker"}
         for row, message in (
             (fewer, "row 1 has no 'smoker'; expected age, city"),
-            (fewer | {"smokes": True}, "row 1 has no 'smoker'; did you mean 'smokes'?"),
+            (fewer | {"smokes": True}, "row 1 has no 'smoker', but 'smokes'; expected age, city"),
             (person | {"agee": 3}, "unknown column 'agee'; did you mean 'age'?; expected age, city"),
             (person | {"age": "old"}, "column 'age' holds 'old' in row 1; expected a finite number"),
             (person | {"age": [1]}, "row 1: 'age' is a JSON list; expected a value"),
