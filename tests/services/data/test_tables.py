@@ -472,7 +472,7 @@ def test_unreadable_files_are_refused(tmp_path, kind, content):
     [
         ("umsatz;y\n" + "900;u\n1.004;v\n3.487;u\n" * 20, {}, "holds '1.004', which may be a thousand and some"),
         ("a,price,y\n" + '"1,5",1.004,u\n"2,5",913,v\n' * 30, {}, "say that these are decimals: --kind price=number"),
-        ("a;y\n" + "".join(f"{i % 7},5;{100 + i}.000\n" for i in range(60)), {}, "these are decimals: --task regression"),
+        ("a;y\n" + "".join(f"{i % 7},5;{100 + i}.000\n" for i in range(60)), {}, "are decimals: --task regression"),
         ("a,y\n" + "1.5,u\n\"2,5\",v\n" * 30, {}, "column 'a' holds numbers but for '2,5' in data row 2"),
         ("a,y\n" + "2.5,u\n(1.5),v\n3.5,u\n" * 20, {}, "column 'a' holds numbers but for '(1.5)' in data row 2"),
         ("a,y\n" + "".join(f"{i // 60}:{i % 60:02},{'uv'[i % 2]}\n" for i in range(90)), {}, "numbers but for '0:00'"),
