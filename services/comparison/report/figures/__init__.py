@@ -22,7 +22,8 @@ CAPTIONS = {
     "verdict": (
         "Scores on the test split at the end against all the compute that led there ({unit}, logarithmic, one "
         "{reference} run is 1): a point a method, mean over seeds; bars: 95 % interval, of seeds and test examples "
-        "together, where there are three seeds or more. NLL is after temperature scaling where a split was kept for it."
+        "together, where there are three seeds or more; points of about one compute stand side by side. NLL is after "
+        "temperature scaling where a split was kept for it."
     ),
     "compute": (
         "Scores on the test split against compute ({unit}) of all trials together, logarithmic. Lines: the trial that "

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["verdict"]
 
+_NEAR, _STEP = 1.1, 1.07  # factors of compute: points nearer than the first stand the second apart
+
 
 def verdict(summary: Summary) -> Figure | None:
     """Draw accuracy and NLL (or the first two scores) against compute, a point a method with its interval."""
@@ -27,13 +29,14 @@ def verdict(summary: Summary) -> Figure | None:
     figure = new_figure(4.6 * len(names) + 0.4, 3.6 + 0.25 * math.ceil(len(rows) / 3))
     panels: Any = figure.subplots(1, len(names), squeeze=False)[0]
     styles = line_styles([row.method for row in rows], summary.context.reference)
+    places = _apart([row.compute_ratio for row in rows])
     for axes, score in zip(panels, names, strict=True):
         scale = 100.0 if score == "accuracy" else 1.0
-        for row, style in zip(rows, styles, strict=True):
+        for row, style, place in zip(rows, styles, places, strict=True):
             found = _shown(row, score)
             if found.values:
                 axes.errorbar(
-                    [row.compute_ratio], [scale * found.mean], yerr=_bars(found, scale), color=style.colour,
+                    [place], [scale * found.mean], yerr=_bars(found, scale), color=style.colour,
                     markerfacecolor=style.colour if style.filled else "white", marker=style.marker, markersize=7,
                     capsize=3, linestyle="none", label=shorten(row.label, 28),
                 )  # fmt: skip
@@ -47,6 +50,22 @@ def verdict(summary: Summary) -> Figure | None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     return figure
+
+
+def _apart(ratios: list[float]) -> list[float]:
+    """Return places at which points of about one compute stand side by side, around where they belong."""
+    order = sorted(range(len(ratios)), key=lambda index: ratios[index])
+    groups: list[list[int]] = []
+    for index in order:
+        if groups and ratios[index] <= _NEAR * ratios[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    places = list(ratios)
+    for group in groups:
+        for place, index in enumerate(sorted(group)):
+            places[index] *= _STEP ** (place - (len(group) - 1) / 2)
+    return places
 
 
 def _shown(row: Row, score: str) -> Estimate:
