@@ -16,6 +16,11 @@ LONGEST = (
     "tests/services/training/test_recovery.py",
     "tests/jobs/test_compare.py",
     "tests/services/serving/test_service.py",
+    "tests/test_docs.py",
+    "tests/services/search/test_run.py",
+    "tests/test_processes.py",
+    "tests/security/test_secrets.py",
+    "tests/services/comparison/test_recording.py",
 )
 """Files in the order in which they are begun, before all others; with `--no-loadscope-reorder` xdist keeps to it."""
 

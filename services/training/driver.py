@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from crossreg.core.errors import UserError
 from crossreg.training.checkpoint import CHECKPOINT_FILE
 from services.data import Dataset, describe, in_lines, load_data
@@ -63,8 +65,8 @@ class FinishedTraining(TrainingResult):
     ui_command: str
     url: str | None
     diagnoses: list[str]
-    simple: dict[str, dict[str, float]]
-    target_std: list[float]
+    simple: dict[str, dict[str, float]] = Field(default_factory=dict)
+    target_std: list[float] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -43,3 +43,15 @@ def test_table_shows_scores_what_was_learned_and_how_to_open_the_ui(
     assert out == ""
     for words in ("1.2500", "learned: noise/00_norm1 0.25\n", "not logged", "crossreg ui"):
         assert words in err
+
+
+def test_a_simple_model_that_is_better_and_the_unit_of_the_rmse_are_said(capfd: pytest.CaptureFixture[str]) -> None:
+    better = {"logistic regression": {"accuracy": 0.6, "nll": 1.0, "brier": 0.6, "ece": 0.1}}
+    show(report(1.25).model_copy(update={"simple": better}))
+    said = capfd.readouterr().err
+    assert "warning: logistic regression, trained on the same splits, is better than this network" in said
+    worse = {"logistic regression": {"accuracy": 0.4, "nll": 1.0, "brier": 0.6, "ece": 0.1}}
+    show(report(1.25).model_copy(update={"simple": worse}))
+    assert "warning" not in capfd.readouterr().err
+    show(report(1.25).model_copy(update={"test": {"rmse": 0.5, "nll": 1.0}, "target_std": [80.0]}))
+    assert "RMSE is in standard deviations of the target (80): in its own unit it is 40" in capfd.readouterr().err

@@ -24,11 +24,11 @@ SETTINGS: dict[str, Any] = {
     "model": "mlp",
     "model_options": {"hidden": 32, "depth": 2},
     "data": {"name": "digits"},
-    "steps": 1000,
+    "steps": 800,
     "batch_size": 64,
     "evaluations": 4,
     "rho": {"interval": 10},
-    "placement": {"workers": 2, "checkpoint_every": 125},
+    "placement": {"workers": 2, "checkpoint_every": 100},
 }
 
 
