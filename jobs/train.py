@@ -195,7 +195,9 @@ def show(result: FinishedTraining) -> None:
     if len(result.target_std) == 1 and "rmse" in result.test:
         (unit,) = result.target_std
         own = f"{result.test['rmse'] * unit:.4g}"
-        out.print(f"RMSE is in standard deviations of the target ({unit:.4g}): in its own unit it is {own}")
+        out.print(
+            f"RMSE is in standard deviations of the target ({unit:.4g}): in its own unit it is {own}", soft_wrap=True
+        )
     if result.stopped:
         out.print(f"stopped early, by {result.stopped}", soft_wrap=True)
     out.print(

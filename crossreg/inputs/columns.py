@@ -12,7 +12,18 @@ import numpy as np
 from crossreg.core.errors import UserError, quoted
 from crossreg.inputs.text import ISO, NumberFormat, parse_dates, text_of
 
-__all__ = ["KINDS", "Boolean", "Category", "Column", "Date", "Number", "is_missing", "offset_of", "read_numbers"]
+__all__ = [
+    "CYCLES",
+    "KINDS",
+    "Boolean",
+    "Category",
+    "Column",
+    "Date",
+    "Number",
+    "is_missing",
+    "offset_of",
+    "read_numbers",
+]
 
 _SHOWN = 5
 # float32 has 24 bits: a spread of less than 2^12 steps between neighbouring values is refined by an offset
@@ -271,7 +282,7 @@ class Category(Column):
 
 
 _DAY = np.timedelta64(1, "D")
-_CYCLES = {"year": 365.2425, "week": 7.0, "day": 1.0}  # days
+CYCLES = {"year": 365.2425, "week": 7.0, "day": 1.0}  # days
 
 
 @dataclass(frozen=True)
@@ -340,7 +351,7 @@ class Date(Column):
             "day": (read - read.astype("datetime64[D]")) / _DAY,
         }
         for cycle in self.cycles:
-            angle = 2 * np.pi * since[cycle] / _CYCLES[cycle]
+            angle = 2 * np.pi * since[cycle] / CYCLES[cycle]
             numbers += [np.sin(angle), np.cos(angle)]
         return self._with_missing(numbers, absent, values, notes)
 
@@ -369,8 +380,15 @@ def read_numbers(values: Any, form: NumberFormat) -> Any:
     plain = values.map(lambda one: isinstance(one, int | float | np.number) and not isinstance(one, bool | np.bool_))
     read = form.read(text_of(values))
     if plain.any():
-        read = read.where(~plain.astype(bool), pd.to_numeric(values.where(plain, np.nan), errors="coerce"))
+        read = read.where(~plain.astype(bool), values.where(plain, np.nan).map(_as_float).astype("float64"))
     return read.astype("float64")
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return float("inf")
 
 
 def read_booleans(values: Any) -> np.ndarray:

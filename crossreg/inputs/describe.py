@@ -6,10 +6,13 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from crossreg.core.errors import UserError, quoted
 from crossreg.inputs.array import Array
-from crossreg.inputs.columns import KINDS, Column
+from crossreg.inputs.columns import CYCLES, KINDS, Category, Column, Date, Number
 from crossreg.inputs.table import Ignored, Table
+from crossreg.inputs.text import DATE_FORMATS
 
 __all__ = ["Inputs", "from_json", "to_json"]
 
@@ -23,7 +26,8 @@ def to_json(inputs: Inputs) -> dict[str, Any]:
         return {"kind": "array"} | _plain(inputs)
     columns = [{"kind": column.kind} | _plain(column) for column in inputs.columns]
     ignored = [_plain(one) for one in inputs.ignored]
-    return {"kind": "table", "columns": columns, "ignored": ignored, "target": inputs.target}
+    target = {key: getattr(inputs, key) for key in ("target", "decimal", "thousands", "unit")}
+    return {"kind": "table", "columns": columns, "ignored": ignored} | target
 
 
 def _plain(one: Any) -> dict[str, Any]:
@@ -49,14 +53,37 @@ def from_json(content: Any) -> Inputs:
     if len(set(names)) < len(names) or not names:
         raise UserError(f"inputs names {len(names)} columns, {len(set(names))} of them different")
     ignored = tuple(_made(Ignored, one, "ignored") for one in content["ignored"])
-    return Table(columns, ignored, _read(content.get("target"), "str", "inputs: target"))
+    target = [_read(content.get(key), "str", f"inputs: {key}") for key in ("target", "decimal", "thousands", "unit")]
+    return Table(columns, ignored, *target)
 
 
 def _column(content: Any) -> Column:
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in KINDS:
         raise UserError(f"a column is of kind {quoted(kind)}; allowed are {', '.join(KINDS)}")
-    return _made(KINDS[kind], content, f"column {quoted(content.get('name'))}")
+    column = _made(KINDS[kind], content, f"column {quoted(content.get('name'))}")
+    _check(column)
+    return column
+
+
+def _check(column: Column) -> None:
+    """Refuse what has the right type and no meaning."""
+    what = f"column {quoted(column.name)}"
+    if isinstance(column, Number) and (column.decimal not in (".", ",") or column.decimal == column.thousands):
+        raise UserError(f"{what}: decimal is {quoted(column.decimal)}; allowed are . and ,")
+    if isinstance(column, Category) and len(set(column.values)) < len(column.values):
+        raise UserError(f"{what}: a value occurs twice")
+    if isinstance(column, Date):
+        if column.form not in DATE_FORMATS:
+            raise UserError(
+                f"{what}: form is {quoted(column.form)}, which is none of {', '.join(DATE_FORMATS[:3])}, ..."
+            )
+        if unknown := [cycle for cycle in column.cycles if cycle not in CYCLES]:
+            raise UserError(f"{what}: cycle {quoted(unknown[0])} is none of {', '.join(CYCLES)}")
+        try:
+            np.datetime64(column.first, "us")
+        except ValueError:
+            raise UserError(f"{what}: first is {quoted(column.first)}, which is no date") from None
 
 
 def _made(kind: Any, content: Any, what: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.inputs.columns import Boolean, Column, Number
+from crossreg.inputs.text import NumberFormat
 
 __all__ = ["Ignored", "Table"]
 
@@ -36,11 +37,22 @@ class Table:
         columns: each fitted on the training rows.
         ignored: columns of that table that it does not take, the target among them; they may be there or not.
         target: the column that it predicts.
+        decimal: mark of decimals in the target's text.
+        thousands: mark of thousands there; "" where there is none.
+        unit: text beside each of its numbers; "" where there is none.
     """
 
     columns: tuple[Column, ...]
     ignored: tuple[Ignored, ...] = ()
     target: str = ""
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+    @property
+    def target_format(self) -> NumberFormat:
+        """How the target's numbers are written in text."""
+        return NumberFormat(self.decimal, self.thousands, self.unit)
 
     @property
     def features(self) -> tuple[str, ...]:

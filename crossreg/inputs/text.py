@@ -42,18 +42,22 @@ CURRENCIES = frozenset(["$", "€", "£", "¥", "USD", "EUR", "GBP", "CHF", "JPY
 _AFFIXES = re.compile(r"([^\d+\-.,]*?)\s*([+-]?[\d.,'\s]*\d[\d.,]*(?:[eE][+-]?\d+)?)\s*(\D*|\D+[²³2-3]?)")
 _MINUS = "\u2212"  # as typesetters write it
 ISO = "ISO8601"
+DIGITS = "%Y%m%d"  # read where that is asked for alone: such are numbers otherwise
 QUARTER = "%YQ%q"  # Python has no letter for quarters
 DATE_FORMATS = (
     ISO, "%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S",
     "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S",
     "%m/%d/%Y %I:%M %p", "%d/%m/%Y %I:%M %p", "%d-%m-%Y", "%m-%d-%Y", "%d-%m-%Y %H:%M", "%m-%d-%Y %H:%M",
     "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d-%b-%Y", "%b-%d-%Y", "%d-%B-%Y",
-    "%Y %b", "%b %Y", "%B %Y", "%Y-%m", QUARTER,
+    "%Y %b", "%b %Y", "%B %Y", "%Y-%m", QUARTER, DIGITS,
 )  # fmt: skip
 _DATE_LIKE = re.compile(
     r"\d{1,4}[./-]\d{1,2}([./-]\d{1,4}.*)?|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{4}|\d{4}[ -][A-Za-z]{3,9}"
     r"|[A-Za-z]{3,9}[ -](\d{1,2},?[ -])?\d{4}|\d{4}[ -]?Q[1-4]"
 )
+
+
+_ISO_LIKE = r"\d{4}-\d{1,2}(-\d{1,2}.*)?"
 
 
 def text_of(values: Any) -> Any:
@@ -215,13 +219,16 @@ def parse_dates(text: Any, form: str) -> Any:
         months = found[0] * 12 + found[1] * 3 - 3
         text = months.map(lambda one: f"{int(one) // 12}-{int(one) % 12 + 1:02}", na_action="ignore")
         form = "%Y-%m"
+    if form == ISO:
+        # "now", "today" and years alone are dates to pandas too
+        text = text.astype(object).where(text.str.fullmatch(_ISO_LIKE).fillna(False).astype(bool), None)
     return pd.to_datetime(text, format=form, errors="coerce", utc=True).dt.tz_localize(None)
 
 
 def date_formats(text: Any) -> list[str]:
     """Return the formats in which all of a column's values are dates and which read them differently."""
     given = text.dropna().drop_duplicates()
-    if not len(given) or not given.head(20).map(_DATE_LIKE.fullmatch).all():
+    if not len(given) or not given.head(20).str.fullmatch(_DATE_LIKE.pattern).all():
         return []
     read: dict[bytes, str] = {}
     for form in DATE_FORMATS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,6 +118,8 @@ class Exported:
         self.task: str = description["task"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.inputs: Inputs = from_json(description["inputs"])
+        if not isinstance(self.inputs, Array) and (len(self.inputs.features),) != self.input_shape:
+            raise UserError(f"its columns make {len(self.inputs.features)} features, and it takes {self.input_shape}")
         self.images = isinstance(self.inputs, Array) and self.inputs.images(self.input_shape)
         self.integers = preprocess is None
         self._model, self._preprocess = model, preprocess
@@ -156,12 +159,16 @@ class Exported:
         from crossreg.inputs import Array
 
         if isinstance(self.inputs, Array):
-            x = self.inputs.encode(np.asarray(rows), self.input_shape)
-            if self.integers and x.dtype != np.int64:
-                if (x != np.rint(x)).any():
-                    raise UserError(f"inputs hold {x[x != np.rint(x)][0]:g}; this model takes whole numbers")
+            x = np.asarray(rows)
+            if self.integers and x.dtype.kind == "f":
+                # before float32, which tells large whole numbers from each other no more
+                wrong = ~((x == np.rint(x)) & (np.abs(x) <= 2.0**53))
+                if wrong.any():
+                    raise UserError(f"inputs hold {x[wrong][0]:g}; this model takes whole numbers")
                 x = x.astype(np.int64)
-            return x
+            elif self.integers and x.dtype.kind in "bu":
+                x = x.astype(np.int64)
+            return self.inputs.encode(x, self.input_shape)
         if isinstance(rows, np.ndarray):
             rows = self.inputs.from_array(rows)
         return self.inputs.encode(rows, notes, surplus=surplus)
@@ -324,8 +331,12 @@ def _check_description(description: Any) -> None:
         raise UserError(f"{len(description['classes'])} classes are named for {description['num_outputs']} outputs")
     if not all(isinstance(name, str) for name in description["classes"]):
         raise UserError("a class has a name that is no text")
+    if len(set(description["classes"])) < len(description["classes"]):
+        raise UserError("a class is named twice")
     if description["target"] is not None:
         centre, scale = description["target"]
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in (*centre, *scale)) or min(scale) <= 0:
+            raise UserError("target holds a mean that is not finite, or a deviation that is not positive")
         if len(centre) != description["num_outputs"] or len(scale) != description["num_outputs"]:
             raise UserError(f"target has other lengths than the {description['num_outputs']} outputs")
 

@@ -120,6 +120,11 @@ def _splitting(
         raise UserError(f"{source}: {name} has dtype {values.dtype}; numbers or dates are needed to order by")
     order = values.astype("datetime64[us]").astype(np.int64) if values.dtype.kind == "M" else values
     require_finite(source, name, order)
+    if test is not None and test.dtype.kind == values.dtype.kind and len(test) and test.min() <= values.max():
+        raise UserError(
+            f"{source}: the test split begins with {name} {test.min()}, and training ends with {values.max()}; where "
+            "data bring a test split, it must come last for --time-order"
+        )
     return None, order.astype(np.float64)
 
 
@@ -216,8 +221,9 @@ def _inputs_of(source: str, x: np.ndarray, notes: list[str]) -> Array:
             "leave them out, or store features as floats"
         )
     offset: tuple[float, ...] = ()
-    if layout == "as stored" and x.ndim == 2 and x.dtype.itemsize >= 4 and x.size:
-        offsets = [offset_of(x[:, place].astype(np.float64)) for place in range(x.shape[1])]
+    stored = x[:, None] if x.ndim == 1 else x
+    if layout != "channels last" and stored.ndim <= 3 and x.dtype.kind in "iuf" and x.dtype.itemsize >= 4 and x.size:
+        offsets = [offset_of(stored[:, place].astype(np.float64).ravel()) for place in range(stored.shape[1])]
         if any(offsets):
             offset = tuple(offsets)
             place, count = int(np.argmax(np.abs(offsets))), sum(map(bool, offsets))
@@ -235,7 +241,7 @@ def _inputs(source: str, key: str, x: np.ndarray, inputs: Array) -> np.ndarray:
         x = np.moveaxis(x, -1, 1)
     elif inputs.layout == "no channel axis":
         x = x[:, None]
-    if inputs.offset and x.shape[1:] != (len(inputs.offset),):
+    if inputs.offset and x.shape[1] != len(inputs.offset):
         raise UserError(f"{source}: one example of {key} has shape {x.shape[1:]}, and of x ({len(inputs.offset)},)")
     if x.dtype == np.uint8 and x.ndim < 4:  # bytes that are no images are numbers
         x = x.astype(np.float32)

@@ -22,12 +22,21 @@ from crossreg.inputs.columns import (
     read_dates,
     read_numbers,
 )
-from crossreg.inputs.text import ISO, UNITS, NumberFormat, date_formats, number_formats, text_of
+from crossreg.inputs.text import (
+    DIGITS,
+    ISO,
+    UNITS,
+    NumberFormat,
+    date_formats,
+    number_formats,
+    parse_dates,
+    text_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_CATEGORIES", "Fitted", "Unused", "decide", "odd_number", "said_of"]
+__all__ = ["MAX_CATEGORIES", "Fitted", "Unused", "decide", "is_plain", "mostly_numbers", "odd_number", "said_of"]
 
 MAX_CATEGORIES = 1_000
 """A column of text with more different values would fill memory with features."""
@@ -157,7 +166,7 @@ def _kind_of(text: _Text) -> str:
     if text.is_date:
         return "date"
     is_text = types.is_string_dtype(dtype) or types.is_object_dtype(dtype) or isinstance(dtype, _categorical())
-    if not is_text or (types.is_object_dtype(dtype) and not column.dropna().map(_is_plain).all()):
+    if not is_text or (types.is_object_dtype(dtype) and not column.dropna().map(is_plain).all()):
         raise UserError(
             f"column {text.name!r} holds {_example(column)}, which is no number, text, boolean or date; leave it out "
             f"with --drop {text.name}"
@@ -165,7 +174,7 @@ def _kind_of(text: _Text) -> str:
     given = text.text.dropna()
     # 007 and 08540 are no numbers but codes, and numbers of more digits than are exact are ids
     codes = given.str.fullmatch(r"0\d+|[+-]?\d{17,}").any()
-    if not codes and (text.formats or _mostly_numbers(given)):
+    if not codes and (text.formats or mostly_numbers(given)):
         return "number"
     if given.head(1).str.lower().isin(["true", "false"]).any() and given.str.lower().isin(["true", "false"]).all():
         return "boolean"
@@ -180,7 +189,8 @@ def _kind_of(text: _Text) -> str:
     return "category"
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Say whether a value is a number, text, boolean or date."""
     import datetime
     import decimal
 
@@ -197,7 +207,7 @@ def _example(column: pd.Series) -> str:
     return f"{quoted(str(column.dropna().iloc[0]))} ({column.dtype})"
 
 
-def _mostly_numbers(given: pd.Series) -> bool:
+def mostly_numbers(given: pd.Series) -> bool:
     """Say whether most values look like numbers, however they are written: with a unit, in brackets, as a duration."""
     units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
     number = rf"[(+\-\u2212]?\s*[$€£¥]?\s*\d[\d.,'\s]*([eE][+-]?\d+)?\s*(?:{units})?\)?"
@@ -327,6 +337,8 @@ def _date(text: _Text, missing: int) -> Fitted:
 
     name = text.name
     forms = [ISO] if text.is_date else date_formats(text.text)
+    if not forms and text.text.dropna().str.fullmatch(r"(19|20)\d{6}").all():
+        forms = [DIGITS] if parse_dates(text.text.dropna(), DIGITS).notna().all() else []
     if not forms:
         raise UserError(f"column {name!r} holds {_example(text.column)}, which is no date; write dates as 2024-01-31")
     if len(forms) > 1:

@@ -30,6 +30,7 @@ class Rows:
         columns: those that become features, in the table's order.
         ignored: the others.
         target: the column to predict.
+        written: how its numbers are: mark of decimals, mark of thousands, unit.
         missing: rows without a value by column.
     """
 
@@ -39,12 +40,15 @@ class Rows:
     columns: tuple[Fitted, ...]
     ignored: tuple[Ignored, ...]
     target: str
+    written: tuple[str, str, str]
     missing: dict[str, int]
 
     def fit(self, rows: np.ndarray) -> Table:
         """Return the columns, fitted on some rows: the training split alone."""
         part = self.frame.iloc[rows]
-        return Table(tuple(column.fit(part[column.name]) for column in self.columns), self.ignored, self.target)
+        return Table(
+            tuple(column.fit(part[column.name]) for column in self.columns), self.ignored, self.target, *self.written
+        )
 
     def encode(self, table: Table, rows: np.ndarray, notes: list[str]) -> np.ndarray:
         """Return the features of some rows, float32 `[N, features]`."""

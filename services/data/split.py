@@ -12,6 +12,7 @@ from services.data.config import DataConfig
 
 __all__ = ["Indices", "default_reg_size", "make_indices"]
 
+_FOLDS = 20  # of whole groups, of which as many as come nearest to a size are taken
 MIN_REG = 100
 MAX_REG = 5_000
 
@@ -144,19 +145,17 @@ class _GroupDraw(_Draw):
                 f"{self.name!r} has {count} value in {len(pool)} examples, so whole groups cannot be split; more are "
                 "needed, or leave --split-by out"
             )
-        folds = min(max(2, round(len(pool) / max(size, 1))), count)
+        folds = min(max(2, _FOLDS if count > _FOLDS else count), count)
         labels = np.zeros(len(pool), int) if self.labels is None else self.labels[pool]
         with warnings.catch_warnings():
             # a class with fewer examples than folds: what is in no split is said afterwards
             warnings.simplefilter("ignore", UserWarning)
-            # of a few draws the one nearest to the size: groups may differ much in theirs
-            draws = [
-                held_out
-                for _, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=int(seed) % 2**32).split(
-                    labels[:, None], labels, groups
-                )
-            ]
-        held_out = min(draws, key=lambda rows: abs(len(rows) - size))
+            kind = StratifiedGroupKFold(folds, shuffle=True, random_state=int(seed) % 2**32)
+            parts = [held_out for _, held_out in kind.split(labels[:, None], labels, groups)]
+        # as many folds as come nearest to the size, and at least one that is left
+        sizes = np.cumsum([len(part) for part in parts])[:-1]
+        number = 1 + int(np.argmin(np.abs(sizes - size)))
+        held_out = np.concatenate(parts[:number])
         taken = np.random.default_rng(seed).permutation(pool[held_out])
         return taken, np.random.default_rng(seed).permutation(np.setdiff1d(pool, taken))
 

@@ -13,7 +13,7 @@ from crossreg.inputs import Ignored
 from crossreg.inputs.text import NumberFormat, grouped_by_points, number_formats, text_of
 from services.data.config import DataConfig
 from services.data.delimited import SEMICOLONS, read_delimited
-from services.data.kinds import Fitted, Unused, decide, odd_number, said_of
+from services.data.kinds import Fitted, Unused, decide, is_plain, mostly_numbers, odd_number, said_of
 from services.data.memory import require_memory
 from services.data.raw import Raw, Rows
 from services.data.targets import MAX_INTEGER_CLASSES, read_targets
@@ -49,10 +49,11 @@ def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[s
         raise UserError(f"{source}: the table has {len(frame)} rows; at least one example is needed")
     target = _target_column(source, frame, config.target)
     _check_names(source, frame, config, target)
+    values, form = _target(source, frame[target], config, notes)
     classes, (y,) = read_targets(
         source,
         f"target {target!r}",
-        [_target(source, frame[target], config, notes)],
+        [values],
         config.task,
         notes,
     )
@@ -75,8 +76,9 @@ def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[s
     notes += [f"column {column.name!r} is read {column.said}" for column in columns if column.said]
     notes += [column.hint for column in columns if column.hint]
     names = [column.name for column in columns]
+    written = (form.decimal, form.thousands, form.unit)
     typed = pd.DataFrame({column.name: column.values for column in columns})
-    rows = Rows(source, typed, frame[names], tuple(columns), tuple(ignored), target, missing)
+    rows = Rows(source, typed, frame[names], tuple(columns), tuple(ignored), target, written, missing)
     return Raw(source, None, y, classes, table=rows, groups=groups, order=order, notes=notes)
 
 
@@ -183,10 +185,14 @@ def _check_names(source: str, frame: pd.DataFrame, config: DataConfig, target: s
                 raise UserError(f"{source}: {flag} names {name!r}, which is the target; name another with --target")
 
 
-def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]) -> np.ndarray:
-    """Return the target's values: text, booleans, or numbers."""
+def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]) -> tuple[np.ndarray, NumberFormat]:
+    """Return the target's values, text, booleans or numbers, and how numbers are written."""
     from pandas.api import types
 
+    plain = NumberFormat()
+    if types.is_object_dtype(column.dtype) and not column.dropna().map(is_plain).all():
+        seen = quoted(str(column.dropna().iloc[0]))
+        raise UserError(f"{source}: the target {column.name!r} holds {seen}, which is no number, text or boolean")
     text = text_of(column)
     if (absent := text.isna()).any():
         row = int(np.argmax(absent.to_numpy()))
@@ -195,30 +201,34 @@ def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]
             "leave out rows without a target"
         )
     if types.is_bool_dtype(column.dtype):
-        return column.to_numpy(bool)
+        return column.to_numpy(bool), plain
     if types.is_complex_dtype(column.dtype):
         raise UserError(f"{source}: the target {column.name!r} has dtype {column.dtype}; numbers must be real")
     if types.is_datetime64_any_dtype(column.dtype):
         raise UserError(f"{source}: the target {column.name!r} holds dates; make numbers of it, such as days since one")
     if types.is_numeric_dtype(column.dtype):
-        return _finite(source, column, column.to_numpy())
+        return _finite(source, column, column.to_numpy()), plain
     forms = number_formats(text)
-    if len(forms) == 1:
-        if forms[0] != NumberFormat():
+    if len(forms) > 1:
+        seen = quoted(next(one for one in text if any(mark in one for mark in ",.' \u00a0\u202f")))
+        raise UserError(
+            f"{source}: the target {column.name!r} holds {seen}, one number with a decimal {forms[0].decimal!r} and "
+            f"another with a decimal {forms[1].decimal!r}; write decimals with a point and no marks between thousands"
+        )
+    if forms:
+        if forms[0] != plain:
             notes.append(f"target {column.name!r} is read {said_of(forms[0])}")
-        return _finite(source, column, forms[0].read(text).to_numpy())
+        return _finite(source, column, forms[0].read(text).to_numpy()), forms[0]
     if config.task == "regression" or (config.task is None and _nearly_numbers(text)):
-        raise UserError(f"{source}: the target: {odd_number(column.rename(str(column.name)))}")
-    return text.to_numpy(str)
+        odd = str(odd_number(column)).partition("; leave")[0]
+        raise UserError(f"{source}: the target: {odd}; mend the file, or leave those rows out")
+    return text.to_numpy(str), plain
 
 
 def _nearly_numbers(text: pd.Series) -> bool:
     """Say whether a target looks like a quantity with odd values: numbers beyond what classes are."""
-    import pandas as pd
-
-    read = pd.to_numeric(text, errors="coerce")
     codes = text.str.fullmatch(r"0\d+").any()
-    return bool(read.notna().mean() > 0.8 and read.nunique() > MAX_INTEGER_CLASSES and not codes)
+    return bool(mostly_numbers(text) and text.nunique() > MAX_INTEGER_CLASSES and not codes)
 
 
 def _finite(source: str, column: pd.Series, values: np.ndarray) -> np.ndarray:

@@ -161,6 +161,9 @@ def _arrays(exported: Any, path: Path, keys: dict[str, str]) -> _Examples:
     if y is not None:
         if len(y) != len(x):
             raise UserError(f"{path}: x has {len(x)} rows and y has {len(y)}; they must be equal")
+        if y.ndim not in (1, 2):
+            raise UserError(f"{path}: y has shape {y.shape}; right answers are [N] or [N, outputs]")
+        y = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
         y = y[:, None] if y.ndim == 1 else y
         answers = pd.Series(y[:, 0]) if y.shape[1] == 1 else pd.DataFrame(y)
     return _Examples(len(x), lambda start, end: _finite(path, exported.encode(x[start:end]), start), answers=answers)

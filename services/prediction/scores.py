@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from crossreg.core.errors import UserError, quoted
-from crossreg.inputs.text import number_formats, text_of
+from crossreg.inputs import Table
+from crossreg.inputs.text import NumberFormat, text_of
 
 __all__ = ["scored"]
 
@@ -25,12 +26,20 @@ def scored(exported: Any, mean: np.ndarray, answers: Any, notes: list[str]) -> d
         UserError: an answer that is no class, or no number.
     """
     if exported.task == "regression":
-        return _rmse(mean, answers, notes)
+        return _rmse(exported, mean, answers, notes)
+    import pandas as pd
     import torch
 
     from crossreg.prediction import calibration
 
+    if isinstance(answers, pd.DataFrame):
+        raise UserError(
+            f"the right answers have {answers.shape[1]} columns; a class is one value: pass one-hot through argmax"
+        )
     text = text_of(answers)
+    unit = exported.inputs.unit if isinstance(exported.inputs, Table) else ""
+    if unit:
+        text = text.str.removesuffix(unit).str.removeprefix(unit).str.strip()
     known = text.notna().to_numpy()
     places = {label: index for index, label in enumerate(exported.labels)}
     codes = np.array([places.get(_as_class(one, places), -1) for one in text[known]], dtype=np.int64)
@@ -57,7 +66,7 @@ def _as_class(text: str, places: dict[str, int]) -> str:
     return str(int(number)) if number.is_integer() else text
 
 
-def _rmse(mean: np.ndarray, answers: Any, notes: list[str]) -> dict[str, float]:
+def _rmse(exported: Any, mean: np.ndarray, answers: Any, notes: list[str]) -> dict[str, float]:
     import pandas as pd
 
     if isinstance(answers, pd.DataFrame):
@@ -65,13 +74,17 @@ def _rmse(mean: np.ndarray, answers: Any, notes: list[str]) -> dict[str, float]:
     elif pd.api.types.is_numeric_dtype(answers.dtype):
         right = answers.to_numpy(np.float64, na_value=np.nan)[:, None]
     else:
+        # as the target was written in training, not as it looks here
+        form = exported.inputs.target_format if isinstance(exported.inputs, Table) else NumberFormat()
         text = text_of(answers)
-        forms = number_formats(text)
-        if len(forms) != 1 and text.notna().any():
+        read = form.read(text)
+        if (wrong := (read.isna() & text.notna()).to_numpy()).any():
+            row = int(np.argmax(wrong))
             raise UserError(
-                f"the right answers hold {quoted(str(text.dropna().iloc[0]))}, and a regression needs numbers"
+                f"the right answer in row {row + 1} is {quoted(str(text.iloc[row]))}; expected a number as in training"
+                + (f", with {form.decimal!r} before decimals" if form.decimal != "." else "")
             )
-        right = (forms[0].read(text) if forms else text.astype("float64")).to_numpy()[:, None]
+        right = read.to_numpy()[:, None]
     known = ~np.isnan(right).any(1)
     if right.shape[1] != mean.shape[1]:
         raise UserError(f"the right answers have {right.shape[1]} columns; the model predicts {mean.shape[1]}")

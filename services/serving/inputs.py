@@ -86,6 +86,10 @@ def _of_rows(rows: list[Any], model: Exported, notes: list[str]) -> np.ndarray:
     for index, row in enumerate(rows):
         if isinstance(row, dict):
             for name, value in row.items():
+                if isinstance(value, str) and not _is_text(value):
+                    raise RefusedError(
+                        422, f"row {index + 1}: {name[:100]!r} holds half of a surrogate pair; expected text"
+                    )
                 if isinstance(value, dict | list):
                     raise RefusedError(
                         422, f"row {index + 1}: {name[:100]!r} is a JSON {_kind(value)}; expected a value"
@@ -94,6 +98,14 @@ def _of_rows(rows: list[Any], model: Exported, notes: list[str]) -> np.ndarray:
         return model.encode(rows, notes, surplus=False)
     except UserError as error:
         raise RefusedError(422, str(error)) from None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: str) -> np.ndarray:

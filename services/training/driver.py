@@ -192,7 +192,7 @@ def _train(
         display.phase("starting the workers")
         result, diagnoses, checkpoint = fit(config, placement, data, folder, tracker, state, display)
         display.phase("training simple models to compare with")
-        simple = {} if takes_integers(data, config.model) else simple_scores(data, config.seed)
+        simple = _simple_scores(config, data)
         for name, scores in simple.items():
             kept = {f"simple/{name.replace(' ', '_')}/{score}": value for score, value in scores.items()}
             tracker.record(kept, config.steps)
@@ -209,6 +209,18 @@ def _train(
         simple=simple,
         target_std=[] if data.target_std is None else data.target_std.tolist(),
     )
+
+
+def _simple_scores(config: ResolvedConfig, data: Dataset) -> dict[str, dict[str, float]]:
+    """Return the scores of simple models; a finished training is not lost for one that fails."""
+    if takes_integers(data, config.model):
+        return {}
+    try:
+        return simple_scores(data, config.seed)
+    # scikit-learn raises its own for data that it cannot take
+    except Exception as error:
+        _log.warning("no simple model to compare with: %s", error)
+        return {}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from services.data import Dataset, Split
 
 __all__ = ["better_than", "simple_scores"]
 
+_ENOUGH_TO_HOLD_OUT = 20
 _MOST_VALUES = 10_000_000
 """Numbers in a training set; of more rows some are taken, so that this takes seconds."""
 
@@ -72,7 +73,12 @@ def _models(data: Dataset, seed: int) -> dict[str, Callable[[], Any]]:
             "logistic regression": lambda: linear(linear_model.LogisticRegression(max_iter=200))
         }
         if is_table:
-            found["gradient boosting"] = lambda: ensemble.HistGradientBoostingClassifier(random_state=seed)
+            # stopping early holds out a part of each class, which needs two examples of it
+            enough = int(np.bincount(data.train.y, minlength=data.num_outputs).min()) >= _ENOUGH_TO_HOLD_OUT
+            stopping = "auto" if enough else False
+            found["gradient boosting"] = lambda: ensemble.HistGradientBoostingClassifier(
+                random_state=seed, early_stopping=stopping
+            )
         return found
     found = {"ridge regression": lambda: linear(linear_model.RidgeCV(np.logspace(-3, 4, 15)))}
     if is_table and data.num_outputs == 1:

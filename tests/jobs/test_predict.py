@@ -175,6 +175,36 @@ def test_what_is_refused(people: Path, digits: Path, tmp_path: Path, monkeypatch
         assert said.out == ""
 
 
+def test_answers_are_read_as_the_target_was(tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+    draw = np.random.default_rng(0)
+    rows = [f"{draw.random():.3f};{int(v):,}".replace(".", "§").replace(",", ".").replace("§", ",") + ",50" for v in
+            draw.integers(3000, 9000, 90)]  # fmt: skip
+    (tmp_path / "preise.csv").write_text("a;preis\n" + "\n".join(rows) + "\n")
+    model = train(tmp_path / "model", {"name": str(tmp_path / "preise.csv"), "target": "preis"})
+    (tmp_path / "neu.csv").write_text("a;preis\n0,5;5.600\n0,7;4.000\n")
+    run(model, "--data", tmp_path / "neu.csv", "--json", monkeypatch=monkeypatch)
+    assert json.loads(capfd.readouterr().out)["scores"]["rmse"] < 4000  # thousands, not 5.6 and 4
+    percent = "a,y\n" + "1.5,10 %\n2.5,20 %\n3.5,10 %\n" * 30
+    (tmp_path / "percent.csv").write_text(percent)
+    model = train(tmp_path / "classes", {"name": str(tmp_path / "percent.csv"), "target": "y"})
+    run(model, "--data", tmp_path / "percent.csv", "--json", monkeypatch=monkeypatch)
+    assert json.loads(capfd.readouterr().out)["scores"]["accuracy"] > 0.3
+
+
+def test_right_answers_of_other_shapes(digits: Path, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+    x = np.zeros((4, 1, 8, 8), np.uint8)
+    np.savez(tmp_path / "bytes.npz", x=x, y=np.array([b"1", b"2", b"3", b"1"]))
+    run(digits, "--data", tmp_path / "bytes.npz", "--json", monkeypatch=monkeypatch)
+    assert "accuracy" in json.loads(capfd.readouterr().out)["scores"]
+    for y, message in (
+        (np.eye(10)[:4], "a class is one value: pass one-hot"),
+        (np.zeros((4, 2, 2)), "y has shape (4, 2, 2)"),
+    ):
+        np.savez(tmp_path / "odd.npz", x=x, y=y)
+        run(digits, "--data", tmp_path / "odd.npz", monkeypatch=monkeypatch, code=2)
+        assert message in capfd.readouterr().err
+
+
 def test_other_names_of_arrays(digits: Path, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
     data = load_data(TrainConfig.model_validate({"data": {"name": "digits"}}).data)
     np.savez(tmp_path / "named.npz", images=data.test.x[:30], digit=data.test.y[:30])

@@ -12,6 +12,8 @@ import numpy as np
 __all__ = ["Difference", "Estimate", "Sample", "Verdict", "difference", "estimate", "larger_is_better"]
 
 CONFIDENCE = 0.95
+DRAWN_TEST = 0.2 / 0.8
+"""Test examples for each that is left, where every seed draws a test split of its own: what is drawn by default."""
 FEWEST_SEEDS = 3
 """Below which there is no interval: the spread of two values says next to nothing of that of many."""
 
@@ -80,18 +82,24 @@ def larger_is_better(score: str) -> bool:
     return score == "accuracy"
 
 
-def estimate(values: Mapping[int, float], samples: Mapping[int, Sample] | None = None) -> Estimate:
+def estimate(
+    values: Mapping[int, float], samples: Mapping[int, Sample] | None = None, test_to_train: float = DRAWN_TEST
+) -> Estimate:
     """Return the mean of the finite values and its 95 % interval.
 
     What differs between seeds and what differs between samples of test examples are added: the variance of the mean
     over seeds, and where all seeds share a test split, which seeds then tell nothing of, that of the mean over its
-    examples. The interval is Student's t, with Welch and Satterthwaite's degrees of freedom.
+    examples. Where each seed draws a test split of its own from the same data, splits overlap and the spread over seeds
+    is too small: its variance is enlarged by the ratio of test examples to others. The interval is Student's t, with
+    Welch and Satterthwaite's degrees of freedom.
 
     Args:
         values: by seed.
         samples: the values on single test examples, by seed; without them an interval holds the seeds alone.
+        test_to_train: test examples for each that is left, where seeds draw their own test splits.
 
     Source:
+        Nadeau and Bengio 2003, Machine Learning 52 (overlapping splits);
         Satterthwaite 1946, Biometrics Bulletin 2(6); crossed random factors, Owen 2007, arXiv:0708.1994.
     """
     from scipy.special import stdtrit
@@ -106,8 +114,10 @@ def estimate(values: Mapping[int, float], samples: Mapping[int, Sample] | None =
     mean = next(iter(finite.values())) if equal else math.fsum(finite.values()) / n
     if n < FEWEST_SEEDS:
         return Estimate(finite, mean, math.nan, math.nan, kept)
-    by_seed = math.fsum((value - mean) ** 2 for value in finite.values()) / (n - 1) / n
+    spread = math.fsum((value - mean) ** 2 for value in finite.values()) / (n - 1)
     by_example, count = _of_examples(kept, n)
+    # test splits that are drawn anew from the same data overlap: seeds are not independent then
+    by_seed = spread * (1 / n + (test_to_train if _is_redrawn(kept, n) else 0.0))
     total = by_seed + by_example
     if total <= 0:
         return Estimate(finite, mean, mean, mean, kept)
@@ -124,6 +134,11 @@ def _of_examples(samples: Mapping[int, Sample], seeds: int) -> tuple[float, int]
     means = np.mean([one.values for one in samples.values()], axis=0)
     count = len(means)
     return (float(means.var(ddof=1)) / count if count > 1 else 0.0), count
+
+
+def _is_redrawn(samples: Mapping[int, Sample], seeds: int) -> bool:
+    """Say whether seeds are known to have different test splits."""
+    return len(samples) == seeds and len({one.split for one in samples.values()}) > 1
 
 
 def difference(score: str, method: Estimate, reference: Estimate) -> Difference:

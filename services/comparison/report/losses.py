@@ -110,7 +110,8 @@ def how_to_read(context: Context) -> str:
         "width; accuracy is better when larger, every other score when smaller. “Scaled” is after one temperature was "
         "fitted on the regularization split; a method that trains on that split has none left and shows a dash. "
         "± and brackets are the 95 % interval of the mean (Student's t): the variance over seeds, and that over test "
-        "examples where seeds share a test split, are added; differences are paired by seed and by test example. "
+        "examples where seeds share a test split, are added; where seeds draw overlapping test splits, the variance "
+        "over seeds is enlarged for that; differences are paired by seed and by test example. "
         "Intervals are one by one, not corrected for how many there are: of twenty true zeros about one would be "
         "excluded by chance."
     )

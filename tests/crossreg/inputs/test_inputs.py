@@ -230,3 +230,33 @@ def test_categories_are_known_however_programs_write_them() -> None:
 def test_a_decimal_comma_is_asked_for() -> None:
     with pytest.raises(UserError, match="holds '1.5' in row 1; expected a finite number with ',' before decimals"):
         Number("a", False, 0.0, decimal=",").encode(pd.Series(["1.5"]), [])
+
+
+def test_words_and_years_are_no_dates_at_prediction() -> None:
+    day = Date.fit("d", pd.Series(["2024-01-01", "2024-02-01"]), ISO)
+    for wrong in ("now", "today", "2020", "20240131"):
+        with pytest.raises(UserError, match=f"holds '{wrong}' in row 1; expected an ISO date"):
+            day.encode(pd.Series([wrong]), [])
+
+
+def test_a_whole_number_of_hundreds_of_digits_is_refused() -> None:
+    with pytest.raises(UserError, match="expected a finite number"):
+        Number("a", False, 0.0).encode(pd.Series([10**400], dtype=object), [])
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (4, {"first": "soon"}, "first is 'soon', which is no date"),
+        (4, {"form": "%Q"}, "form is '%Q'"),
+        (4, {"cycles": ["moon"]}, "cycle 'moon' is none of year, week, day"),
+        (3, {"values": ["x", "x"]}, "a value occurs twice"),
+        (0, {"decimal": ""}, "decimal is ''"),
+    ],
+)
+def test_a_column_that_means_nothing_is_refused(place: int, change: dict[str, Any], message: str) -> None:
+    content = to_json(TABLE)
+    content["columns"][place] |= change
+    with pytest.raises(UserError) as error:
+        from_json(content)
+    assert message in str(error.value)

@@ -230,6 +230,21 @@ def test_whole_numbers_that_overflow_are_refused(npz):
         load(npz(x=RNG.integers(0, 9, (40, 3)).astype("uint64") + np.uint64(2**63), y=Y))
 
 
+@pytest.mark.parametrize("shape", [(40,), (40, 2, 3)])
+def test_offsets_are_taken_off_arrays_of_other_shapes(npz, shape):
+    x = 1.7e9 + np.arange(np.prod(shape), dtype=float).reshape(shape)
+    data = load(npz(x=x, y=Y))
+    for one in np.moveaxis(data.inputs.encode(x, data.input_shape), 1, 0):  # each has an offset of its own
+        assert len(np.unique(one)) == one.size
+
+
+def test_a_test_split_of_its_own_comes_last_in_time(npz):
+    arrays = {"x": X, "y": Y, "t": np.arange(40) + 100, "x_test": X[:5], "y_test": Y[:5]}
+    with pytest.raises(UserError, match="it must come last for --time-order"):
+        load(npz(**arrays, t_test=np.arange(5)), time_order="t")
+    assert len(load(npz(**arrays, t_test=np.arange(5) + 200), time_order="t").test) == 5
+
+
 def test_raw_is_not_standardized(npz):
     data = load(npz(x=X * 100 + 7, y=Y), raw=True)
     assert (data.mean.tolist(), data.std.tolist(), data.standardized) == ([0, 0, 0], [1, 1, 1], False)

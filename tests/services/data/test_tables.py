@@ -545,3 +545,46 @@ def test_parquet_as_programs_write_it(tmp_path):
 def test_a_time_of_the_day_that_never_changes_is_no_circle(tmp_path):
     days = [f"{np.datetime64('2024-01-01') + row * 3}T09:00:00" for row in range(N)]
     assert "v in the day, sine" not in column(tmp_path, days).inputs.features
+
+
+# what a review found
+
+
+@pytest.mark.parametrize("values", [["0150", "5003", "7010"], ["0830", "1545", "1200"], ["now", "today", "then"]])
+def test_codes_and_words_are_no_dates(tmp_path, values):
+    data = column(tmp_path, values * 20)
+    assert data.inputs.columns[0].kind == "category"
+
+
+def test_dates_as_digits_are_read_where_that_is_asked_for(tmp_path):
+    data = column(tmp_path, [20240101 + row % 28 for row in range(N)], kinds={"v": "date"})
+    assert data.inputs.columns[0].kind == "date"
+    assert features(data, "v")[:, 0].max() == 27
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (["1,234", "2,500", "3,750"], {}, "the target 'label' holds '1,234', one number with a decimal"),
+        ([f"{100 + i},3" if i else "unknown" for i in range(30)], {}, "holds numbers but for 'unknown' in data row 1"),
+    ],
+)
+def test_a_target_that_could_be_meant_otherwise_is_refused(tmp_path, values, options, message):
+    frame = FRAME.assign(label=list(values) * (N // len(values)))
+    with pytest.raises(UserError) as error:
+        load(write(tmp_path, frame), target="label", **options)
+    assert message in str(error.value)
+    assert "--drop" not in str(error.value)
+
+
+def test_a_target_of_bytes_or_lists_is_refused(tmp_path):
+    for odd in ([b"u", b"v"] * 30, [[1, 2]] * N):
+        with pytest.raises(UserError, match="which is no number, text or boolean"):
+            load(write(tmp_path, FRAME.assign(label=odd), "parquet"), target="label")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.4, 0.7])
+def test_groups_come_near_the_share_that_is_asked_for(tmp_path, share):
+    frame = pd.concat([FRAME] * 10).assign(person=np.arange(10 * N) // 2)
+    data = load(write(tmp_path, frame), split_by="person", test_share=share)
+    assert len(data.test) == pytest.approx(share * 10 * N, rel=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -57,3 +59,11 @@ def test_a_simple_model_that_is_better_in_all_is_named() -> None:
     assert better_than({"accuracy": 0.95, "nll": 0.2}, models) == []
     assert better_than({"rmse": 0.5}, {"ridge": {"rmse": 0.4}}) == ["ridge"]
     assert better_than({"accuracy": 0.8}, {}) == []
+
+
+def test_a_class_of_one_example_does_not_stop_boosting(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 7},{'rare' if i in (100, 13_900) else 'uv'[i % 2]}" for i in range(14_000)]
+    (tmp_path / "rare.csv").write_text("t,a,y\n" + "\n".join(rows) + "\n")
+    data = load_data(DataConfig(name=str(tmp_path / "rare.csv"), time_order="t", reg_share=0.1))
+    assert min(np.bincount(data.train.y)) == 1
+    assert simple_scores(data)["gradient boosting"]["accuracy"] > 0.3
