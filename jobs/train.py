@@ -186,9 +186,8 @@ def show(result: FinishedTraining) -> None:
 
     best = {name: _best(name, value, result.test_scaled.get(name)) for name, value in result.test.items()}
     for name in better_than(best, result.simple):
-        out.print(
-            f"[bold yellow]warning:[/bold yellow] {name}, trained on the same splits, is better than this network"
-        )
+        said = f"[bold yellow]warning:[/bold yellow] {name}, trained on the same splits, is better than this network"
+        out.print(said, soft_wrap=True)
     if result.learned:
         values = ", ".join(f"{name} {result.regularizers[name]:.3g}" for name in result.learned)
         out.print(f"learned: {values}", soft_wrap=True)
