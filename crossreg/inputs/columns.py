@@ -78,6 +78,9 @@ class Column(ABC):
             f"{_more(int(wrong.sum()))}; expected {self.expects}"
         )
 
+    def _and_missing(self, *features: str) -> tuple[str, ...]:
+        return (*features, f"{self.name} is missing") if self.missing else features
+
     def _with_missing(self, numbers: list[np.ndarray], absent: np.ndarray, values: Any, notes: list[str]) -> np.ndarray:
         if self.missing:
             numbers.append(absent.astype(np.float64))
@@ -142,7 +145,7 @@ class Number(Column):
     @property
     def features(self) -> tuple[str, ...]:
         """Its name, and whether it is missing."""
-        return (self.name, f"{self.name} is missing") if self.missing else (self.name,)
+        return self._and_missing(self.name)
 
     @property
     def expects(self) -> str:
@@ -185,7 +188,7 @@ class Boolean(Column):
     @property
     def features(self) -> tuple[str, ...]:
         """Its name, and whether it is missing."""
-        return (self.name, f"{self.name} is missing") if self.missing else (self.name,)
+        return self._and_missing(self.name)
 
     @property
     def expects(self) -> str:
@@ -229,8 +232,7 @@ class Category(Column):
     @property
     def features(self) -> tuple[str, ...]:
         """One a category, and whether it is missing."""
-        found = tuple(f"{self.name} = {value}" for value in self.values)
-        return (*found, f"{self.name} is missing") if self.missing else found
+        return self._and_missing(*(f"{self.name} = {value}" for value in self.values))
 
     @property
     def expects(self) -> str:
@@ -256,7 +258,7 @@ class Category(Column):
         index = pd.Index(self.values, dtype=object)
         codes = index.get_indexer(text.astype(object))
         if ((codes < 0) & ~absent).any():
-            text = text.map(self._as_in_training, na_action="ignore")
+            text = text.map({seen: self._as_in_training(seen) for seen in text.dropna().unique()})
             codes = index.get_indexer(text.astype(object))
         if (unknown := (codes < 0) & ~absent).any():
             row = int(np.argmax(unknown))
@@ -321,8 +323,7 @@ class Date(Column):
     def features(self) -> tuple[str, ...]:
         """Days, two a circle, and whether it is missing."""
         circles = [f"{self.name} in the {cycle}, {part}" for cycle in self.cycles for part in ("sine", "cosine")]
-        found = (f"{self.name}, days since {self.first.partition('T')[0]}", *circles)
-        return (*found, f"{self.name} is missing") if self.missing else found
+        return self._and_missing(f"{self.name}, days since {self.first.partition('T')[0]}", *circles)
 
     @property
     def expects(self) -> str:

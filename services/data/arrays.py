@@ -259,7 +259,7 @@ def _targets(source: str, key: str, y: np.ndarray, task: Task | None) -> np.ndar
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind != "f" and y.ndim != 1 and not (task == "regression" and y.dtype.kind in "iu" and y.ndim == 2):
-        one_hot = y.ndim == 2 and y.dtype.kind in "bu i" and bool((y.astype(bool).sum(1) == 1).all())
+        one_hot = y.ndim == 2 and y.dtype.kind in "bui" and bool((y.astype(bool).sum(1) == 1).all())
         remedy = "so pass one-hot rows through argmax" if one_hot else (
             "and several in a row cannot be learned; --task regression takes numbers as quantities")  # fmt: skip
         raise UserError(f"{source}: {key} has shape {y.shape}; classes are [N], {remedy}")

@@ -62,19 +62,10 @@ def _decoded(path: Path, notes: list[str]) -> str:
     except UnicodeDecodeError as error:
         if encoding == "utf-16":
             raise UserError(f"{path}: cannot be read as a table: damaged UTF-16 ({error})") from None
+        line = error.object[: error.start].count(b"\n") + 1
     text = raw.decode("cp1252", errors="replace")
-    line = raw[: error_at(raw)].count(b"\n") + 1
     notes.append(f"is not UTF-8 (line {line}): read as Windows-1252; save it as UTF-8 if letters look wrong")
     return text
-
-
-def error_at(raw: bytes) -> int:
-    """Return the position of the first byte that is not UTF-8."""
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start
-    return len(raw)
 
 
 def _delimiter(path: Path, text: str) -> str:

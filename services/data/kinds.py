@@ -154,18 +154,19 @@ class _Text:
 
 def _kind_of(text: _Text) -> str:
     """Return the kind of a column, or raise what is wrong with it."""
+    import pandas as pd
     from pandas.api import types
 
     column, dtype = text.column, text.column.dtype
     if types.is_bool_dtype(dtype):
         return "boolean"
-    if isinstance(dtype, _categorical()):
+    if isinstance(dtype, pd.CategoricalDtype):
         return "category"
     if text.is_number:
         return "category" if _beyond_exact(column) else "number"
     if text.is_date:
         return "date"
-    is_text = types.is_string_dtype(dtype) or types.is_object_dtype(dtype) or isinstance(dtype, _categorical())
+    is_text = types.is_string_dtype(dtype) or types.is_object_dtype(dtype)
     if not is_text or (types.is_object_dtype(dtype) and not column.dropna().map(is_plain).all()):
         raise UserError(
             f"column {text.name!r} holds {_example(column)}, which is no number, text, boolean or date; leave it out "
@@ -183,8 +184,8 @@ def _kind_of(text: _Text) -> str:
     if given.str.fullmatch(_LIKE_A_DATE).mean() >= _MOSTLY:
         raise UserError(
             f"column {text.name!r} holds {quoted(given.iloc[0])}, which looks like a date in a form that is not known, "
-            "or in several; "
-            f"write dates as 2024-01-31, or take it as categories all the same: --kind {text.name}=category"
+            f"or in several; write dates as 2024-01-31, or take it as categories all the same: "
+            f"--kind {text.name}=category"
         )
     return "category"
 
@@ -195,12 +196,6 @@ def is_plain(value: Any) -> bool:
     import decimal
 
     return isinstance(value, str | int | float | decimal.Decimal | datetime.date | np.generic)
-
-
-def _categorical() -> Any:
-    import pandas as pd
-
-    return pd.CategoricalDtype
 
 
 def _example(column: pd.Series) -> str:
@@ -278,7 +273,7 @@ def said_of(form: NumberFormat) -> str:
     return ", ".join(filter(None, parts))
 
 
-_STANDS_FOR_MISSING = (-9999.0, -999.0, -99.0, -9.0, -1.0, 99.0, 999.0, 9999.0, 99999.0)
+_STANDS_FOR_MISSING = (-9999.0, -999.0, -99.0, 99.0, 999.0, 9999.0, 99999.0)
 
 
 def hints(name: str, numbers: np.ndarray) -> str:
@@ -288,7 +283,7 @@ def hints(name: str, numbers: np.ndarray) -> str:
         return ""
     for code in _STANDS_FOR_MISSING:
         mine, others = known == code, known[known != code]
-        if mine.sum() < 2 or len(others) < 10 or abs(code) < 90:
+        if mine.sum() < 2 or len(others) < 10:
             continue
         low, high = np.quantile(others, [0.25, 0.75])
         far = 10 * max(high - low, 1e-12)

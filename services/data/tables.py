@@ -21,9 +21,8 @@ from services.data.targets import MAX_INTEGER_CLASSES, read_targets
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLES", "load_table", "read_frame", "table_of"]
+__all__ = ["load_table", "read_frame", "table_of"]
 
-TABLES = (".csv", ".tsv", ".parquet")
 TARGET_NAMES = ("target", "label", "y", "class")
 
 

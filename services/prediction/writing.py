@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,24 +38,14 @@ def write(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         UserError: it cannot be written; an earlier file of that name is then as it was.
     """
-    aside: Path | None = None
+    draft = path.with_name(f".crossreg-{os.getpid()}{path.suffix}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, suffix=path.suffix, delete=False) as file:
-            aside = Path(file.name)
         if path.suffix.lower() == ".parquet":
-            frame.to_parquet(aside, index=False)
+            frame.to_parquet(draft, index=False)
         else:
-            frame.to_csv(aside, index=False)
-        aside.chmod(0o666 & ~_umask())
-        aside.replace(path)
+            frame.to_csv(draft, index=False)
+        draft.replace(path)
     except OSError as error:
-        if aside is not None:
-            with contextlib.suppress(OSError):
-                aside.unlink()
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise UserError(f"--output {str(path)!r} cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
