@@ -17,7 +17,7 @@ from crossreg.models.resnet import resnet18, resnet34, resnet50
 from crossreg.models.vgg import vgg16
 from crossreg.models.wide_resnet import wide_resnet
 
-__all__ = ["build", "describe", "known", "takes"]
+__all__ = ["build", "describe", "is_custom", "known", "takes"]
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     builder.__name__: builder for builder in (mlp, cnn, vgg16, resnet18, resnet34, resnet50, wide_resnet)
@@ -75,7 +75,12 @@ def takes(name: str, option: str) -> bool:
     """
     if name in OWN:
         return option in _options(name)
-    return ":" in name and not name.startswith(zoo.PREFIX) and custom.takes(name, option)
+    return is_custom(name) and custom.takes(name, option)
+
+
+def is_custom(name: str) -> bool:
+    """Say whether a name is that of a function of the user's own, `package.module:function`."""
+    return ":" in name and not name.startswith(zoo.PREFIX)
 
 
 def describe() -> str:

@@ -16,7 +16,7 @@ from crossreg.batches import Preprocess
 from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.paths import local_path
-from crossreg.models import build
+from crossreg.models import build, is_custom
 from crossreg.prediction.predict import Prediction, predict
 from crossreg.regularizers.registry import attach
 from crossreg.regularizers.temperature import temperature
@@ -287,8 +287,7 @@ def _load(directory: Path) -> Exported:
         "num_outputs": description["num_outputs"],
         **description["options"],
     }
-    own = ":" in description["model"].removeprefix("torchvision:")
-    if not own:  # a function of the user's own may not run without memory
+    if not is_custom(description["model"]):  # a function of the user's own may not run without memory
         _check_sizes(description["model"], arguments, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():

@@ -36,7 +36,17 @@ from crossreg.inputs.text import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_CATEGORIES", "Fitted", "Unused", "decide", "is_plain", "mostly_numbers", "odd_number", "said_of"]
+__all__ = [
+    "MAX_CATEGORIES",
+    "Fitted",
+    "Unused",
+    "ambiguous",
+    "decide",
+    "is_plain",
+    "mostly_numbers",
+    "odd_number",
+    "said_of",
+]
 
 MAX_CATEGORIES = 1_000
 """A column of text with more different values would fill memory with features."""
@@ -234,6 +244,15 @@ def odd_number(column: pd.Series) -> UserError:
     )
 
 
+def ambiguous(text: pd.Series, forms: list[NumberFormat]) -> str:
+    """Say which value of a column of numbers could be meant in two ways, and what to do."""
+    seen = next(one for one in text.dropna() if any(mark in one for mark in ",.' \u00a0\u202f"))
+    return (
+        f"{quoted(seen)}, one number with a decimal {forms[0].decimal!r} and another with a decimal "
+        f"{forms[1].decimal!r}; write decimals with a point and no marks between thousands"
+    )
+
+
 def _number(text: _Text, missing: int) -> Fitted:
     name, forms = text.name, text.formats
     if text.absent.all():
@@ -243,12 +262,7 @@ def _number(text: _Text, missing: int) -> Fitted:
     if not forms:
         raise odd_number(text.column)
     if len(forms) > 1:
-        seen = next(one for one in text.text.dropna() if any(mark in one for mark in ",.' \u00a0\u202f"))
-        raise UserError(
-            f"column {name!r} holds {quoted(seen)}, one number with a decimal {forms[0].decimal!r} and another "
-            f"with a decimal {forms[1].decimal!r}; write decimals with a point and no marks between thousands, or "
-            f"--drop {name}"
-        )
+        raise UserError(f"column {name!r} holds {ambiguous(text.text, forms)}, or --drop {name}")
     form = forms[0]
     values = read_numbers(text.column, form)
     read = values.to_numpy()

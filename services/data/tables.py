@@ -13,7 +13,7 @@ from crossreg.inputs import Ignored
 from crossreg.inputs.text import NumberFormat, grouped_by_points, number_formats, text_of
 from services.data.config import DataConfig
 from services.data.delimited import SEMICOLONS, read_delimited
-from services.data.kinds import Fitted, Unused, decide, is_plain, mostly_numbers, odd_number, said_of
+from services.data.kinds import Fitted, Unused, ambiguous, decide, is_plain, mostly_numbers, odd_number, said_of
 from services.data.memory import require_memory
 from services.data.raw import Raw, Rows
 from services.data.targets import MAX_INTEGER_CLASSES, read_targets
@@ -209,11 +209,7 @@ def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]
         return _finite(source, column, column.to_numpy()), plain
     forms = number_formats(text)
     if len(forms) > 1:
-        seen = quoted(next(one for one in text if any(mark in one for mark in ",.' \u00a0\u202f")))
-        raise UserError(
-            f"{source}: the target {column.name!r} holds {seen}, one number with a decimal {forms[0].decimal!r} and "
-            f"another with a decimal {forms[1].decimal!r}; write decimals with a point and no marks between thousands"
-        )
+        raise UserError(f"{source}: the target {column.name!r} holds {ambiguous(text, forms)}")
     if forms:
         if forms[0] != plain:
             notes.append(f"target {column.name!r} is read {said_of(forms[0])}")

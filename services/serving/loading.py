@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from crossreg.core.errors import UserError
+from crossreg.models import is_custom
 from crossreg.prediction.export import DESCRIPTION_FILE, Exported, load_exported
 
 __all__ = ["LoadedModel", "load"]
@@ -65,7 +66,7 @@ def load(files: Mapping[str, bytes], max_batch: int, trusted: tuple[str, ...] = 
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{DESCRIPTION_FILE} does not describe a model ({type(error).__name__}: {error})") from None
     # a name with a colon is an import: whoever writes the file would choose what is called here
-    if ":" in name and not name.startswith("torchvision:") and name not in trusted:
+    if is_custom(name) and name not in trusted:
         raise UserError(
             f"this model is built by the function {name!r}, which the file names and this machine would call; "
             f"if it is yours, allow it: --trust {name}"

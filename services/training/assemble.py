@@ -17,7 +17,7 @@ from crossreg.core.distributed import world_size
 from crossreg.core.random import derive_seed, seed_everything
 from crossreg.estimators import T1T2, Direct, Estimator, Implicit, Unrolled
 from crossreg.losses import as_loss
-from crossreg.models import build
+from crossreg.models import build, is_custom
 from crossreg.prediction.evaluation import EvaluationPlan
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
@@ -235,8 +235,7 @@ def preprocess_of(data: Dataset, model: str) -> Preprocess | None:
 
 def takes_integers(data: Dataset, model: str) -> bool:
     """Say whether the model gets whole numbers as they are, as tokens: one's own does, those here take floats."""
-    own = ":" in model and not model.startswith("torchvision:")
-    return own and data.train.x.dtype == "int64"
+    return is_custom(model) and data.train.x.dtype == "int64"
 
 
 def targets_of(data: Dataset, split: Split) -> np.ndarray:
