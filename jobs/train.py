@@ -198,7 +198,7 @@ def show(result: FinishedTraining) -> None:
             f"RMSE is in standard deviations of the target ({unit:.4g}): in its own unit it is {own}", soft_wrap=True
         )
     if result.stopped:
-        out.print(f"stopped early, by {result.stopped}", soft_wrap=True)
+        out.print(f"length: {result.stopped}", soft_wrap=True)
     out.print(
         f"compute: {result.cost.examples:,.0f} examples, {result.cost.flops:.3g} FLOPs, "
         f"{result.cost.worker_seconds:.0f} worker-seconds"

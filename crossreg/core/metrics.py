@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = [
     "COMPUTE_PEAK_MEMORY",
+    "COURSE_HELD_OUT",
+    "COURSE_KEPT_STEP",
     "EPOCH",
     "LEARNING_RATE",
     "PERFORMANCE_EXAMPLES_PER_SECOND",
@@ -17,6 +19,10 @@ EPOCH = "epoch"
 LEARNING_RATE = "theta/learning_rate"
 COMPUTE_PEAK_MEMORY = "compute/peak_memory_bytes"
 PERFORMANCE_EXAMPLES_PER_SECOND = "performance/examples_per_second"
+
+COURSE_HELD_OUT = "course/held_out"
+"""What decides how long to train: the held-out NLL after temperature scaling; of numbers their mean squared error."""
+COURSE_KEPT_STEP = "course/kept_step"
 
 _HYPERPARAMETER = "regularizers/"
 

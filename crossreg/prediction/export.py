@@ -16,7 +16,7 @@ from crossreg.batches import Preprocess
 from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.paths import local_path
-from crossreg.models import build, is_custom
+from crossreg.models import Ensemble, build, is_custom
 from crossreg.prediction.predict import Prediction, predict
 from crossreg.regularizers.registry import attach
 from crossreg.regularizers.temperature import temperature
@@ -30,7 +30,7 @@ __all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "Exported", "export_model", "load
 
 WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 _BATCH = 256
-_FORMAT = 3
+_FORMAT = 4
 
 
 def export_model(
@@ -42,6 +42,7 @@ def export_model(
     input_shape: tuple[int, ...],
     num_outputs: int,
     options: dict[str, Any] | None = None,
+    members: int = 1,
     regularizers: Mapping[str, Mapping[str, Any]] | None = None,
     task: str = "classification",
     classes: tuple[str, ...] = (),
@@ -58,6 +59,7 @@ def export_model(
         input_shape: of one example.
         num_outputs: classes, or outputs of a regression.
         options: other arguments of the model.
+        members: networks of this kind that it is an `Ensemble` of; 1 is a network by itself.
         regularizers: those that the model still holds, see `crossreg.regularizers.remove`: their options by name.
         task: "classification" or "regression".
         classes: names of the classes.
@@ -81,6 +83,7 @@ def export_model(
         "format": _FORMAT,
         "model": name,
         "options": options or {},
+        "members": members,
         "input_shape": list(input_shape),
         "num_outputs": num_outputs,
         "regularizers": {name: dict(given) for name, given in (regularizers or {}).items()},
@@ -287,15 +290,17 @@ def _load(directory: Path) -> Exported:
         "num_outputs": description["num_outputs"],
         **description["options"],
     }
+    members = description["members"]
     if not is_custom(description["model"]):  # a function of the user's own may not run without memory
-        _check_sizes(description["model"], arguments, weights)
+        _check_sizes(description["model"], arguments, members, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{name} holds NaN or infinity")
         if name.startswith("preprocess.") and not tensor.is_floating_point():
             raise UserError(f"{name} has dtype {tensor.dtype}; a mean or a deviation is a floating-point number")
     with torch.random.fork_rng(devices=[]):
-        model = build(description["model"], **arguments)
+        built = [build(description["model"], **arguments) for _ in range(members)]
+        model = built[0] if members == 1 else Ensemble(built, description["task"])
     attach(model, dict.fromkeys(description["regularizers"]), description["regularizers"])
     model.load_state_dict(weights)
     model.eval()
@@ -321,11 +326,13 @@ def _check_description(description: Any) -> None:
     version = description["format"]
     if version != _FORMAT:
         raise UserError(f"it has format {version!r}; this version of crossreg reads format {_FORMAT}")
-    kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "task": str, "classes": list,
-             "regularizers": dict}  # fmt: skip
+    kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "members": int, "task": str,
+             "classes": list, "regularizers": dict}  # fmt: skip
     for key, kind in kinds.items():
         if not isinstance(description[key], kind):
             raise UserError(f"{key} is of type {type(description[key]).__name__}, not {kind.__name__}")
+    if description["members"] < 1:
+        raise UserError(f"members is {description['members']}; a model has at least one")
     if description["classes"] and len(description["classes"]) != description["num_outputs"]:
         raise UserError(f"{len(description['classes'])} classes are named for {description['num_outputs']} outputs")
     if not all(isinstance(name, str) for name in description["classes"]):
@@ -340,7 +347,7 @@ def _check_description(description: Any) -> None:
             raise UserError(f"target has other lengths than the {description['num_outputs']} outputs")
 
 
-def _check_sizes(name: str, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
+def _check_sizes(name: str, arguments: dict[str, Any], members: int, weights: dict[str, Tensor]) -> None:
     """Compare the model with the weights before it takes memory: what is in the file bounds what it may ask for.
 
     Raises:
@@ -351,8 +358,13 @@ def _check_sizes(name: str, arguments: dict[str, Any], weights: dict[str, Tensor
         for size in value if isinstance(value, list | tuple) else (value,):
             if isinstance(size, int) and size > elements:
                 raise UserError(f"{key} is {value}, and all weights together have {elements} elements")
+    if members > len(weights):
+        raise UserError(f"members is {members}, and there are {len(weights)} weights")
     with torch.device("meta"):
-        expected = build(name, **arguments).state_dict()
+        one = build(name, **arguments).state_dict()
+    expected = one
+    if members > 1:
+        expected = {f"members.{index}.{key}": tensor for index in range(members) for key, tensor in one.items()}
     for key, tensor in expected.items():
         found = weights.get(key)
         if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:

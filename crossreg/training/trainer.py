@@ -16,7 +16,7 @@ from crossreg.batches import Batches
 from crossreg.core import metrics
 from crossreg.core.distributed import broadcast_buffers, data_parallel, rank, world_size
 from crossreg.core.errors import UserError
-from crossreg.core.modules import unwrap
+from crossreg.core.modules import training_targets, unwrap
 from crossreg.core.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.losses import Loss, as_loss
 from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
@@ -27,6 +27,7 @@ from crossreg.regularizers.penalties import training_loss
 from crossreg.training.callback import Callback, Stop
 from crossreg.training.closure import step_with_closure
 from crossreg.training.compute import REPORT, Ledger, measure_flops
+from crossreg.training.course import Course
 
 __all__ = ["Trainer"]
 
@@ -50,9 +51,12 @@ class Trainer:
         callbacks: see `Callback`.
         autocast: dtype of mixed precision (bfloat16 or float16), or None.
         seed: fixes noise and dropout (of this rank), evaluation draws; the batches carry their own.
+        course: decides how long to train, within the steps given, sets the learning rate, and chooses when to
+            evaluate; it takes no scheduler.
 
     Raises:
-        UserError: neither or both of epochs and steps, or fewer than one; a closure with float16.
+        UserError: neither or both of epochs and steps, or fewer than one; a closure with float16; a course with a
+            scheduler, or without its split to judge by.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         autocast: torch.dtype | None = None,
         seed: int = 0,
+        course: Course | None = None,
     ) -> None:
         if (epochs is None) == (steps is None):
             raise UserError(f"epochs is {epochs} and steps is {steps}; give one of them")
@@ -83,7 +88,14 @@ class Trainer:
                 "autocast is float16, whose gradients are scaled, and the optimizer evaluates the gradient more than "
                 "once, which scaling does not allow; use bfloat16 or float32"
             )
+        if course is not None and scheduler is not None:
+            raise UserError("a course sets the learning rate itself; leave out the scheduler")
+        if course is not None and course.held_out not in (evaluation.splits if evaluation else {}):
+            raise UserError(f"a course judges by the split {course.held_out!r}, which the evaluation does not have")
         self.model, self.loss, self.optimizer, self.train = model, as_loss(loss), optimizer, train
+        self.course, self.batches, self._since = course, train, 0
+        if course is not None:
+            course.take_rates(optimizer)
         self.regularizer, self.scheduler, self.closure = regularizer, scheduler, closure
         self.evaluation, self.log_every = evaluation or EvaluationPlan(), log_every
         self.callbacks, self.autocast, self.seed = list(callbacks), autocast, seed
@@ -121,6 +133,8 @@ class Trainer:
     def start(self) -> None:
         """Get ready for the first step of a fresh or restored run; `fit` does this itself."""
         self._wrapped = data_parallel(self.model)
+        if self.course is not None:
+            self.course.begin(self)
         self._prepare()
         for callback in self.callbacks:
             callback.on_start(self)
@@ -128,19 +142,31 @@ class Trainer:
     def advance(self, until: int) -> None:
         """Train up to a step, after `start`; less far if a callback stops it."""
         assert self._wrapped is not None
-        until = min(until, self.num_steps)
         self._clock = time.perf_counter()
-        while self.step < until and self.stopped is None:
-            epoch, batch = divmod(self.step, len(self.train))
-            self.train.set_epoch(epoch)
-            for x, y in self.train.starting_at(batch):
+        while self.step < min(until, self.num_steps) and self.stopped is None:
+            batches = self.batches
+            epoch, batch = divmod(self.step - self._since, len(batches))
+            batches.set_epoch(epoch)
+            for x, y in batches.starting_at(batch):
+                if self.course is not None:
+                    self.course.set_rate(self)
                 self._theta_step(self._wrapped, x, y)
                 self._rho_step()
                 self.step += 1
                 self._after_step()
-                if self.step == until or self.stopped is not None:
+                # a course may have shortened the run, or gone on with other data
+                if self.step >= min(until, self.num_steps) or self.stopped is not None or self.batches is not batches:
                     break
         self._count_time()
+
+    def go_on_with(self, batches: Batches, since: int | None = None) -> None:
+        """Take other training data from the next step on.
+
+        Args:
+            batches: begun with their first epoch.
+            since: the step after which they came, of a run that is restored; None for now.
+        """
+        self.batches, self._since = batches, self.step if since is None else since
 
     def finish(self) -> dict[str, float]:
         """End the run after its last step and return the latest value of every metric."""
@@ -176,6 +202,7 @@ class Trainer:
             "examples": dict(self.ledger.examples),
             "backward": dict(self.ledger.backward),
             "worker_seconds": self.ledger.worker_seconds,
+            "course": self.course.state_dict() if self.course else None,
             "ranks": ranks,
         }
 
@@ -193,6 +220,8 @@ class Trainer:
                 f"the checkpoint is of step {state['step']}, beyond the {self.num_steps} steps of this run; give more"
             )
         self.step, self.latest, self.held_out = state["step"], dict(state["latest"]), list(state["held_out"])
+        if self.course is not None:
+            self.course.load_state_dict(self, state["course"])
         self._resumed = dict(state)
 
     def _prepare(self) -> None:
@@ -237,15 +266,17 @@ class Trainer:
         if self.scheduler:
             self.scheduler.step()
         with torch.no_grad():
+            targets = training_targets(self.model, y)
             classes = y.ndim == 1 and not y.is_floating_point() and output.ndim == 2
-            correct = (output.argmax(1) == y).sum() if classes else torch.zeros((), device=self.device)
-            self._window += torch.stack([loss.detach() * len(y), correct, torch.tensor(len(y), device=self.device)])
+            correct = (output.argmax(1) == targets).sum() if classes else torch.zeros((), device=self.device)
+            rows = torch.tensor(len(targets), device=self.device)
+            self._window += torch.stack([loss.detach() * rows, correct, rows])
         assert self.ledger is not None
-        rows = passes * min(self.train.batch_size, self.train.num_examples)
-        self.ledger.add("theta", rows, backward=rows)
+        examples = passes * min(self.train.batch_size, self.train.num_examples)
+        self.ledger.add("theta", examples, backward=examples)
 
     def _rho_step(self) -> None:
-        if self.regularizer is None:
+        if self.regularizer is None or (self.course is not None and self.course.merged):
             for level, weight in levelled_weights(self.model).values():  # which theta's step is not to change
                 level.restore(weight)
             return
@@ -265,11 +296,15 @@ class Trainer:
         update, self._updated = self._updated, None
         if update is not None:
             values |= {"reg/loss": update.loss, **self._learned()}
-        last, every = self.step == self.num_steps, self.evaluation.every
-        evaluated = last or bool(every and self.step % every == 0)
+        last, due = self.step == self.num_steps, self._due()
+        if last and self.course is not None:
+            self.course.finish(self)
+        evaluated = last or due
         if evaluated:
             values |= self._evaluate(final=last and self.evaluation.whole_at_end)
             self.held_out.append(_score(values.get("reg/nll", math.nan)))
+        if due and self.course is not None:
+            values |= self.course.check(self)
         self.latest |= values
         self.stopped = None if last else next((stop for c in self.callbacks if (stop := c.should_stop(self))), None)
         early = self.stopped is not None and self.stopped.finished
@@ -279,7 +314,14 @@ class Trainer:
             values |= self._window_metrics()
         if evaluated:
             values |= self._spent()
+        if self.course is not None and self.course.turns(self):
+            self.course.turn(self)
         self._tell(values, update)
+
+    def _due(self) -> bool:
+        """Say whether the splits are to be evaluated after this step."""
+        every = self.evaluation.every
+        return self.course.after_step(self) if self.course else bool(every and self.step % every == 0)
 
     def _tell(self, values: dict[str, float], update: RhoUpdate | None) -> None:
         if values:
@@ -322,12 +364,18 @@ class Trainer:
         plan = self.evaluation
         samples = plan.final_samples if final else plan.samples
         assert self.ledger is not None
+        model = self.model if self.course is None else self.course.predictor(self)
         for split, whole in plan.splits.items():
+            if self.course is not None and self.course.merged and split == self.course.held_out:
+                # it is trained on by now, and says nothing any more: what counts is the last time that it did
+                self.evaluated[split] = self.course.held_out_evaluation()
+                values |= metrics.scores(split, self.evaluated[split].scores)
+                continue
             batches = whole if final else plan.interim.get(split, whole)
             counts = split in plan.selection
             self._count_time()
             with self._autocast():
-                result = evaluate(self.model, self.loss, batches, samples, self.seed, dropout=plan.dropout)
+                result = evaluate(model, self.loss, batches, samples, self.seed, dropout=plan.dropout)
             self.evaluated[split] = result
             self.ledger.add("selection" if counts else REPORT, result.passes)
             self._count_time(counts)

@@ -17,12 +17,13 @@ from crossreg.core.distributed import world_size
 from crossreg.core.random import derive_seed, seed_everything
 from crossreg.estimators import T1T2, Direct, Estimator, Implicit, Unrolled
 from crossreg.losses import as_loss
-from crossreg.models import build, is_custom
+from crossreg.models import Ensemble, build, is_custom
 from crossreg.prediction.evaluation import EvaluationPlan
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
 from crossreg.regularizers.registry import attach
 from crossreg.training.callback import Callback
+from crossreg.training.course import Course
 from crossreg.training.rules import stopping_rule
 from crossreg.training.stopping import StopByRule
 from crossreg.training.trainer import Trainer
@@ -50,9 +51,13 @@ _EVALUATION_BATCH = 500
 
 def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
     """Return the model on the CPU, with all that regularizes it."""
-    model = build(config.model, input_shape=data.input_shape, num_outputs=data.num_outputs, **config.model_options)
+    shape, outputs = data.input_shape, data.num_outputs
+    members = [
+        build(config.model, input_shape=shape, num_outputs=outputs, **config.model_options)
+        for _ in range(config.ensemble)
+    ]
     return attach(
-        model,
+        members[0] if len(members) == 1 else Ensemble(members, data.task),
         {name: one.initial for name, one in config.regularizers.items()},
         {name: one.options for name, one in config.regularizers.items() if one.options},
     )
@@ -136,12 +141,21 @@ class _Inputs:
             splits,
             interim,
             whole_at_end=config.final_test,
-            selection=frozenset(selection) | ({"reg"} if config.stopping else set()),
+            selection=frozenset(selection) | ({"reg"} if config.stopping or config.finds_length else set()),
             every=config.evaluation_interval,
             samples=config.evaluate_samples,
             final_samples=config.final_samples,
             dropout=config.mc_dropout,
         )
+
+    def course(self) -> Course | None:
+        """Return what decides how long to train; None where that is given."""
+        if not self.config.finds_length:
+            return None
+        train, reg = self.data.train, self.data.reg
+        both = Split(np.concatenate([train.x, reg.x]), np.concatenate([train.y, reg.y]))
+        rows = self.config.batch_size
+        return Course(self.of(both, "everything", rows, drop_last=True, augment=self.augment))
 
     def regularizer(self, model: nn.Module, train: Batches) -> CrossRegularizer | None:
         """Return what learns rho; None where nothing is learned."""
@@ -209,6 +223,7 @@ def build_trainer(
         callbacks=[*([StopByRule(rule)] if rule else []), *(callbacks or ())],
         autocast=_PRECISIONS[config.precision],
         seed=config.seed,
+        course=inputs.course(),
     )
 
 
@@ -218,6 +233,7 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
     return {
         "model": config.model,
         "model_options": dict(config.model_options),
+        "ensemble": config.ensemble,
         "regularizers": {name: one.model_dump(mode="json") for name, one in config.regularizers.items()},
         "data": data.fingerprint,
         "precision": config.precision,
@@ -248,7 +264,7 @@ def targets_of(data: Dataset, split: Split) -> np.ndarray:
 
 
 def _scheduler(config: ResolvedConfig, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
-    if config.optimizer.schedule == "constant":
+    if config.optimizer.schedule != "cosine":
         return None
     # a function of the total, which is not part of its state: a run resumed with more steps follows the longer curve
     return torch.optim.lr_scheduler.LambdaLR(

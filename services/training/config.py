@@ -80,6 +80,9 @@ class TrainConfig(Settings):
         "package.module:function of your own.",
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
+    ensemble: Annotated[int, Flag()] = Field(
+        default=1, ge=1, le=100, description="Networks trained side by side, which predict together as one model."
+    )
     data: DataConfig
     regularizers: dict[str, RegularizerConfig] = Field(
         default_factory=lambda: {"noise": {}, "temperature": {}},
@@ -199,6 +202,13 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"precision is 'float16', but optimizer {self.optimizer.name!r} compares gradients, which float16 has "
                 "to scale; use 'bfloat16' or 'float32'"
+            )
+        if self.optimizer.schedule == "found" and self.stopping:
+            raise ValueError("schedule 'found' decides when to stop; leave out stopping, or use schedule 'cosine'")
+        if self.optimizer.schedule == "found" and self.data.reg_share == 0:
+            raise ValueError(
+                "reg_share is 0, but schedule 'found' judges by the regularization split; hold something out, or use "
+                "schedule 'cosine'"
             )
         if self.stopping and self.data.reg_share == 0:
             raise ValueError("reg_share is 0, but stopping looks at the regularization split; hold something out")

@@ -159,6 +159,8 @@ class MessageConsumer(threading.Thread):
         rate = self._throughput.rate(message.time, message.examples)
         values = {} if rate is None else {metrics.PERFORMANCE_EXAMPLES_PER_SECOND: rate}
         self._display.update(message.step, values)
+        if message.course:
+            self._display.course(message.course, message.num_steps)
         self._telemetry.progress(message)
 
     def _on_diagnosis(self, diagnosis: Diagnosis) -> None:
@@ -177,7 +179,7 @@ class MessageConsumer(threading.Thread):
             scaled = {**result.test_scaled, "temperature": result.temperature}
             self._tracker.record(metrics.scores("test_scaled", scaled), step)
         if result.stopped:
-            text = f"stopped at step {step}: {result.stopped}"
+            text = f"ended at step {step}: {result.stopped}"
             self._tracker.set_tags({"stopped": text})
             self._display.note(text)
 

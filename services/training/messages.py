@@ -41,13 +41,18 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Progress:
-    """Work done up to a step since the workers started; `time` is rank 0's monotonic clock, in seconds."""
+    """Work done up to a step since the workers started; `time` is rank 0's monotonic clock, in seconds.
+
+    `num_steps` is where it goes, and `course` what was decided about that, in words, where it is not given.
+    """
 
     step: int
     time: float
     examples: int
     rho_updates: int
     rho_seconds: float
+    num_steps: int = 0
+    course: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ class OptimizerConfig(Settings):
     lr: Annotated[float, Flag()] = Field(
         default=1e-3, gt=0, description="Learning rate of the weights, at the start of its schedule."
     )
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="Of the learning rate, over the whole run."
+    schedule: Annotated[Literal["found", "cosine", "constant"], Flag()] = Field(
+        default="cosine",
+        description="Of the learning rate: over all epochs, or found, which decides how long to train: constant until "
+        "averaged weights get no better on held-out data, then down to 0.",
     )
     radius: float = Field(default=0.05, gt=0, description="Of sam and gsam: how far they look for a worse point.")
     surrogate_gap: float = Field(default=0.4, ge=0, le=1, description="Of gsam: alpha, the weight of the gap.")

@@ -27,6 +27,9 @@ class Display(Protocol):
     def update(self, step: int, values: dict[str, float]) -> None:
         """Show a step and the latest metrics."""
 
+    def course(self, text: str, num_steps: int) -> None:
+        """Say how long training will take, as far as it is decided."""
+
 
 class Silent:
     """Shows nothing."""
@@ -41,6 +44,9 @@ class Silent:
         """Show nothing."""
 
     def update(self, step: int, values: dict[str, float]) -> None:
+        """Show nothing."""
+
+    def course(self, text: str, num_steps: int) -> None:
         """Show nothing."""
 
 
@@ -94,7 +100,7 @@ class Bar(ProgressLine):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._latest: dict[str, float] = {}
-        self._num_steps, self._printed = 1, 0
+        self._num_steps, self._printed, self._course = 1, 0, ""
 
     def start(self, step: int, num_steps: int) -> None:
         """Show the bar of a fresh or resumed training."""
@@ -104,11 +110,19 @@ class Bar(ProgressLine):
     def update(self, step: int, values: dict[str, float]) -> None:
         """Move the bar and show the latest metrics."""
         self._latest |= values
-        self._progress.update(self._task, completed=step, detail=describe(step, self._latest))
+        self._progress.update(self._task, completed=step, detail=self._detail(step))
         # where there is no terminal to draw on (the log of a job), a line at every tenth of the run
         if not self._progress.console.is_terminal and step - self._printed >= self._num_steps / 10:
             self._printed = step
-            self.note(f"{step / self._num_steps:.0%}  {describe(step, self._latest)}")
+            self.note(f"{step / self._num_steps:.0%}  {self._detail(step)}")
+
+    def course(self, text: str, num_steps: int) -> None:
+        """Show it behind the metrics; the bar ends where training will."""
+        self._course, self._num_steps = text, num_steps
+        self._progress.update(self._task, total=num_steps)
+
+    def _detail(self, step: int) -> str:
+        return "  ".join(part for part in (describe(step, self._latest), self._course) if part)
 
 
 def describe(step: int, latest: dict[str, Any]) -> str:

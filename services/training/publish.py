@@ -84,6 +84,7 @@ def export_training(config: ResolvedConfig, data: Dataset, model: nn.Module, fol
         input_shape=data.input_shape,
         num_outputs=data.num_outputs,
         options=config.model_options,
+        members=config.ensemble,
         regularizers={name: one.options for name, one in config.regularizers.items() if name in exported},
         task=data.task,
         classes=data.classes,

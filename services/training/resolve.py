@@ -49,6 +49,11 @@ class ResolvedConfig(TrainConfig):
         return optimizer_kind(self.optimizer.name).gradient_evaluations
 
     @property
+    def finds_length(self) -> bool:
+        """Whether `steps` is an upper bound; see `crossreg.training.course`."""
+        return self.optimizer.schedule == "found"
+
+    @property
     def without_stopping(self) -> ResolvedConfig:
         """The same training, to its last step."""
         return self.model_copy(update={"stopping": {}})
@@ -91,6 +96,9 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         own = optimizer_kind(config.optimizer.name).weight_decay
         default = description("weight_decay").default if own is None else own
         regularizers["weight_decay"] = RegularizerConfig(learn=False, value=default)
+    if config.optimizer.schedule == "found":
+        # it is fitted at the end
+        regularizers.setdefault("temperature", RegularizerConfig(learn=False, value=1.0))
     return ResolvedConfig.model_validate(
         config.model_dump()
         | {

@@ -33,7 +33,7 @@ class TrainingResult(BaseModel):
         cost: all that it took.
         peak_memory_bytes: of the worker that used most.
         reliability: bins of the reliability diagram on the test split: confidence, accuracy, count, edges, ece.
-        stopped: why training ended before its last step; empty where it did not.
+        stopped: why training ended where it did; empty where it ended after all steps that it was given.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -60,9 +60,15 @@ def result_of(trainer: Trainer) -> TrainingResult:
         learned=list(trainer.regularizer.hyperparameters) if trainer.regularizer else [],
         cost=trainer.ledger.cost,
         peak_memory_bytes=trainer.ledger.peak_memory_bytes,
-        stopped=trainer.stopped.reason if trainer.stopped else "",
+        stopped=_why(trainer),
         **calibrated(predictions_of(trainer)),
     )
+
+
+def _why(trainer: Trainer) -> str:
+    if trainer.stopped:
+        return trainer.stopped.reason
+    return trainer.course.reason() if trainer.course else ""
 
 
 def predictions_of(trainer: Trainer) -> Predictions:

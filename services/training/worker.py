@@ -235,6 +235,8 @@ class ReportMetrics(Callback):
             examples=trainer.step * trainer.train.batch_size,
             rho_updates=trainer.regularizer.updates if trainer.regularizer else 0,
             rho_seconds=self.rho_seconds,
+            num_steps=trainer.num_steps,
+            course=trainer.course.describe(trainer) if trainer.course else "",
         )
 
     def _send(self, messages: list[Message]) -> None:

@@ -1,0 +1,1 @@
+"""The zero-flag run, against a tuned search at ten times its compute."""

