@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError, nearest
-from services.data import load_data
 from services.tracking import Tracker, TrackingConfig
 from studies.augmentation.study import AugmentationMagnitudes
 from studies.hypergradient.study import Hypergradient
@@ -21,11 +21,12 @@ from studies.ridge.study import Ridge
 from studies.spline.study import Spline
 from studies.study import Measurement, Study
 from studies.weight_decay.study import WeightDecay
+from studies.zero_flag.study import ZeroFlag
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 
 STUDIES: dict[str, type[Study]] = {
-    study.name: study for study in (Ridge, Lasso, Spline, Hypergradient, AugmentationMagnitudes, WeightDecay)
+    study.name: study for study in (Ridge, Lasso, Spline, Hypergradient, AugmentationMagnitudes, WeightDecay, ZeroFlag)
 }
 """Every study by its name."""
 
@@ -102,13 +103,13 @@ def reproduce(
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers is {workers}; it must be at least 1")
-    if study.data is not None:
-        load_data(study.data)  # a mistake in it is said here, once
+    study.prepare()  # a mistake in its data is said here, once
     cases = study.cases(seeds)
     own = _new_folder(folder, study.name)
     tracker = _start_run(study, seeds, len(cases), tracking, own / "tracking")
     try:
-        rows = _solve(study, cases, workers, advance or (lambda done, total: None))
+        kept = folder / study.name / "cases" if study.resumable else None
+        rows = _solve(study, cases, workers, advance or (lambda done, total: None), kept)
         table, findings, figure = study.table(rows), study.findings(rows), study.figure(rows)
         figure.savefig(own / f"{study.name}.png", dpi=150)
         tracker.record(study.numbers(rows), 0)
@@ -141,12 +142,27 @@ def _start_run(study: Study, seeds: int, num_cases: int, tracking: TrackingConfi
 
 
 def _solve(
-    study: Study, cases: list[dict[str, Any]], workers: int, advance: Callable[[int, int], None]
+    study: Study,
+    cases: list[dict[str, Any]],
+    workers: int,
+    advance: Callable[[int, int], None],
+    kept: Path | None = None,
 ) -> list[Measurement]:
-    """Return the measurements of all cases, in the order of the cases."""
+    """Return the measurements of all cases, in the order of the cases.
+
+    Args:
+        study: which.
+        cases: its cases.
+        workers: processes of one core each.
+        advance: is told how many cases of how many are done.
+        kept: folder of finished cases, one JSON file each, which are not solved again; None solves all.
+    """
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+    solve = partial(_solved, study, kept)
     # spawned: a forked process would inherit torch's threads in a state that hangs
     with ProcessPoolExecutor(min(workers, len(cases)), get_context("spawn"), _one_thread) as pool:
-        futures = [pool.submit(study.solve, **case) for case in cases]
+        futures = [pool.submit(solve, case) for case in cases]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
@@ -155,6 +171,22 @@ def _solve(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [row for future in futures for row in future.result()]
+
+
+def _solved(study: Study, kept: Path | None, case: dict[str, Any]) -> list[Measurement]:
+    """Solve a case, or read what it gave before."""
+    if kept is None:
+        return study.solve(**case)
+    name = "-".join(str(value) for key, value in case.items() if key != "root")
+    path = kept / f"{name}.json"
+    if path.exists():
+        found: list[Measurement] = json.loads(path.read_text())
+        return found
+    found = study.solve(**case)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(found, indent=1))
+    draft.replace(path)
+    return found
 
 
 def _one_thread() -> None:

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig
+from services.data import DataConfig, load_data
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
 __all__ = ["FIXED_POINT", "Measurement", "Study"]
@@ -25,26 +27,36 @@ class Study(ABC):
 
     Args:
         data: real data to take, for a study that takes any; None takes its default.
+        only: names of its parts, for a study that has some; none takes all.
 
     Attributes:
         name: as the user gives it.
         summary: one line for `--help`.
         columns: of the table: key of a cell in the rows of `table`, and its heading.
         default_data: name of the data it takes; None where it makes its own.
+        resumable: finished cases are kept on disk, and not measured again.
 
     Raises:
-        UserError: data for a study that makes its own.
+        UserError: data for a study that makes its own, or parts of one that has none.
     """
 
     name: str
     summary: str
     columns: ClassVar[dict[str, str]]
     default_data: ClassVar[str | None] = None
+    resumable: ClassVar[bool] = False
 
-    def __init__(self, data: DataConfig | None = None) -> None:
+    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
+        if only and type(self).__init__ is Study.__init__:
+            raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
         if data is not None and self.default_data is None:
             raise UserError(f"study {self.name!r} makes its own data; leave out --data and what goes with it")
         self.data = data if data or self.default_data is None else DataConfig(name=self.default_data)
+
+    def prepare(self) -> None:
+        """Find a mistake in the data before anything is solved; make what the cases share."""
+        if self.data is not None:
+            load_data(self.data)
 
     @abstractmethod
     def cases(self, seeds: int) -> list[dict[str, Any]]:

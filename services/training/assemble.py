@@ -54,7 +54,7 @@ def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
     shape, outputs = data.input_shape, data.num_outputs
     members = [
         build(config.model, input_shape=shape, num_outputs=outputs, **config.model_options)
-        for _ in range(config.ensemble)
+        for _ in range(config.ensemble or 1)
     ]
     return attach(
         members[0] if len(members) == 1 else Ensemble(members, data.task),

@@ -80,19 +80,23 @@ class TrainConfig(Settings):
         "package.module:function of your own.",
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
-    ensemble: Annotated[int, Flag()] = Field(
-        default=1, ge=1, le=100, description="Networks trained side by side, which predict together as one model."
+    ensemble: Annotated[int | None, Flag(default="4, or 1 where the schedule is given")] = Field(
+        default=None, ge=1, le=100, description="Networks trained side by side, which predict together as one model."
     )
     data: DataConfig
     regularizers: dict[str, RegularizerConfig] = Field(
-        default_factory=lambda: {"noise": {}, "temperature": {}},
-        validate_default=True,
-        description="All that regularizes, by its name in `crossreg.regularizers.registry`, learned or fixed.",
+        default_factory=dict,
+        description="All that regularizes, by its name in `crossreg.regularizers.registry`, learned or fixed. By "
+        "default dropout 0.1 where the model has a place for it, or, where the schedule is given, learned noise.",
     )
     rho: RhoConfig = RhoConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: Annotated[int, Flag()] = Field(
-        default=20, ge=1, le=MOST, description="Passes over the training split; ignored where steps are given."
+    epochs: Annotated[int | None, Flag(default="10, or 20 where the schedule is given")] = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="Passes over the training split, of all networks together one; at most so many where the schedule "
+        "is found. Ignored where steps are given.",
     )
     steps: Annotated[int | None, Flag(default="those of --epochs")] = Field(
         default=None, ge=1, le=MOST, description="Training steps, instead of epochs."
@@ -138,16 +142,21 @@ class TrainConfig(Settings):
     )
 
     @property
+    def finds_length(self) -> bool:
+        """Whether the length is an upper bound; see `crossreg.training.course`."""
+        return self.optimizer.schedule == "found"
+
+    @property
     def learned(self) -> list[str]:
         """What is learned, by name; one with a part says it for that part alone."""
         return [name for name, one in self.regularizers.items() if one.learn]
 
     @property
     def method(self) -> str:
-        """What a run is called by: "crossreg" if anything is learned, "fixed" if there is a rho, else "none"."""
+        """What a run is called by: "crossreg" if held-out data decide anything, else "fixed" or, without a rho, "none"."""
         from crossreg.regularizers.registry import description
 
-        if self.learned:
+        if self.learned or self.finds_length:
             return "crossreg"
         return "fixed" if any(description(name).learned_by_rho for name in self.regularizers) else "none"
 
@@ -158,6 +167,17 @@ class TrainConfig(Settings):
         if isinstance(values, dict) and isinstance(values.get("data"), dict) and "seed" in values:
             return {**values, "data": {"seed": values["seed"], **values["data"]}}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learns_noise(cls, values: Any) -> Any:
+        # where held-out data do not decide how long to train, they have something else to decide
+        if not isinstance(values, dict) or "regularizers" in values:
+            return values
+        optimizer = values.get("optimizer") or {}
+        schedule = optimizer.get("schedule") if isinstance(optimizer, dict) else getattr(optimizer, "schedule", None)
+        given = schedule in ("cosine", "constant")
+        return {**values, "regularizers": {"noise": {}, "temperature": {}}} if given else values
 
     @field_validator("regularizers", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from services.settings import Flag, Settings
 
-__all__ = ["OptimizerConfig"]
+__all__ = ["OptimizerConfig", "ResolvedOptimizer"]
 
 
 class OptimizerConfig(Settings):
@@ -17,13 +17,13 @@ class OptimizerConfig(Settings):
     name: Annotated[str, Flag("optimizer")] = Field(
         default="adamw", description="adamw, sgd, sam, gsam or cpr; see docs/train.md."
     )
-    lr: Annotated[float, Flag()] = Field(
-        default=1e-3, gt=0, description="Learning rate of the weights, at the start of its schedule."
+    lr: Annotated[float | None, Flag(default="3e-3, or 1e-3 where the schedule is given")] = Field(
+        default=None, gt=0, description="Learning rate of the weights, at the start of its schedule."
     )
     schedule: Annotated[Literal["found", "cosine", "constant"], Flag()] = Field(
-        default="cosine",
-        description="Of the learning rate: over all epochs, or found, which decides how long to train: constant until "
-        "averaged weights get no better on held-out data, then down to 0.",
+        default="found",
+        description="Of the learning rate. found decides how long to train: constant until averaged weights get no "
+        "better on held-out data, then down to 0; the others go over all epochs.",
     )
     radius: float = Field(default=0.05, gt=0, description="Of sam and gsam: how far they look for a worse point.")
     surrogate_gap: float = Field(default=0.4, ge=0, le=1, description="Of gsam: alpha, the weight of the gap.")
@@ -34,3 +34,9 @@ class OptimizerConfig(Settings):
         description="Of cpr: share of the steps after which the norms of that moment become the bounds kappa.",
     )
     kappa_update: float = Field(default=1.0, gt=0, description="Of cpr: mu, how fast the multipliers follow.")
+
+
+class ResolvedOptimizer(OptimizerConfig):
+    """The optimizer of theta, in numbers."""
+
+    lr: float

@@ -6,6 +6,8 @@ It is resolved once, before anything else is done with it; from there on there a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from crossreg import models
@@ -13,12 +15,29 @@ from crossreg.core.errors import UserError
 from crossreg.regularizers.registry import description, regularizer
 from services.data import Dataset
 from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers import optimizer_kind
 
 __all__ = ["ResolvedConfig", "ResolvedRho", "resolve", "with_model"]
 
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What a training has that says nothing else, measured in `docs/results/zero-flag.md`."""
+
+    epochs: int
+    ensemble: int
+    lr: float
+    weight_decay: float
+
+
+_FOUND = _Defaults(epochs=10, ensemble=4, lr=3e-3, weight_decay=0.05)
+_GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, weight_decay=0.01)
+_DROPOUT = 0.1
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
 _LARGEST_DEFAULT_BATCH = 128
+_BATCHES = ((5_000, 32), (20_000, 64))
+"""Examples in a step where the length is found, by the size of the training split that they go up to."""
 _LARGEST_AUGMENTATION_BATCH = 512
 _DEFAULT_INTERVAL, _FEWEST_UPDATES = 30, 16
 
@@ -36,6 +55,8 @@ class ResolvedConfig(TrainConfig):
 
     steps: int
     batch_size: int
+    ensemble: int
+    optimizer: ResolvedOptimizer
     rho: ResolvedRho
 
     @property
@@ -47,11 +68,6 @@ class ResolvedConfig(TrainConfig):
     def gradient_evaluations(self) -> int:
         """Forward and backward passes of an example in a theta step."""
         return optimizer_kind(self.optimizer.name).gradient_evaluations
-
-    @property
-    def finds_length(self) -> bool:
-        """Whether `steps` is an upper bound; see `crossreg.training.course`."""
-        return self.optimizer.schedule == "found"
 
     @property
     def without_stopping(self) -> ResolvedConfig:
@@ -85,30 +101,45 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
             "give a min_workers nearer to workers"
         )
     size = _batch_size(config, data, workers)
-    steps = config.steps or config.epochs * (len(data.train) // max(size, 1))
+    defaults = _FOUND if config.finds_length else _GIVEN
+    steps = config.steps or (config.epochs or defaults.epochs) * (len(data.train) // max(size, 1))
+    regularizers = _regularizers(config)
     rho = config.rho.model_dump() | {
         "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, steps // _FEWEST_UPDATES)),
         "batch_size": config.rho.batch_size or _rho_batch_size(config, data, workers, size),
         "estimator": config.rho.estimator or _estimator(config),
     }
-    regularizers = dict(config.regularizers)
-    if "weight_decay" not in regularizers:
-        own = optimizer_kind(config.optimizer.name).weight_decay
-        default = description("weight_decay").default if own is None else own
-        regularizers["weight_decay"] = RegularizerConfig(learn=False, value=default)
-    if config.optimizer.schedule == "found":
-        # it is fitted at the end
-        regularizers.setdefault("temperature", RegularizerConfig(learn=False, value=1.0))
     return ResolvedConfig.model_validate(
         config.model_dump()
         | {
+            "ensemble": config.ensemble or defaults.ensemble,
+            "optimizer": config.optimizer.model_dump() | {"lr": config.optimizer.lr or defaults.lr},
             "steps": max(steps, 1),
             "batch_size": size,
             "rho": rho,
             "regularizers": regularizers,
-            "model_options": _model_options(config),
+            "model_options": _model_options(config, regularizers),
         }
     )
+
+
+def _regularizers(config: TrainConfig) -> dict[str, RegularizerConfig]:
+    """Return all that regularizes, with what a training has that says nothing about it."""
+
+    def fixed(value: float) -> RegularizerConfig:
+        return RegularizerConfig(learn=False, value=value)
+
+    found = dict(config.regularizers)
+    if config.finds_length:
+        has_place = models.takes(config.model, "dropout") and "dropout" not in config.model_options
+        if "regularizers" not in config.model_fields_set and has_place:
+            found["dropout"] = fixed(_DROPOUT)
+        # fitted at the end
+        found.setdefault("temperature", fixed(1.0))
+    if "weight_decay" not in found:
+        own = optimizer_kind(config.optimizer.name).weight_decay
+        found["weight_decay"] = fixed((_FOUND if config.finds_length else _GIVEN).weight_decay if own is None else own)
+    return found
 
 
 def with_model(config: TrainConfig, data: Dataset) -> TrainConfig:
@@ -126,6 +157,9 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
         return config.batch_size
     smallest = min(len(data.train), len(data.reg) or len(data.train))
     size = min(_LARGEST_DEFAULT_BATCH, 2 ** int(math.log2(max(smallest, 1))))
+    if config.finds_length:
+        # averages and a constant rate take many steps more than they take large ones
+        size = min(size, next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH))
     return max(workers, size // workers * workers)
 
 
@@ -145,9 +179,9 @@ def _estimator(config: TrainConfig) -> str:
     return "direct" if all(description(name).direct for name in config.learned) else "unrolled"
 
 
-def _model_options(config: TrainConfig) -> dict[str, Any]:
+def _model_options(config: TrainConfig, regularizers: Mapping[str, RegularizerConfig]) -> dict[str, Any]:
     """Return the model's options; a model that builds dropout only when asked for is asked."""
     options = dict(config.model_options)
-    if "dropout" in config.regularizers and "dropout" not in options and models.takes(config.model, "dropout"):
-        options["dropout"] = config.regularizers["dropout"].value
+    if "dropout" in regularizers and "dropout" not in options and models.takes(config.model, "dropout"):
+        options["dropout"] = regularizers["dropout"].value
     return options

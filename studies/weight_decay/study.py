@@ -135,6 +135,7 @@ class WeightDecay(Study):
             "model": model,
             "data": {**self.data.model_dump(), "seed": self.data.seed + seed},
             "epochs": self.epochs[model],
+            "optimizer": {"schedule": "cosine"},
             "evaluations": 1,
             "final_samples": 8,
             "seed": seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from services.training.optimizer_config import OptimizerConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers.base import OptimizerKind
 
 __all__ = ["AdamW"]
@@ -20,7 +20,7 @@ class AdamW(OptimizerKind):
     name = "adamw"
 
     def build(
-        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+        self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer."""
         return torch.optim.AdamW(theta, lr=config.lr, weight_decay=weight_decay)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from services.training.optimizer_config import OptimizerConfig
+from services.training.optimizer_config import ResolvedOptimizer
 
 __all__ = ["OptimizerKind"]
 
@@ -18,7 +18,7 @@ class OptimizerKind(ABC):
 
     Attributes:
         name: as it is named.
-        options: the fields of `OptimizerConfig` that it reads beside learning rate and schedule.
+        options: the fields of `ResolvedOptimizer` that it reads beside learning rate and schedule.
         gradient_evaluations: how often a step evaluates the gradient; above 1 the step is given a closure.
         weight_decay: where none is given; None leaves it to the registry.
     """
@@ -30,7 +30,7 @@ class OptimizerKind(ABC):
 
     @abstractmethod
     def build(
-        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+        self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer.
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from crossreg.core.errors import UserError
-from services.training.optimizer_config import OptimizerConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers.base import OptimizerKind
 
 __all__ = ["CPR", "AdamCPR"]
@@ -90,7 +90,7 @@ class CPR(OptimizerKind):
     weight_decay = 0.0  # the bounds take its place
 
     def build(
-        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+        self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer."""
         warm_start = max(1, math.ceil(config.kappa_after * steps))

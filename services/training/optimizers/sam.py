@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crossreg.core.errors import UserError
-from services.training.optimizer_config import OptimizerConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers.base import OptimizerKind
 
 __all__ = ["GSAM", "SAM"]
@@ -22,7 +22,7 @@ class SAM(OptimizerKind):
     gradient_evaluations = 2
 
     def build(
-        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+        self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer.
 
@@ -52,7 +52,7 @@ class GSAM(SAM):
     options = frozenset({"radius", "surrogate_gap"})
 
     def build(
-        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+        self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer."""
         optimizer: torch.optim.Optimizer = self._package().GSAM(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from services.training.optimizer_config import OptimizerConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers.base import OptimizerKind
 
 __all__ = ["SGD"]
@@ -17,7 +17,7 @@ class SGD(OptimizerKind):
     name = "sgd"
 
     def build(
-        self, config: OptimizerConfig, theta: list[nn.Parameter], weight_decay: float, steps: int
+        self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer."""
         return torch.optim.SGD(theta, lr=config.lr, momentum=0.9, weight_decay=weight_decay)

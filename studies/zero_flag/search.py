@@ -1,0 +1,114 @@
+"""One trial of the search, and the zero-flag run: trainings of the product, in this process."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from crossreg.prediction import calibration
+from crossreg.training.trainer import Trainer
+from services.data import DataConfig, Dataset, load_data
+from services.search.tuning import draw, training_changes
+from services.training.assemble import build_trainer
+from services.training.config import TrainConfig
+from services.training.resolve import ResolvedConfig, resolve
+from services.training.result import predictions_of
+from studies.study import Measurement
+from studies.zero_flag.pairs import Pair
+
+__all__ = ["EPOCHS", "TRIALS", "refitted", "searched", "zero_flag"]
+
+TRIALS = 16
+"""Trainings of the search; the first is the default."""
+EPOCHS = 60
+"""The longest training of the search."""
+
+
+def zero_flag(pair: Pair, data: DataConfig, seed: int) -> Measurement:
+    """Return what `crossreg train --data FILE --model MODEL` reaches and costs, and nothing else said."""
+    loaded = load_data(data)
+    config = resolve(_config(pair, data, seed), loaded)
+    trainer = build_trainer(config, loaded, torch.device("cpu"))
+    began = time.perf_counter()
+    trainer.fit()
+    course = trainer.course
+    assert course is not None
+    # its temperature is its own: nothing is fitted afterwards
+    return {
+        **_scores(trainer, loaded, 1.0),
+        "seconds": time.perf_counter() - began,
+        "flops": _flops(trainer),
+        "batch": config.batch_size,
+        "kept": course.kept_step / len(trainer.train),
+        "trunk": course.ended_at / len(trainer.train),
+    }
+
+
+def searched(pair: Pair, data: DataConfig, seed: int, index: int) -> Measurement:
+    """Return what a trial of the search reaches and costs, temperature-scaled on the held-out split it is chosen by."""
+    loaded = load_data(data)
+    config, values = _trial(pair, data, loaded, seed, index)
+    trainer = build_trainer(config, loaded, torch.device("cpu"), selection=["reg"])
+    began = time.perf_counter()
+    trainer.fit()
+    reg = predictions_of(trainer)["reg"]
+    temperature = _temperature(reg["mean"], reg["targets"]) if loaded.task == "classification" else 1.0
+    return {
+        **_scores(trainer, loaded, temperature),
+        "held_out": _scores(trainer, loaded, temperature, "reg")["nll" if loaded.task == "classification" else "rmse"],
+        "temperature": temperature,
+        "seconds": time.perf_counter() - began,
+        "flops": _flops(trainer),
+        **values,
+    }
+
+
+def refitted(pair: Pair, data: DataConfig, seed: int, index: int, temperature: float) -> Measurement:
+    """Return what a trial reaches that is trained again on the held-out data too, with the temperature it had."""
+    loaded = load_data(data)
+    config, _ = _trial(pair, data, loaded, seed, index)
+    everything = load_data(data.model_copy(update={"reg_share": 0.0}))
+    trainer = build_trainer(config, everything, torch.device("cpu"))
+    trainer.fit()
+    return {**_scores(trainer, everything, temperature), "flops": _flops(trainer)}
+
+
+def _config(pair: Pair, data: DataConfig, seed: int, **changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {"model": pair.model, "model_options": pair.options, "data": data.model_dump(), "seed": seed, **changes}
+    )
+
+
+def _trial(
+    pair: Pair, data: DataConfig, loaded: Dataset, seed: int, index: int
+) -> tuple[ResolvedConfig, dict[str, float]]:
+    """Return the training of a trial, and the values that were drawn for it."""
+    batch = resolve(_config(pair, data, seed), loaded).batch_size  # that of the zero-flag run
+    values = draw(pair.name, seed, index)
+    changes = training_changes(values, EPOCHS * (len(loaded.train) // batch), loaded.task == "classification")
+    fixed: dict[str, Any] = {"batch_size": batch, "ensemble": 1, "evaluations": 1, **changes}
+    return resolve(_config(pair, data, seed, **fixed), loaded), values
+
+
+def _scores(trainer: Trainer, data: Dataset, temperature: float, split: str = "test") -> dict[str, float]:
+    found = predictions_of(trainer)[split]
+    mean, targets = found["mean"], found["targets"]
+    if data.task == "regression":
+        return {"rmse": float((mean.double() - targets.double().reshape(mean.shape)).square().mean().sqrt())}
+    scores = calibration.score(calibration.apply_temperature(_logs(mean), temperature), targets)
+    return {"accuracy": scores.accuracy, "nll": scores.nll, "ece": scores.ece}
+
+
+def _temperature(mean: torch.Tensor, targets: torch.Tensor) -> float:
+    return calibration.fit_temperature(_logs(mean), targets)
+
+
+def _logs(mean: torch.Tensor) -> torch.Tensor:
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+
+def _flops(trainer: Trainer) -> float:
+    assert trainer.ledger is not None
+    return trainer.ledger.cost.flops
