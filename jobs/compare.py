@@ -74,7 +74,7 @@ def compare(
         list_regularizers()
         return
     what, asked, where, tracked = flags.settings(
-        given, TrainConfig, CompareConfig, Placement, TrackingConfig, file=config
+        given, TrainConfig, CompareConfig, Placement, TrackingConfig, file=config, schedule="cosine"
     )
     if evaluations is not None:
         what["evaluations"] = evaluations
@@ -123,6 +123,7 @@ def _earlier(
     if "crossreg.compare" not in tags:
         raise UserError(f"run {run_id!r} is no comparison; give the id of a parent run that `crossreg compare` made")
     recorded = json.loads(tags["crossreg.compare"])
+    what = {key: value for key, value in what.items() if (key, value) != ("optimizer", {"schedule": "cosine"})}
     fixed = sorted({*what, *asked} - {"methods", "budgets", "seeds"})
     if fixed:
         raise UserError(

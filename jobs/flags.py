@@ -179,7 +179,9 @@ def takes(*kinds: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Callable[
     return decorate
 
 
-def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | None = None) -> list[dict[str, Any]]:
+def settings(
+    given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | None = None, schedule: str | None = None
+) -> list[dict[str, Any]]:
     """Return the settings of configurations from flags, and from a file where flags leave them open.
 
     Args:
@@ -187,6 +189,7 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
         kinds: the configurations, `TrainConfig` first if it is among them.
         file: YAML with the settings of `TrainConfig` at its top, and a section for each of the others: `placement`,
             `tracking`, `compare`.
+        schedule: of the learning rate, for a command whose default is another; None leaves it as it is.
 
     Raises:
         UserError: a file that cannot be read, or a section that is none.
@@ -206,7 +209,10 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
             if own := section(content, name):
                 content[name] = own
         training = merge(content, found[0])
-        chosen = regularizers(given, content.get("regularizers"))
+        optimizer = training.get("optimizer")
+        if schedule is not None and isinstance(optimizer, dict | None):
+            training = training | {"optimizer": {"schedule": schedule} | (optimizer or {})}
+        chosen = regularizers(given, content.get("regularizers"), _learns_by_default(training))
         stop = _pairs([given["stop"]] if given.get("stop") else [], "--stop")
         found[0] = (
             training | ({} if chosen is None else {"regularizers": chosen}) | ({"stopping": stop} if stop else {})
@@ -238,18 +244,25 @@ def mapping(text: str | None, flag: str) -> dict[str, str]:
     return found
 
 
-def regularizers(given: Mapping[str, Any], base: Any = None) -> Any:
+def _learns_by_default(training: Mapping[str, Any]) -> bool:
+    """Say whether a training learns noise and a temperature if nothing is said: where its schedule is given."""
+    optimizer = training.get("optimizer")
+    return isinstance(optimizer, dict) and optimizer.get("schedule") in ("cosine", "constant")
+
+
+def regularizers(given: Mapping[str, Any], base: Any = None, learns: bool = True) -> Any:
     """Return the section `regularizers` with `--learn` and `--fix` put into it; None where all is left to the default.
 
     Args:
         given: the flags.
         base: the section of a file or of an earlier run; None for the default.
+        learns: whether the default learns noise and a temperature.
     """
     learn, fix = given.get("learn") or [], given.get("fix") or []
     if not learn and not fix:
         return base
     if base is None:
-        base = {"noise": {}, "temperature": {}}
+        base = {"noise": {}, "temperature": {}} if learns else {}
     elif base == "none":
         base = {}
     elif isinstance(base, list):

@@ -101,7 +101,7 @@ def test_a_regularizer_is_recorded_replayed_and_reported(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("added")
 def test_a_stopping_rule_is_a_flag_a_key_and_ends_trainings_and_trials(tmp_path: Path) -> None:
-    assert training(stop="good_enough=2").stopping == {"good_enough": 2.0}
+    assert training(stop="good_enough=2", schedule="cosine").stopping == {"good_enough": 2.0}
     conditions = conditions_of(["noise"], stopping={"good_enough": 100.0})
     trainer = build_trainer(conditions.reference(0), conditions.data(0), CPU)
     trainer.fit()

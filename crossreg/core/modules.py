@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-__all__ = ["AttachedModules", "Where", "remove_hook", "rho_device_and_dtype", "selects", "training_targets", "unwrap"]
+__all__ = ["AttachedModules", "Where", "remove_hook", "rho_device_and_dtype", "selects", "unwrap"]
 
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 """A choice of layers or weights by name: a shell-style pattern, several, or a predicate `(name, module) -> bool`."""
@@ -32,18 +32,6 @@ def unwrap(model: nn.Module) -> nn.Module:
         if inner is None:
             return model
         model = inner
-
-
-def training_targets(model: nn.Module, target: Tensor) -> Tensor:
-    """Return what the model's output is compared with: in training mode an ensemble gives an answer a member.
-
-    Args:
-        model: wrapped or not; one whose `training_targets(target)` says so is an ensemble.
-        target: of the batch, `[B, ...]`.
-    """
-    inner = unwrap(model)
-    of_members = getattr(inner, "training_targets", None)
-    return target if of_members is None or not inner.training else of_members(target)
 
 
 def selects(where: Where | None, name: str, module: Any) -> bool:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
-from crossreg.core.modules import AttachedModules, Where, rho_device_and_dtype, selects, training_targets, unwrap
+from crossreg.core.modules import AttachedModules, Where, rho_device_and_dtype, selects, unwrap
 from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_parameters
 
 __all__ = [
@@ -279,10 +279,9 @@ def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], ou
     Args:
         model: wrapped or not.
         loss: `(output, target) -> scalar`, e.g. `F.cross_entropy`.
-        output: of the model, `[B, ...]`; of an ensemble of M in training mode `[M * B, ...]`.
+        output: of the model, `[B, ...]`.
         target: `[B, ...]`.
     """
-    target = training_targets(model, target)
     value = loss(output, target)
     inner = unwrap(model)
     for term in terms(inner):

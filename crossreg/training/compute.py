@@ -137,7 +137,7 @@ def measure_flops(
     Args:
         model: the model, wrapped or not.
         loss: see `crossreg.losses`.
-        x: a batch of inputs; two of its rows are used.
+        x: a batch of inputs; two of its rows are used, of an ensemble two a member.
         y: its targets.
         samples: noise draws of a rho step.
         estimator: of the rho step, whose passes are counted together and shared out among the forward ones.
@@ -145,14 +145,14 @@ def measure_flops(
     """
     inner, estimator = unwrap(model), estimator or Direct()
     rho = list(rho_parameters(inner)) if rho is None else rho
+    rows = 2 * getattr(inner, "shares", 1)
+    x, y = x[:rows], y[:rows]
     try:
-        flops = _phases(
-            copy.deepcopy(inner).to("meta"), loss, x[:2].to("meta"), y[:2].to("meta"), samples, estimator, rho
-        )
+        flops = _phases(copy.deepcopy(inner).to("meta"), loss, x.to("meta"), y.to("meta"), samples, estimator, rho)
         # not every second derivative is traced
         if estimator.needs_training_data and math.isnan(flops.get("rho", 0.0)):
             twin = copy.deepcopy(inner).cpu()
-            flops["rho"] = _phases(twin, loss, x[:2].cpu(), y[:2].cpu(), samples, estimator, rho)["rho"]
+            flops["rho"] = _phases(twin, loss, x.cpu(), y.cpu(), samples, estimator, rho)["rho"]
     except (RuntimeError, NotImplementedError):  # weights computed from others cannot be copied
         return dict.fromkeys(("theta", "forward", "rho"), math.nan)
     return flops

@@ -51,18 +51,22 @@ _LEAST_DEVIATION = 1e-6  # of an observation, in standard deviations of the targ
 class CourseSettings:
     """The constants of a course; how little they matter is in `docs/results/zero-flag.md`.
 
+    Epochs are passes that each network makes over the training split: one of four sees a quarter of every batch.
+
     Attributes:
-        first: epochs before the first check.
+        first: epochs before the first check: a network that has hardly begun is nothing to go back to, though it may be
+            better than one that knows a little.
+        first_steps: the same in steps; both have to be over.
         growth: factor between checks, in steps.
         overrun: the trunk ends at this multiple of the kept check's step.
-        least: epochs of a trunk before it may end: a network that has hardly begun may be worse than one that knows
-            nothing.
+        least: epochs of a trunk before it may end.
         least_steps: the same in steps; both have to be over.
         cooldown: steps of the cooldown, as a share of those that led to the kept check.
         warmup: epochs over which the rate rises from 0.
     """
 
-    first: float = 0.25
+    first: float = 1.0
+    first_steps: int = 50
     growth: float = 1.25
     overrun: float = 2.0
     least: float = 5.0
@@ -152,7 +156,7 @@ class Course:
         """Get ready, before the first step of a fresh or restored run."""
         if self.average is None:
             self.average = averaged(trainer.model)
-            self.next_check = max(1, round(self.settings.first * len(trainer.train)))
+            self.next_check = max(round(self.settings.first * _epoch(trainer)), self.settings.first_steps)
 
     def predictor(self, trainer: Trainer) -> nn.Module:
         """Return the model that is worth evaluating now: the averaged one in the trunk, the trained one after it."""
@@ -165,7 +169,7 @@ class Course:
         if self.cooling:
             factor = (trainer.num_steps - trainer.step) / (trainer.num_steps - self.ended_at)
         else:
-            factor = min(1.0, (trainer.step + 1) / max(1, round(self.settings.warmup * len(trainer.train))))
+            factor = min(1.0, (trainer.step + 1) / max(1, round(self.settings.warmup * _epoch(trainer))))
         for group, peak in zip(trainer.optimizer.param_groups, self._peak, strict=True):
             group["lr"] = peak * factor
 
@@ -264,9 +268,7 @@ class Course:
     def _stop(self, trainer: Trainer) -> int:
         """Return the step at which the trunk ends if no check is kept until then."""
         given = self.settings
-        return math.ceil(
-            max(given.overrun * self.kept_step, given.least * len(trainer.train), float(given.least_steps))
-        )
+        return math.ceil(max(given.overrun * self.kept_step, given.least * _epoch(trainer), float(given.least_steps)))
 
     def _cooldown_steps(self) -> int:
         return max(1, int(self.settings.cooldown * self.kept_step))
@@ -275,6 +277,11 @@ class Course:
         """Say whether a longer trunk would leave no room for its cooldown."""
         following = trainer.step + 1
         return following + max(1, int(self.settings.cooldown * following)) > trainer.num_steps
+
+
+def _epoch(trainer: Trainer) -> int:
+    """Return the steps in which each network passes over the training split once."""
+    return len(trainer.train) * int(getattr(unwrap(trainer.model), "shares", 1))
 
 
 def _worse(losses: Tensor, lowest: Tensor) -> bool:

@@ -16,7 +16,7 @@ from crossreg.batches import Batches
 from crossreg.core import metrics
 from crossreg.core.distributed import broadcast_buffers, data_parallel, rank, world_size
 from crossreg.core.errors import UserError
-from crossreg.core.modules import training_targets, unwrap
+from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.losses import Loss, as_loss
 from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
@@ -266,10 +266,9 @@ class Trainer:
         if self.scheduler:
             self.scheduler.step()
         with torch.no_grad():
-            targets = training_targets(self.model, y)
             classes = y.ndim == 1 and not y.is_floating_point() and output.ndim == 2
-            correct = (output.argmax(1) == targets).sum() if classes else torch.zeros((), device=self.device)
-            rows = torch.tensor(len(targets), device=self.device)
+            correct = (output.argmax(1) == y).sum() if classes else torch.zeros((), device=self.device)
+            rows = torch.tensor(len(y), device=self.device)
             self._window += torch.stack([loss.detach() * rows, correct, rows])
         assert self.ledger is not None
         examples = passes * min(self.train.batch_size, self.train.num_examples)

@@ -46,6 +46,11 @@ class CompareConfig(Settings):
                 raise UserError(f"{name} is {','.join(values)!r}; give at least one, each once")
         for budget in self.budgets:
             factor_of(budget, self.population)
+        if self.training.finds_length:
+            raise UserError(
+                "schedule is 'found', but a comparison gives all methods the same length; use 'cosine' or 'constant'. "
+                "A run without flags is compared with a search by `crossreg reproduce zero-flag`"
+            )
         if not self.training.learned:
             raise UserError(
                 "the training learns nothing, but a comparison is over what it learns; name what to --learn, and "

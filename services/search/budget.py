@@ -50,8 +50,9 @@ class Plan:
 
     def __init__(self, config: ResolvedConfig, data: Dataset, select: bool) -> None:
         self.config, self.data, self.select = config, data, select
-        x = torch.from_numpy(data.train.x[:2].copy()).float()
-        y = torch.from_numpy(data.train.y[:2].copy())
+        rows = 2 * config.ensemble
+        x = torch.from_numpy(data.train.x[:rows].copy()).float()
+        y = torch.from_numpy(data.train.y[:rows].copy())
         self.estimator = build_estimator(config, x, y, len(y))
         self.flops = _flops(config, data, x, y, self.estimator)
         draws = config.mc_dropout or any(name.partition("/")[0] == "noise" for name in config.regularizers)
@@ -116,7 +117,8 @@ def _flops(config: ResolvedConfig, data: Dataset, x: Tensor, y: Tensor, estimato
     """Return FLOPs per example of each phase, measured once a model on two examples."""
     rho = config.rho
     regularizers = {name: (one.learn, one.options) for name, one in config.regularizers.items()}
-    key = digest([config.model, config.model_options, regularizers, rho.samples, rho.estimator, rho.unroll_steps,
+    key = digest([config.model, config.model_options, config.ensemble, regularizers,
+                  rho.samples, rho.estimator, rho.unroll_steps,
                   rho.neumann_terms, data.input_shape, data.num_outputs, data.task])  # fmt: skip
     if key not in _measured:
         torch.manual_seed(0)

@@ -73,7 +73,8 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     rows = config.batch_size // workers  # as many as a worker gets: BatchNorm needs two
     if config.learned and config.rho.estimator != "direct":
         rows = min(rows, config.rho.batch_size // workers)
-    x = torch.from_numpy(data.train.x[:2].copy())
+    few = min(2 * config.ensemble, len(data.train))
+    x = torch.from_numpy(data.train.x[:few].copy())
     preprocess = preprocess_of(data, config.model)
     x = x if preprocess is None else preprocess(x)
     try:
@@ -84,12 +85,12 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
         raise UserError(
             f"model {config.model!r} cannot take {data.name}'s examples of shape {data.input_shape}: {error}"
         ) from error
-    if not isinstance(output, torch.Tensor) or tuple(output.shape) != (2, data.num_outputs):
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != (few, data.num_outputs):
         given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise UserError(
-            f"model {config.model!r} returns {given} for 2 examples; it must return (2, {data.num_outputs})"
+            f"model {config.model!r} returns {given} for {few} examples; it must return ({few}, {data.num_outputs})"
         )
-    training_loss(model, as_loss(data.task), output, torch.from_numpy(targets_of(data, data.train)[:2].copy()))
+    training_loss(model, as_loss(data.task), output, torch.from_numpy(targets_of(data, data.train)[:few].copy()))
 
 
 def starting_state(config: ResolvedConfig, data: Dataset, location: str) -> dict[str, Any]:

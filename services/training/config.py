@@ -81,7 +81,10 @@ class TrainConfig(Settings):
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
     ensemble: Annotated[int | None, Flag(default="4, or 1 where the schedule is given")] = Field(
-        default=None, ge=1, le=100, description="Networks trained side by side, which predict together as one model."
+        default=None,
+        ge=1,
+        le=100,
+        description="Networks trained side by side, each on its share of every batch, which predict as one model.",
     )
     data: DataConfig
     regularizers: dict[str, RegularizerConfig] = Field(
@@ -91,12 +94,12 @@ class TrainConfig(Settings):
     )
     rho: RhoConfig = RhoConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: Annotated[int | None, Flag(default="10, or 20 where the schedule is given")] = Field(
+    epochs: Annotated[int | None, Flag(default="40, or 20 where the schedule is given")] = Field(
         default=None,
         ge=1,
         le=MOST,
-        description="Passes over the training split, of all networks together one; at most so many where the schedule "
-        "is found. Ignored where steps are given.",
+        description="Passes over the training split, which the networks of an ensemble share; at most so many where "
+        "the schedule is found. Ignored where steps are given.",
     )
     steps: Annotated[int | None, Flag(default="those of --epochs")] = Field(
         default=None, ge=1, le=MOST, description="Training steps, instead of epochs."
@@ -105,7 +108,7 @@ class TrainConfig(Settings):
         default_factory=dict,
         description="A rule that may end the training earlier, see `crossreg.training.stopping`: `{patience: 5}`.",
     )
-    batch_size: Annotated[int | None, Flag(default="128, less for small data")] = Field(
+    batch_size: Annotated[int | None, Flag(default="32 to 128 a network, by the size of the data")] = Field(
         default=None, ge=1, le=MOST, description="Examples in a step over all workers."
     )
     augment: Annotated[Literal["none", "flip", "crop-flip"], Flag()] = Field(
@@ -153,7 +156,7 @@ class TrainConfig(Settings):
 
     @property
     def method(self) -> str:
-        """What a run is called by: "crossreg" if held-out data decide anything, else "fixed" or, without a rho, "none"."""
+        """What a run is called by: "crossreg" if held-out data decide, else "fixed" or, without a rho, "none"."""
         from crossreg.regularizers.registry import description
 
         if self.learned or self.finds_length:
@@ -171,13 +174,16 @@ class TrainConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _learns_noise(cls, values: Any) -> Any:
-        # where held-out data do not decide how long to train, they have something else to decide
-        if not isinstance(values, dict) or "regularizers" in values:
+        if not isinstance(values, dict):
             return values
         optimizer = values.get("optimizer") or {}
         schedule = optimizer.get("schedule") if isinstance(optimizer, dict) else getattr(optimizer, "schedule", None)
-        given = schedule in ("cosine", "constant")
-        return {**values, "regularizers": {"noise": {}, "temperature": {}}} if given else values
+        if schedule in ("cosine", "constant"):
+            # held-out data do not decide how long to train, so they have something else to decide
+            return {"regularizers": {"noise": {}, "temperature": {}}, **values}
+        if "regularizers" in values and values["regularizers"] in (None, "none"):
+            return {**values, "regularizers": {"dropout": 0}}  # not even what is there if nothing is said
+        return values
 
     @field_validator("regularizers", mode="before")
     @classmethod

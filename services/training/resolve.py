@@ -31,13 +31,13 @@ class _Defaults:
     weight_decay: float
 
 
-_FOUND = _Defaults(epochs=10, ensemble=4, lr=3e-3, weight_decay=0.05)
+_FOUND = _Defaults(epochs=40, ensemble=4, lr=3e-3, weight_decay=0.05)
 _GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, weight_decay=0.01)
 _DROPOUT = 0.1
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
 _LARGEST_DEFAULT_BATCH = 128
 _BATCHES = ((5_000, 32), (20_000, 64))
-"""Examples in a step where the length is found, by the size of the training split that they go up to."""
+"""Examples in a step of one network where the length is found, by the training split's size that they go up to."""
 _LARGEST_AUGMENTATION_BATCH = 512
 _DEFAULT_INTERVAL, _FEWEST_UPDATES = 30, 16
 
@@ -132,7 +132,7 @@ def _regularizers(config: TrainConfig) -> dict[str, RegularizerConfig]:
     found = dict(config.regularizers)
     if config.finds_length:
         has_place = models.takes(config.model, "dropout") and "dropout" not in config.model_options
-        if "regularizers" not in config.model_fields_set and has_place:
+        if "dropout" not in found and has_place:
             found["dropout"] = fixed(_DROPOUT)
         # fitted at the end
         found.setdefault("temperature", fixed(1.0))
@@ -155,12 +155,19 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     """Return examples in a step: as configured, else 128 or what the smaller split allows, shared evenly by workers."""
     if config.batch_size is not None:
         return config.batch_size
-    smallest = min(len(data.train), len(data.reg) or len(data.train))
-    size = min(_LARGEST_DEFAULT_BATCH, 2 ** int(math.log2(max(smallest, 1))))
     if config.finds_length:
-        # averages and a constant rate take many steps more than they take large ones
-        size = min(size, next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH))
+        # averages and a constant rate take many steps rather than large ones
+        rows = next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH)
+        networks = config.ensemble or _FOUND.ensemble
+        size = networks * min(rows, _power_of_two(len(data.train) // (2 * networks)))
+    else:
+        size = min(_LARGEST_DEFAULT_BATCH, _power_of_two(min(len(data.train), len(data.reg) or len(data.train))))
     return max(workers, size // workers * workers)
+
+
+def _power_of_two(most: int) -> int:
+    """Return the largest power of two up to a number, at least 1."""
+    return 2 ** int(math.log2(max(most, 1)))
 
 
 def _rho_batch_size(config: TrainConfig, data: Dataset, workers: int, size: int) -> int:
@@ -170,7 +177,8 @@ def _rho_batch_size(config: TrainConfig, data: Dataset, workers: int, size: int)
     with 128 their noise shrinks what is learned (measured in `docs/results/augmentation.md`).
     """
     if not any(regularizer(name).changes_images for name in config.learned):
-        return size
+        few = _power_of_two(len(data.reg)) // workers * workers
+        return min(size, few) if config.finds_length and few else size
     rows = min(_LARGEST_AUGMENTATION_BATCH, len(data.reg.x), len(data.train.x))
     return max(rows // workers, 1) * workers
 

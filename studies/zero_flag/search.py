@@ -41,6 +41,7 @@ def zero_flag(pair: Pair, data: DataConfig, seed: int) -> Measurement:
         "seconds": time.perf_counter() - began,
         "flops": _flops(trainer),
         "batch": config.batch_size,
+        "networks": config.ensemble,
         "kept": course.kept_step / len(trainer.train),
         "trunk": course.ended_at / len(trainer.train),
     }
@@ -85,7 +86,8 @@ def _trial(
     pair: Pair, data: DataConfig, loaded: Dataset, seed: int, index: int
 ) -> tuple[ResolvedConfig, dict[str, float]]:
     """Return the training of a trial, and the values that were drawn for it."""
-    batch = resolve(_config(pair, data, seed), loaded).batch_size  # that of the zero-flag run
+    own = resolve(_config(pair, data, seed), loaded)
+    batch = own.batch_size // own.ensemble  # that of a network of the zero-flag run
     values = draw(pair.name, seed, index)
     changes = training_changes(values, EPOCHS * (len(loaded.train) // batch), loaded.task == "classification")
     fixed: dict[str, Any] = {"batch_size": batch, "ensemble": 1, "evaluations": 1, **changes}

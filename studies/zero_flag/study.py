@@ -66,28 +66,37 @@ class ZeroFlag(Study):
             prepare(PAIRS[name], self.data.root / "zero-flag", self.data.root)
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
-        """Return every pair with every seed; seeds come last, so that all pairs have one before any has two."""
+        """Return the run and the search of every pair and seed; all pairs have one seed before any has two.
+
+        They are kept apart: after a change to the run, the searches of before still stand.
+        """
         assert self.data is not None
         root = str(self.data.root)
-        return [{"pair": pair, "seed": seed, "root": root} for seed in range(seeds) for pair in self.only]
+        return [
+            {"part": part, "pair": pair, "seed": seed, "root": root}
+            for seed in range(seeds)
+            for pair in self.only
+            for part in ("run", "search")
+        ]
 
     def solve(self, **case: Any) -> list[Measurement]:
-        """Return the zero-flag run, every trial of the search, its choice refitted, and simple models."""
+        """Return the zero-flag run; or every trial of the search, its choice refitted, and simple models."""
         from services.training.simple import simple_scores
         from studies.zero_flag.search import TRIALS, refitted, searched, zero_flag
 
         pair, seed = PAIRS[case["pair"]], case["seed"]
         data = pair.config(Path(case["root"]) / "zero-flag", seed)
         about = {"pair": pair.name, "seed": seed, "untouched": pair.untouched}
-        rows = [{**about, "method": "zero flag", **zero_flag(pair, data, seed)}]
+        if case["part"] == "run":
+            return [{**about, "method": "zero flag", **zero_flag(pair, data, seed)}]
         trials = [
             {**about, "method": "trial", "trial": index, **searched(pair, data, seed, index)} for index in range(TRIALS)
         ]
         best = min(trials, key=lambda trial: trial["held_out"])
         again = refitted(pair, data, seed, best["trial"], best["temperature"])
-        rows += [*trials, {**about, "method": "refitted", "trial": best["trial"], **again}]
+        rows = [*trials, {**about, "method": "refitted", "trial": best["trial"], **again}]
         loaded = load_data(data)
-        if loaded.train.x.dtype.kind == "f" or loaded.train.x.dtype.kind == "u":  # tokens are no quantities
+        if loaded.train.x.dtype.kind in "fu":  # tokens are no quantities
             rows += [{**about, "method": name, **found} for name, found in simple_scores(loaded, seed).items()]
         return rows
 

@@ -31,7 +31,7 @@ def make_conditions(**changes: object) -> Conditions:
         "interim_test": 100,
         "final_samples": 4,
         "rho": {"interval": 4},
-        "optimizer": {"lr": 0.01},
+        "optimizer": {"lr": 0.01, "schedule": "cosine"},
         **changes,
     }
     loader = functools.lru_cache(maxsize=None)(lambda plain: load_data(DataConfig.model_validate_json(plain)))

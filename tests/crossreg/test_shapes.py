@@ -52,7 +52,7 @@ from crossreg.core.distributed import gather_rows
 from crossreg.core.errors import UserError
 from crossreg.inputs import Array, Category, Number, Table
 from crossreg.inputs.columns import is_missing, offset_of
-from crossreg.models import build
+from crossreg.models import Ensemble, build
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.augmentation import warp
 from crossreg.regularizers.base import rho_parameters, sigma_from_rho
@@ -240,6 +240,8 @@ CASES = [
 ]  # fmt: skip
 
 ELSEWHERE = {
+    "models.ensemble.Ensemble": "test_an_ensemble_answers_once_a_row",
+    "models.ensemble.Ensemble.forward": "test_an_ensemble_answers_once_a_row",
     "estimators.base.Estimator.gradient": "test_gradients_are_shaped_like_rho",
     "estimators.implicit.Implicit.gradient": "test_gradients_are_shaped_like_rho",
     "estimators.t1_t2.T1T2.gradient": "test_gradients_are_shaped_like_rho",
@@ -365,6 +367,13 @@ def test_whatever_documents_a_shape_is_looked_at() -> None:
     assert names <= {case.name for case in CASES} | set(ELSEWHERE)
     assert set(ELSEWHERE) <= names
     assert all(test in globals() for test in ELSEWHERE.values())
+
+
+def test_an_ensemble_answers_once_a_row() -> None:
+    ensemble = Ensemble([nn.Linear(4, 3) for _ in range(5)], "classification")
+    x = torch.randn(7, 4)
+    assert ensemble.train()(x).shape == (7, 3)
+    assert ensemble.eval()(x).shape == (7, 3)
 
 
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES}))

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 from crossreg.regularizers.registry import REGISTRY, description
 from jobs import compare, flags, train
 from services.comparison.config import CompareConfig
+from services.data import load_data
 from services.settings import Flag, Settings
 from services.tracking.config import TrackingConfig
 from services.training.config import Placement, TrainConfig
+from services.training.resolve import resolve
 
 
 def training(file: Path | None = None, **given: Any) -> TrainConfig:
@@ -53,10 +55,10 @@ def test_help_has_every_flag_with_its_default() -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_regularizer_is_a_flag_and_a_key(name: str, tmp_path: Path) -> None:
     dashed, value, file = name.replace("_", "-"), description(name).at(0.3), tmp_path / "run.yaml"
-    file.write_text(f"regularizers: {{noise: {{}}, temperature: {{}}, {name}: {{learn: false, value: {value!r}}}}}")
+    file.write_text(f"regularizers: {{{name}: {{learn: false, value: {value!r}}}}}")
     assert training(fix=[f"{dashed}={value!r}"]) == training(file)
     if description(name).learned_by_rho:
-        file.write_text(f"regularizers: {{noise: {{}}, temperature: {{}}, {name}: {{start: {value!r}}}}}")
+        file.write_text(f"regularizers: {{{name}: {{start: {value!r}}}}}")
         assert training(learn=[f"{dashed}={value!r}"]) == training(file)
         assert name in training(learn=[name]).learned
 
@@ -75,12 +77,38 @@ def test_flags_change_what_a_file_says_and_keep_its_options(tmp_path: Path) -> N
 
 
 def test_flags_add_to_the_default() -> None:
-    assert training(learn=["l2"]).learned == ["noise", "temperature", "l2"]
-    assert training(fix=["noise=0.5"]).learned == ["temperature"]
-    assert training(fix=["noise=0"]).regularizers.keys() == {"temperature"}
-    assert training(learn=["none"]).method == "none"
-    assert training(learn=["none"], fix=["l2=0.1"]).method == "fixed"
-    assert training(stop="patience=4").stopping == {"patience": 4.0}
+    given = {"schedule": "cosine"}
+    assert training(**given, learn=["l2"]).learned == ["noise", "temperature", "l2"]
+    assert training(**given, fix=["noise=0.5"]).learned == ["temperature"]
+    assert training(**given, fix=["noise=0"]).regularizers.keys() == {"temperature"}
+    assert training(**given, learn=["none"]).method == "none"
+    assert training(**given, learn=["none"], fix=["l2=0.1"]).method == "fixed"
+    assert training(**given, stop="patience=4").stopping == {"patience": 4.0}
+
+
+def test_where_the_length_is_found_nothing_is_learned_beside_it_unless_named() -> None:
+    assert training().learned == []
+    assert training().method == "crossreg"
+    assert training(learn=["noise"]).learned == ["noise"]
+    assert training(learn=["none"]).regularizers == {}
+    data = load_data(training().data)
+    found = resolve(training(learn=["l2"]), data)
+    assert {name: one.learn for name, one in found.regularizers.items()} == {
+        "l2": True, "dropout": False, "temperature": False, "weight_decay": False,
+    }  # fmt: skip
+    assert (found.ensemble, found.batch_size, found.optimizer.lr, found.weight_decay) == (4, 32, 3e-3, 0.05)
+    assert found.model_options["dropout"] == found.regularizers["dropout"].value == 0.1
+    assert resolve(training(fix=["dropout=0"]), data).regularizers["dropout"].value == 0
+    given = resolve(training(schedule="cosine"), data)
+    assert (given.ensemble, given.optimizer.lr, given.weight_decay, given.learned) == (
+        1, 1e-3, 0.01, ["noise", "temperature"],
+    )  # fmt: skip
+
+
+def test_a_file_that_says_none_takes_the_dropout_away_too(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("regularizers: none")
+    assert resolve(training(file), load_data(training().data)).regularizers["dropout"].value == 0
 
 
 def test_a_file_may_name_them_in_short(tmp_path: Path) -> None:
@@ -91,5 +119,5 @@ def test_a_file_may_name_them_in_short(tmp_path: Path) -> None:
 
 
 def test_a_part_is_a_flag_too() -> None:
-    one = training(fix=["noise/00_norm1=0.3"])
+    one = training(fix=["noise/00_norm1=0.3"], schedule="cosine")
     assert (one.regularizers["noise/00_norm1"].value, one.learned) == (0.3, ["noise", "temperature"])

@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     "negative learning rate": (lambda: [*TRAIN, "--lr", "-1"], "optimizer.lr is -1"),
     "unknown optimizer": (lambda: [*TRAIN, "--optimizer", "adam"], "did you mean 'adamw'"),
     "unknown precision": (lambda: [*TRAIN, "--precision", "float8"], "precision is 'float8'"),
-    "batch larger than reg": (lambda: [*TRAIN, "--batch-size", "512"], "512"),
+    "batch larger than reg": (lambda: [*TRAIN, "--schedule", "cosine", "--batch-size", "512"], "512"),
     "batch not shared by workers": (lambda: [*TRAIN, "--workers", "2", "--batch-size", "33"], "33"),
     "no reg split": (lambda: [*TRAIN, "--reg-share", "0"], "reg_share is 0"),
     "reg share above one half": (lambda: [*TRAIN, "--reg-share", "0.8"], "0.8"),
@@ -112,7 +112,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
         "Expected more than 1 value per channel",
     ),
     "rho batch not shared": (
-        lambda: [*TRAIN, "--workers", "2", *wrong_yaml("rho: {batch_size: 5}")()],
+        lambda: [*TRAIN, "--learn", "noise", "--workers", "2", *wrong_yaml("rho: {batch_size: 5}")()],
         "rho.batch_size is 5",
     ),
     "not a mapping": (lambda: [*TRAIN, *wrong_yaml("- 1")()], "mapping"),
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
         "a part of noise, which this training does not have",
     ),
     "a layer that is not there": (
-        lambda: [*TRAIN, "--model", "mlp", "--fix", "noise/00_norm7=1"],
+        lambda: [*TRAIN, "--model", "mlp", "--learn", "noise", "--fix", "noise/00_norm7=1"],
         "no hyperparameter 'noise/00_norm7'; did you mean",
     ),
     "learned and fixed": (
@@ -171,8 +171,20 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     "unknown stopping rule": (lambda: [*TRAIN, "--stop", "patiance=3"], "did you mean 'patience'"),
     "patience of nothing": (lambda: [*TRAIN, "--stop", "patience=0"], "at least 1"),
     "stopping by nothing held out": (
-        lambda: [*TRAIN, "--learn", "none", "--reg-share", "0", "--stop", "patience=3"],
+        lambda: [*TRAIN, "--schedule=cosine", "--learn", "none", "--reg-share", "0", "--stop", "patience=3"],
         "stopping looks at the regularization split",
+    ),
+    "a rule where the length is found": (
+        lambda: [*TRAIN, "--stop", "patience=3"],
+        "schedule 'found' decides when to stop",
+    ),
+    "finding the length by nothing": (
+        lambda: [*TRAIN, "--reg-share", "0"],
+        "schedule 'found' judges by the regularization split",
+    ),
+    "comparing what has no length": (
+        lambda: ["compare", "--data", "digits", "--schedule", "found"],
+        "crossreg reproduce zero-flag",
     ),
     "augmenting a table": (
         lambda: ["train", "--data", "wine", "--model", "mlp", "--learn", "shift"],

@@ -36,24 +36,25 @@ def test_of_a_regression_it_is_the_mean_of_the_outputs() -> None:
     torch.testing.assert_close(Ensemble(ones, "regression").eval()(x), torch.stack([one(x) for one in ones]).mean(0))
 
 
-def test_each_member_is_trained_as_it_would_be_alone() -> None:
+def test_each_member_is_trained_on_its_rows_as_it_would_be_alone() -> None:
     x, y = torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2])
     ensemble = penalize(Ensemble(members(), "classification"), L2(0.1))
     loss = training_loss(ensemble, F.cross_entropy, ensemble(x), y)
     loss.backward()
     alone = [penalize(one, L2(0.1)) for one in members()]
-    losses = [training_loss(one, F.cross_entropy, one(x), y) for one in alone]
-    torch.stack(losses).sum().backward()
+    for one, rows, targets in zip(alone, x.chunk(3), y.chunk(3), strict=True):
+        training_loss(one, F.cross_entropy, one(rows), targets).backward()
     inside: Ensemble = ensemble  # type: ignore[assignment]
     for mine, theirs in zip(inside.members, alone, strict=True):
         for a, b in zip(mine.parameters(), theirs.parameters(), strict=False):
             torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_the_loss_that_is_reported_is_the_mean_of_the_members() -> None:
-    x, y = torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2])
+def test_the_loss_that_is_reported_is_the_mean_over_the_rows() -> None:
+    x, y = torch.randn(7, 8), torch.tensor([0, 1, 2, 0, 1, 2, 0])  # shared out unevenly
     ensemble = Ensemble(members(), "classification")
-    expected = torch.stack([F.cross_entropy(one(x), y) for one in members()]).mean()
+    parts = zip(members(), x.tensor_split(3), y.tensor_split(3), strict=True)
+    expected = sum(F.cross_entropy(one(rows), targets, reduction="sum") for one, rows, targets in parts) / 7
     torch.testing.assert_close(training_loss(ensemble, F.cross_entropy, ensemble(x), y), expected)
 
 

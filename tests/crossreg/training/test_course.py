@@ -42,7 +42,7 @@ def trainer(steps: int = 2_000, learn: bool = False, settings: CourseSettings | 
         regularizer=regularizer,
         steps=steps,
         evaluation=EvaluationPlan(splits={"reg": reg, "test": test}),
-        course=Course(both, settings=settings),
+        course=Course(both, settings=settings or CourseSettings(first_steps=3)),
         **options,
     )
 
@@ -75,16 +75,16 @@ def test_it_stops_by_itself_and_cools_down_from_the_kept_check() -> None:
 
 def test_checks_lie_at_growing_steps_and_are_recorded() -> None:
     record = Record()
-    run = trainer(callbacks=(record,))
+    run = trainer(callbacks=(record,), settings=CourseSettings())
     run.fit()
     checks = [step for step, values in record.values if "course/held_out" in values]
-    assert checks[0] == 1  # a quarter of three batches, rounded
+    assert checks[0] == 50
     assert all(later <= -(-earlier * 5 // 4) + 1 for earlier, later in pairwise(checks))
     assert all("test/nll" in values for step, values in record.values if step in checks)
 
 
 def test_without_a_reason_to_stop_it_uses_what_it_may_and_no_more() -> None:
-    run = trainer(steps=60, settings=CourseSettings(overrun=1e9))
+    run = trainer(steps=60, settings=CourseSettings(overrun=1e9, first_steps=3))
     run.fit()
     assert run.course is not None
     assert run.course.ended_at == 46  # the first step whose cooldown fills the rest

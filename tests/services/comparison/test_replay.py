@@ -36,6 +36,7 @@ def conditions_of(regularizers: Any, **changes: Any) -> Conditions:
         "model": "mlp",
         "model_options": {"hidden": 16, "depth": 2},
         "data": {"name": "digits", "limit": 300},
+        "optimizer": {"schedule": "cosine"},
         "steps": 12,
         "batch_size": 32,
         "evaluations": 2,

@@ -42,6 +42,7 @@ def config(**changes: Any) -> ResolvedConfig:
         "model_options": {"hidden": 32, "depth": 2},
         "data": {"name": "digits", "limit": 400, "seed": 0},
         "regularizers": FIXED,
+        "optimizer": {},
         "steps": 40,
         "batch_size": 32,
         "evaluations": 4,
@@ -49,7 +50,9 @@ def config(**changes: Any) -> ResolvedConfig:
         "final_samples": 4,
         "rho": {"interval": 5},
     }
-    return resolve(TrainConfig.model_validate(values | changes), digits())
+    values |= changes
+    values["optimizer"] = {"schedule": "cosine", **values["optimizer"]}
+    return resolve(TrainConfig.model_validate(values), digits())
 
 
 def spec(select: bool = True, schedule: Any = None, **changes: Any) -> TrialSpec:

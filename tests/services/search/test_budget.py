@@ -43,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fixed, member of a search": {"final_test": False, "interim_test": 50},
     "none": {"regularizers": {}},
     "mc_dropout": {"regularizers": {"dropout": 0.2}, "mc_dropout": True},
-    "sam": {"regularizers": {}, "optimizer": {"name": "sam"}},
+    "sam": {"regularizers": {}, "optimizer": {"name": "sam", "schedule": "cosine"}},
 }
 COUNTS = ("examples", "backward_examples", "flops")
 

@@ -49,6 +49,7 @@ class Store:
                 "model": "mlp",
                 "model_options": {"hidden": 24, "depth": 2},
                 "data": {"name": data, **options},
+                "optimizer": {"schedule": "cosine"},
                 "steps": 80,
                 "batch_size": 64,
                 "rho": {"interval": 10},

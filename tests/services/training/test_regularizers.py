@@ -32,6 +32,7 @@ def settings(**changes: Any) -> TrainConfig:
             "model": "mlp",
             "model_options": {"hidden": 16, "depth": 2},
             "data": {"name": "digits", "limit": 300},
+            "optimizer": {"schedule": "cosine"},
             "steps": 6,
             "batch_size": 32,
             "rho": {"interval": 3},

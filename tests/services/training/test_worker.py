@@ -22,7 +22,9 @@ from services.training.storage import kept_checkpoints
 from services.training.worker import take_up
 from tests.services.training.conftest import ROOT
 
-CONFIG = TrainConfig.model_validate({"model": "mlp", "data": {"name": "digits"}, "steps": 20, "evaluations": 1})
+CONFIG = TrainConfig.model_validate(
+    {"model": "mlp", "data": {"name": "digits"}, "steps": 20, "evaluations": 1, "optimizer": {"schedule": "cosine"}}
+)
 
 
 def trainer(steps: int = 20) -> Trainer:

@@ -15,7 +15,8 @@ from crossreg.training.trainer import Trainer
 from services.data import Dataset, Split
 from services.training.assemble import build_trainer, checkpoint_identity
 from services.training.check import check
-from services.training.config import OptimizerConfig, TrainConfig
+from services.training.config import TrainConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers import optimizer_kind
 from services.training.resolve import ResolvedConfig, resolve
 from tests.crossreg.core.test_distributed import COMMON, launch
@@ -52,7 +53,7 @@ def config(optimizer: dict[str, Any], **options: Any) -> ResolvedConfig:
         "rho": {"interval": 3},
         "steps": 40,
         "batch_size": BATCH,
-        "optimizer": {"lr": 0.01, **optimizer},
+        "optimizer": {"lr": 0.01, "schedule": "cosine", **optimizer},
     }
     return resolve(TrainConfig.model_validate(values | options), dataset())
 
@@ -111,7 +112,7 @@ def test_gsam_takes_the_orthogonal_part_out_and_its_radius_follows_the_learning_
 def test_weight_decay_changed_in_a_restored_optimizer_is_in_force(name: str, request: pytest.FixtureRequest) -> None:
     if name != "cpr":
         request.getfixturevalue("sharpness")
-    settings, kind = OptimizerConfig(name=name, lr=0.1), optimizer_kind(name)
+    settings, kind = ResolvedOptimizer(name=name, lr=0.1), optimizer_kind(name)
     ends = []
     for decay in (0.0, 0.5):
         theta = nn.Parameter(START.clone())
@@ -234,7 +235,7 @@ def test_mc_dropout_is_checked_and_evaluated() -> None:
 DISTRIBUTED = (
     COMMON
     + """
-from services.training.config import OptimizerConfig
+from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers import optimizer_kind
 
 crossreg.regularizers.noise.standard_normal_like = shared_noise
@@ -251,7 +252,7 @@ def main():
             model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
             train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
             regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
-            settings = OptimizerConfig(name=name, lr=0.01, radius=0.5)
+            settings = ResolvedOptimizer(name=name, lr=0.01, radius=0.5)
             optimizer = optimizer_kind(name).build(settings, regularizer.theta, 0.0 if name == "cpr" else 0.01, 20)
             trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
                               closure=name != "cpr")
