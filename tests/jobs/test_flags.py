@@ -42,7 +42,7 @@ def test_help_has_every_flag_with_its_default() -> None:
     said = shown(train.app)
     for name in marked(TrainConfig) | marked(Placement) | marked(TrackingConfig) | {"learn", "fix", "stop", "resume"}:
         assert re.search(rf"--{name}\b", said), name
-    defaults = {"--epochs": "20", "--lr": "0.001", "--workers": "1", "--samples": "3", "--optimizer": "adamw"}
+    defaults = {"--schedule": "found", "--workers": "1", "--samples": "3", "--optimizer": "adamw"}
     for flag, default in defaults.items():
         (line,) = (line for line in said.splitlines() if re.search(rf"^\W*{flag}\b", line))
         assert f"Default: {default}." in line
@@ -96,7 +96,7 @@ def test_where_the_length_is_found_nothing_is_learned_beside_it_unless_named() -
     assert {name: one.learn for name, one in found.regularizers.items()} == {
         "l2": True, "dropout": False, "temperature": False, "weight_decay": False,
     }  # fmt: skip
-    assert (found.ensemble, found.batch_size, found.optimizer.lr, found.weight_decay) == (4, 32, 3e-3, 0.05)
+    assert (found.ensemble, found.batch_size, found.optimizer.lr, found.weight_decay) == (4, 128, 3e-3, 0.05)
     assert found.model_options["dropout"] == found.regularizers["dropout"].value == 0.1
     assert resolve(training(fix=["dropout=0"]), data).regularizers["dropout"].value == 0
     given = resolve(training(schedule="cosine"), data)

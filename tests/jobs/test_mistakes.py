@@ -128,7 +128,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     ),
     "a model that does not fit": (
         lambda: [*TRAIN, "--model", f"{__name__}:too_few_outputs"],
-        "must return (2, 10)",
+        "must return (8, 10)",
     ),
     "learning what there is not": (
         lambda: [*TRAIN, "--learn", "l3"],

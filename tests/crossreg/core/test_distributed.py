@@ -104,6 +104,49 @@ main()
 """
 )
 
+COURSE = (
+    COMMON
+    + """
+import io
+from crossreg.models import Ensemble
+from crossreg.training.course import Course, CourseSettings
+def trainer():
+    torch.manual_seed(0)
+    model = Ensemble([small_model("batch") for _ in range(2)], "classification")
+    x, y = data(200, 1)
+    batches = lambda rows, size, **o: Batches(x[rows].float(), y[rows], size, **o)
+    train, reg = batches(slice(0, 100), 20, drop_last=True), batches(slice(100, 200), 50, shuffle=False)
+    return Trainer(model, "classification", torch.optim.AdamW(model.parameters(), lr=1e-2), train, steps=200,
+                   evaluation=EvaluationPlan(splits={"reg": reg, "test": reg}),
+                   course=Course(batches(slice(0, 200), 20, drop_last=True),
+                                 settings=CourseSettings(first_steps=5, least_steps=10, overrun=1.5)))
+def state(run):
+    values = [v.double().reshape(-1) for v in run.model.state_dict().values()]
+    return torch.cat([torch.tensor([run.step, run.course.kept_step, run.course.ended_at]).double(), *values])
+def main():
+    with process_group("gloo"):
+        whole = trainer()
+        whole.fit()
+        both = gather_rows(state(whole)[None])
+        assert torch.equal(both[0], both[1]), "ranks differ"
+        assert 0 < whole.course.kept_step <= whole.course.ended_at < whole.step
+        for cut in (7, whole.course.ended_at, whole.course.ended_at + 2):
+            first = trainer()
+            first.start()
+            first.advance(cut)
+            file = io.BytesIO()
+            torch.save(first.state_dict(), file)
+            file.seek(0)
+            again = trainer()
+            again.load_state_dict(torch.load(file, weights_only=True))
+            again.fit()
+            assert torch.equal(state(again), state(whole)), cut
+        if rank() == 0:
+            print("found", whole.step, whole.course.kept_step)
+main()
+"""
+)
+
 
 def launch(code: str, tmp_path: Path, processes: int, *arguments: str) -> str:
     """Run a script in so many processes.
@@ -141,3 +184,8 @@ def test_two_processes_at_half_batch_equal_one_at_full_batch(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_ranks_draw_different_noise_and_keep_sigma_bit_identical_in_one_message(tmp_path: Path) -> None:
     assert "moved True" in launch(DIFFERENT, tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_ranks_find_the_same_length_and_go_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+    assert "found" in launch(COURSE, tmp_path, 2)

@@ -24,7 +24,20 @@ from tests.services.serving.conftest import Service
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-ARGUMENTS = ("--data", "digits", "--model", "mlp", "--steps", "1500", "--workers", "2", "--checkpoint-every", "250")
+ARGUMENTS = (
+    "--data",
+    "digits",
+    "--model",
+    "mlp",
+    "--schedule",
+    "cosine",
+    "--steps",
+    "1500",
+    "--workers",
+    "2",
+    "--checkpoint-every",
+    "250",
+)
 
 
 def crossreg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

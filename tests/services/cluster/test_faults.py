@@ -183,7 +183,18 @@ def test_a_damaged_checkpoint(damage: str, cluster: LocalCluster, straight: Hist
 
 
 def test_two_jobs_write_to_one_experiment(cluster: LocalCluster) -> None:
-    arguments = ("--data", "digits", "--model", "mlp", "--steps", "600", "--experiment", "shared")
+    arguments = (
+        "--data",
+        "digits",
+        "--model",
+        "mlp",
+        "--schedule",
+        "cosine",
+        "--steps",
+        "600",
+        "--experiment",
+        "shared",
+    )
     runs = [Run(cluster, *arguments, "--seed", str(seed)) for seed in range(2)]
     for run in runs:
         run.finish()
@@ -202,7 +213,7 @@ def test_data_that_go_away(cluster: LocalCluster, tmp_path: Path) -> None:
     x, y = load_digits(return_X_y=True)
     path = cluster.folder / "digits.npz"
     np.savez(path, x=x.astype("float32"), y=y)
-    arguments = ("--data", str(path), "--model", "mlp", "--steps", str(STEPS), "--workers", "2")
+    arguments = ("--data", str(path), "--model", "mlp", "--schedule", "cosine", "--steps", str(STEPS), "--workers", "2")
     run = Run(cluster, *arguments)
     run.wait_for(300)
     path.unlink()
@@ -220,7 +231,21 @@ def test_data_that_go_away(cluster: LocalCluster, tmp_path: Path) -> None:
 
 
 def test_loss_that_is_no_number(cluster: LocalCluster) -> None:
-    run = Run(cluster, "--data", "digits", "--model", "mlp", "--steps", "300", "--lr", "1e30", "--optimizer", "sgd")
+    run = Run(
+        cluster,
+        "--data",
+        "digits",
+        "--model",
+        "mlp",
+        "--schedule",
+        "cosine",
+        "--steps",
+        "300",
+        "--lr",
+        "1e30",
+        "--optimizer",
+        "sgd",
+    )
     log = run.finish("SUCCEEDED")
     message = said(log, "NaN", "diverged", "not finite")
     assert message
