@@ -27,12 +27,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @flags.takes(DataConfig, TrackingConfig, leave_out=("reg_share", "target"))
 def reproduce(
     study: Annotated[
-        str, typer.Argument(help="ridge, lasso, spline, hypergradient, augmentation, weight-decay, zero-flag")
+        str,
+        typer.Argument(
+            help="ridge, lasso, spline, hypergradient, augmentation, weight-decay, zero-flag, sensitivity, learned"
+        ),
     ],
     seeds: Annotated[int, typer.Option(max=10_000, help="Random problems of each kind.")] = 3,
     workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
     folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),
-    pairs: Annotated[str, typer.Option(help="Of zero-flag: names of pairs, comma-separated. Default: all.")] = "",
+    pairs: Annotated[str, typer.Option(help="Of the last three: names of pairs, comma-separated. Default: all.")] = "",
     as_json: flags.AsJson = False,
     **given: Any,
 ) -> None:
@@ -53,6 +56,10 @@ def reproduce(
     - `weight-decay`: weight decay and noise learned together with each estimator, against a grid of both
 
     - `zero-flag`: one run without flags against a random search of 16 trainings, on 14 pairs of data and network
+
+    - `sensitivity`: every constant of such a run, larger and smaller
+
+    - `learned`: noise and L2 learned in such a run, against its fixed base
 
     For example:
 

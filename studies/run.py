@@ -18,6 +18,7 @@ from studies.augmentation.study import AugmentationMagnitudes
 from studies.hypergradient.study import Hypergradient
 from studies.lasso.study import Lasso
 from studies.ridge.study import Ridge
+from studies.sensitivity.study import Learned, Sensitivity
 from studies.spline.study import Spline
 from studies.study import Measurement, Study
 from studies.weight_decay.study import WeightDecay
@@ -26,7 +27,18 @@ from studies.zero_flag.study import ZeroFlag
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 
 STUDIES: dict[str, type[Study]] = {
-    study.name: study for study in (Ridge, Lasso, Spline, Hypergradient, AugmentationMagnitudes, WeightDecay, ZeroFlag)
+    study.name: study
+    for study in (
+        Ridge,
+        Lasso,
+        Spline,
+        Hypergradient,
+        AugmentationMagnitudes,
+        WeightDecay,
+        ZeroFlag,
+        Sensitivity,
+        Learned,
+    )
 }
 """Every study by its name."""
 
@@ -177,7 +189,7 @@ def _solved(study: Study, kept: Path | None, case: dict[str, Any]) -> list[Measu
     """Solve a case, or read what it gave before."""
     if kept is None:
         return study.solve(**case)
-    name = "-".join(str(value) for key, value in case.items() if key != "root")
+    name = "-".join(str(value).replace(" ", "_") for key, value in case.items() if key != "root")
     path = kept / f"{name}.json"
     if path.exists():
         found: list[Measurement] = json.loads(path.read_text())

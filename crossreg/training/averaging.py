@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,17 +14,17 @@ from crossreg.core.modules import unwrap
 
 __all__ = ["averaged"]
 
-_POWER = 9
 
-
-def averaged(model: nn.Module) -> AveragedModel:
+def averaged(model: nn.Module, power: int = 9) -> AveragedModel:
     """Return a copy of a model that averages its weights and running statistics: call `update_parameters` every step.
 
-    The average reaches back over about the last tenth of the steps, however many there were: step t counts (t / n)^9 by
-    step n. So it has no memory to be chosen, which would be too long for short trainings and too short for long ones.
+    The average reaches back over about the last tenth of the steps, however many there were: step t counts
+    (t / n)^power by step n. A memory of so many steps would be too long for short trainings, or too short for long
+    ones.
 
     Args:
         model: wrapped or not.
+        power: the larger, the less far it reaches back: over about 1 / (power + 1) of the steps.
 
     Raises:
         UserError: a model that cannot be copied.
@@ -31,7 +32,7 @@ def averaged(model: nn.Module) -> AveragedModel:
     Source: polynomial-decay averaging, Shamir and Zhang 2013, arXiv:1212.1824.
     """
     try:
-        copy = AveragedModel(unwrap(model), multi_avg_fn=_average, use_buffers=True)
+        copy = AveragedModel(unwrap(model), multi_avg_fn=partial(_average, power), use_buffers=True)
     except RuntimeError as error:  # weights computed from others
         raise UserError(
             f"{type(unwrap(model)).__name__} cannot be copied, so its weights cannot be averaged: {error}; use "
@@ -41,9 +42,9 @@ def averaged(model: nn.Module) -> AveragedModel:
 
 
 @torch.no_grad()
-def _average(averages: Any, now: Any, count: Tensor | int) -> None:
+def _average(power: int, averages: Any, now: Any, count: Tensor | int) -> None:
     """Take a step's weights into the averages; `count` of them are in."""
-    share = (_POWER + 1) / (float(count) + _POWER + 1)
+    share = (power + 1) / (float(count) + power + 1)
     if averages[0].is_floating_point():
         torch._foreach_lerp_(averages, now, share)
     else:  # counters

@@ -63,6 +63,7 @@ class CourseSettings:
         least_steps: the same in steps; both have to be over.
         cooldown: steps of the cooldown, as a share of those that led to the kept check.
         warmup: epochs over which the rate rises from 0.
+        power: of the average, see `crossreg.training.averaging`.
     """
 
     first: float = 1.0
@@ -73,6 +74,7 @@ class CourseSettings:
     least_steps: int = 200
     cooldown: float = 0.3
     warmup: float = 1.0
+    power: int = 9
 
 
 @dataclass
@@ -155,7 +157,7 @@ class Course:
     def begin(self, trainer: Trainer) -> None:
         """Get ready, before the first step of a fresh or restored run."""
         if self.average is None:
-            self.average = averaged(trainer.model)
+            self.average = averaged(trainer.model, self.settings.power)
             self.next_check = max(round(self.settings.first * _epoch(trainer)), self.settings.first_steps)
 
     def predictor(self, trainer: Trainer) -> nn.Module:
@@ -255,7 +257,7 @@ class Course:
 
     def load_state_dict(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.average = averaged(trainer.model)
+        self.average = averaged(trainer.model, self.settings.power)
         self.average.load_state_dict(state["average"])
         self.cooling, self.ended_at, self.next_check = state["cooling"], state["ended_at"], state["next_check"]
         self._lowest, kept = state["lowest"], state["kept"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from crossreg.prediction import calibration
+from crossreg.training.course import CourseSettings
 from crossreg.training.trainer import Trainer
 from services.data import DataConfig, Dataset, load_data
 from services.search.tuning import draw, training_changes
@@ -18,7 +19,7 @@ from services.training.result import predictions_of
 from studies.study import Measurement
 from studies.zero_flag.pairs import Pair
 
-__all__ = ["EPOCHS", "TRIALS", "refitted", "searched", "zero_flag"]
+__all__ = ["EPOCHS", "TRIALS", "batch_of", "refitted", "searched", "zero_flag"]
 
 TRIALS = 16
 """Trainings of the search; the first is the default."""
@@ -26,15 +27,26 @@ EPOCHS = 60
 """The longest training of the search."""
 
 
-def zero_flag(pair: Pair, data: DataConfig, seed: int) -> Measurement:
-    """Return what `crossreg train --data FILE --model MODEL` reaches and costs, and nothing else said."""
+def zero_flag(
+    pair: Pair, data: DataConfig, seed: int, settings: CourseSettings | None = None, **changes: Any
+) -> Measurement:
+    """Return what `crossreg train --data FILE --model MODEL` reaches and costs, and nothing else said.
+
+    Args:
+        pair: network and data.
+        data: of the pair.
+        seed: of the split and the training.
+        settings: other constants of the course.
+        changes: fields of `TrainConfig`, for a run that does say something.
+    """
     loaded = load_data(data)
-    config = resolve(_config(pair, data, seed), loaded)
+    config = resolve(_config(pair, data, seed, **changes), loaded)
     trainer = build_trainer(config, loaded, torch.device("cpu"))
-    began = time.perf_counter()
-    trainer.fit()
     course = trainer.course
     assert course is not None
+    course.settings = settings or course.settings
+    began = time.perf_counter()
+    trainer.fit()
     # its temperature is its own: nothing is fitted afterwards
     return {
         **_scores(trainer, loaded, 1.0),
@@ -45,6 +57,11 @@ def zero_flag(pair: Pair, data: DataConfig, seed: int) -> Measurement:
         "kept": course.kept_step / len(trainer.train),
         "trunk": course.ended_at / len(trainer.train),
     }
+
+
+def batch_of(pair: Pair, data: DataConfig, seed: int) -> int:
+    """Return the examples in a step of the zero-flag run."""
+    return resolve(_config(pair, data, seed), load_data(data)).batch_size
 
 
 def searched(pair: Pair, data: DataConfig, seed: int, index: int) -> Measurement:

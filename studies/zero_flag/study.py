@@ -16,11 +16,11 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crossreg.core.errors import UserError, nearest
-from services.data import DataConfig, load_data
-from studies.study import Measurement, Study
+from services.data import load_data
+from studies.study import Measurement
 from studies.summing import mean_and_deviation
-from studies.zero_flag.pairs import PAIRS, prepare
+from studies.zero_flag.on_pairs import OnPairs
+from studies.zero_flag.pairs import PAIRS
 from studies.zero_flag.summed import Summed, summed
 
 if TYPE_CHECKING:
@@ -31,13 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["ZeroFlag"]
 
 
-class ZeroFlag(Study):
+class ZeroFlag(OnPairs):
     """Whether a run without flags is as good as a tuned search."""
 
     name = "zero-flag"
     summary = "one run without flags against a random search of 16 trainings, at a tenth of its compute"
-    default_data = "pairs"
-    resumable = True
     columns: ClassVar = {
         "pair": "pair",
         "verdict": "verdict",
@@ -51,29 +49,13 @@ class ZeroFlag(Study):
         "compute": "compute / search",
     }
 
-    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
-        super().__init__(data)
-        if unknown := [name for name in only if name not in PAIRS]:
-            raise UserError(
-                f"no pair is called {unknown[0]!r}{nearest(unknown[0], PAIRS)}; there are {', '.join(PAIRS)}"
-            )
-        self.only = tuple(only) or tuple(PAIRS)
-
-    def prepare(self) -> None:
-        """Write the files of the pairs, unless they are there."""
-        assert self.data is not None
-        for name in self.only:
-            prepare(PAIRS[name], self.data.root / "zero-flag", self.data.root)
-
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return the run and the search of every pair and seed; all pairs have one seed before any has two.
 
         They are kept apart: after a change to the run, the searches of before still stand.
         """
-        assert self.data is not None
-        root = str(self.data.root)
         return [
-            {"part": part, "pair": pair, "seed": seed, "root": root}
+            {"part": part, "pair": pair, "seed": seed, "root": str(self.root)}
             for seed in range(seeds)
             for pair in self.only
             for part in ("run", "search")
@@ -85,7 +67,7 @@ class ZeroFlag(Study):
         from studies.zero_flag.search import TRIALS, refitted, searched, zero_flag
 
         pair, seed = PAIRS[case["pair"]], case["seed"]
-        data = pair.config(Path(case["root"]) / "zero-flag", seed)
+        data = pair.config(self.files(Path(case["root"])), seed)
         about = {"pair": pair.name, "seed": seed, "untouched": pair.untouched}
         if case["part"] == "run":
             return [{**about, "method": "zero flag", **zero_flag(pair, data, seed)}]

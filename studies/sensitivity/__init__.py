@@ -1,0 +1,1 @@
+"""How little the constants of the zero-flag run matter."""
