@@ -19,6 +19,7 @@ __all__ = ["app", "main"]
 
 JOBS = (
     "train",
+    "explain",
     "data",
     "predict",
     "compare",

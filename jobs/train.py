@@ -168,10 +168,12 @@ def _finite(value: Any) -> Any:
 
 
 def show(result: FinishedTraining) -> None:
-    """Print the scores as a table, what was learned, and how to look at the run."""
+    """Print what came of it in sentences, the scores as a table, and how to look at the run."""
     from rich.table import Table
 
     out = console()
+    for index, sentence in enumerate(result.explanation):
+        out.print(sentence, soft_wrap=True, style="bold" if index == 0 else None, markup=False)
     table = Table(title="Test split", title_justify="left")
     table.add_column("")
     for name in result.test:
@@ -182,36 +184,9 @@ def show(result: FinishedTraining) -> None:
     for name, scores in result.simple.items():
         table.add_row(name, *(f"{scores[key]:.4f}" if key in scores else "–" for key in result.test))
     out.print(table)
-    from services.training.simple import better_than
-
-    best = {name: _best(name, value, result.test_scaled.get(name)) for name, value in result.test.items()}
-    for name in better_than(best, result.simple):
-        said = f"[bold yellow]warning:[/bold yellow] {name}, trained on the same splits, is better than this network"
-        out.print(said, soft_wrap=True)
-    if result.learned:
-        values = ", ".join(f"{name} {result.regularizers[name]:.3g}" for name in result.learned)
-        out.print(f"learned: {values}", soft_wrap=True)
-    if len(result.target_std) == 1 and "rmse" in result.test:
-        (unit,) = result.target_std
-        own = f"{result.test['rmse'] * unit:.4g}"
-        out.print(
-            f"RMSE is in standard deviations of the target ({unit:.4g}): in its own unit it is {own}", soft_wrap=True
-        )
-    if result.stopped:
-        out.print(f"length: {result.stopped}", soft_wrap=True)
-    out.print(
-        f"compute: {result.cost.examples:,.0f} examples, {result.cost.flops:.3g} FLOPs, "
-        f"{result.cost.worker_seconds:.0f} worker-seconds"
-    )
     out.print(f"checkpoint: {result.checkpoint}", soft_wrap=True)
     out.print(f"model: {result.model_uri or 'not logged'}", soft_wrap=True)
     out.print(f"run: {result.url or result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
-
-
-def _best(name: str, raw: float, scaled: float | None) -> float:
-    if scaled is None:
-        return raw
-    return max(raw, scaled) if name == "accuracy" else min(raw, scaled)
 
 
 if __name__ == "__main__":

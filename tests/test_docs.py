@@ -101,7 +101,7 @@ def test_a_regularizer_of_ones_own_is_learned_by_name(tmp_path: Path, monkeypatc
 def test_a_stopping_rule_of_ones_own_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = example_module("plateau", tmp_path).Plateau
     monkeypatch.setitem(RULES, rule.name, rule)
-    (settings,) = flags.settings({"data": "digits", "stop": "plateau=0.01"}, TrainConfig)
+    (settings,) = flags.settings({"data": "digits", "schedule": "cosine", "stop": "plateau=0.01"}, TrainConfig)
     assert validated(TrainConfig, settings).stopping == {"plateau": 0.01}
     assert not rule(0.01).should_stop([3.0, 2.0, 1.5, 1.2])
     assert rule(0.01).should_stop([3.0, 2.0, 1.999, 1.998, 1.997])

@@ -29,6 +29,7 @@ from services.training.check import check, starting_state
 from services.training.config import Placement, TrainConfig
 from services.training.describe import in_short, note, params, regularized_by, slug, taken_as_is
 from services.training.errors import TrainingError, TrainingInterruptedError
+from services.training.explain import EXPLANATION, explain
 from services.training.fit import fit
 from services.training.progress import Display, Silent
 from services.training.publish import publish
@@ -56,6 +57,7 @@ class FinishedTraining(TrainingResult):
         url: page of the run, where MLflow is a server.
         diagnoses: failure signatures seen, in words.
         simple: scores of simple models on the same splits, by name.
+        explanation: all of it in sentences.
         target_std: of a regression, the deviation of each target in the training split: the unit of the RMSE.
     """
 
@@ -66,6 +68,7 @@ class FinishedTraining(TrainingResult):
     url: str | None
     diagnoses: list[str]
     simple: dict[str, dict[str, float]] = Field(default_factory=dict)
+    explanation: list[str] = Field(default_factory=list)
     target_std: list[float] = Field(default_factory=list)
 
 
@@ -196,6 +199,9 @@ def _train(
         for name, scores in simple.items():
             kept = {f"simple/{name.replace(' ', '_')}/{score}": value for score, value in scores.items()}
             tracker.record(kept, config.steps)
+        said = explain(config, data, result, simple, diagnoses)
+        tracker.artifact(EXPLANATION, "\n\n".join(said).encode())
+        tracker.set_note("\n\n".join([*said, note(config, data)]))
         display.phase("writing figures and the model")
         model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
     return FinishedTraining(
@@ -207,6 +213,7 @@ def _train(
         url=tracker.url,
         diagnoses=diagnoses,
         simple=simple,
+        explanation=said,
         target_std=[] if data.target_std is None else data.target_std.tolist(),
     )
 

@@ -61,8 +61,16 @@ def result_of(trainer: Trainer) -> TrainingResult:
         cost=trainer.ledger.cost,
         peak_memory_bytes=trainer.ledger.peak_memory_bytes,
         stopped=_why(trainer),
-        **calibrated(predictions_of(trainer)),
+        **calibrated(_as_judged(trainer)),
     )
+
+
+def _as_judged(trainer: Trainer) -> Predictions:
+    """Return the last predictions; of a found length without those that its temperature was fitted on already."""
+    found = predictions_of(trainer)
+    if trainer.course is not None and trainer.course.cooling:
+        found.pop(trainer.course.held_out, None)
+    return found
 
 
 def _why(trainer: Trainer) -> str:

@@ -23,6 +23,7 @@ def report(nll: float) -> FinishedTraining:
         ui_command="crossreg ui",
         url=None,
         diagnoses=[],
+        explanation=["One network gets half of it right.", "Length: as given."],
     )
 
 
@@ -35,23 +36,12 @@ def test_json_has_no_nan_and_keeps_the_agreed_keys() -> None:
     assert plain["regularizers"] == {"noise/00_norm1": 0.25, "weight_decay": 0.01}
 
 
-def test_table_shows_scores_what_was_learned_and_how_to_open_the_ui(
+def test_sentences_come_first_then_scores_and_how_to_open_the_ui(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     show(report(1.25))
     out, err = capfd.readouterr()
     assert out == ""
-    for words in ("1.2500", "learned: noise/00_norm1 0.25\n", "not logged", "crossreg ui"):
+    assert err.startswith("One network gets half of it right.\nLength: as given.\n")
+    for words in ("1.2500", "not logged", "crossreg ui"):
         assert words in err
-
-
-def test_a_simple_model_that_is_better_and_the_unit_of_the_rmse_are_said(capfd: pytest.CaptureFixture[str]) -> None:
-    better = {"logistic regression": {"accuracy": 0.6, "nll": 1.0, "brier": 0.6, "ece": 0.1}}
-    show(report(1.25).model_copy(update={"simple": better}))
-    said = capfd.readouterr().err
-    assert "warning: logistic regression, trained on the same splits, is better than this network" in said
-    worse = {"logistic regression": {"accuracy": 0.4, "nll": 1.0, "brier": 0.6, "ece": 0.1}}
-    show(report(1.25).model_copy(update={"simple": worse}))
-    assert "warning" not in capfd.readouterr().err
-    show(report(1.25).model_copy(update={"test": {"rmse": 0.5, "nll": 1.0}, "target_std": [80.0]}))
-    assert "RMSE is in standard deviations of the target (80): in its own unit it is 40" in capfd.readouterr().err

@@ -301,3 +301,27 @@ def test_scores_of_single_examples_have_the_scores_as_their_means(
     assert {name: tuple(values.shape) for name, values in found.items()} == dict.fromkeys(whole, (3000,))
     for name, value in whole.items():
         assert float(found[name].mean()) == pytest.approx(value, rel=1e-9), name
+
+
+def test_few_examples_that_are_all_right_do_not_make_predictions_certain() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(60, 4, generator=generator)
+    targets = logits.argmax(1)
+    assert calibration.fit_temperature(logits, targets) == calibration.TEMPERATURE_RANGE[0]
+    found = calibration.fit_temperature(logits, targets, prior=0.5)
+    grid = torch.linspace(0.05, 2, 4_000, dtype=torch.float64)
+    posterior = torch.stack([
+        -(logits.double() / t).log_softmax(1).gather(1, targets[:, None]).sum() + t.log() ** 2 / (2 * 0.5**2)
+        for t in grid
+    ])  # fmt: skip
+    assert 0.1 < found < 1
+    assert found == pytest.approx(float(grid[posterior.argmin()]), abs=1e-3)
+
+
+def test_of_many_examples_the_prior_is_hardly_felt() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(5_000, 4, generator=generator)
+    targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    plain = calibration.fit_temperature(logits / 3, targets)
+    assert plain == pytest.approx(1 / 3, rel=0.05)
+    assert calibration.fit_temperature(logits / 3, targets, prior=0.5) == pytest.approx(plain, rel=5e-3)

@@ -1,0 +1,108 @@
+"""A finished training in sentences: what came of it, why it ended, what it cost, what looks wrong, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from services.data import Dataset
+from services.training.resolve import ResolvedConfig
+from services.training.result import TrainingResult
+from services.training.simple import better_than
+
+__all__ = ["EXPLANATION", "explain"]
+
+EXPLANATION = "explanation.md"
+"""The artifact that keeps it."""
+
+_FAR = 1.5
+"""How many times larger one split's loss is than another's that are no longer alike."""
+
+
+def explain(
+    config: ResolvedConfig,
+    data: Dataset,
+    result: TrainingResult,
+    simple: Mapping[str, dict[str, float]],
+    diagnoses: Sequence[str] = (),
+) -> list[str]:
+    """Return the sentences, the most important first.
+
+    Args:
+        config: what was trained.
+        data: on what.
+        result: what came of it.
+        simple: scores of simple models on the same splits, by name.
+        diagnoses: failure signatures that were seen.
+    """
+    return [
+        _reached(config, data, result),
+        _length(config, result),
+        _regularized(config, result),
+        f"It cost {result.cost.examples:,.0f} forward passes of an example and {result.cost.flops:.3g} FLOPs in "
+        f"{result.cost.worker_seconds:.0f} worker-seconds.",
+        *_doubts(data, result, simple, diagnoses),
+    ]
+
+
+def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult) -> str:
+    networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that predict as one"
+    trained = f"{networks} ({config.model}), trained on {len(data.train):,} examples,"
+    test, rows = result.test, f"{len(data.test):,} test examples"
+    if "accuracy" in test:
+        return f"{trained} get {test['accuracy']:.1%} of {rows} right; NLL {test['nll']:.3f}, ECE {test['ece']:.3f}."
+    if data.target_std is not None and len(data.target_std) == 1 and "rmse" in test:
+        unit = float(data.target_std[0])
+        own = f"{test['rmse'] * unit:.4g}"
+        return f"{trained} are off by {own} on {rows} (RMSE; {test['rmse']:.3f} of the target's standard deviation)."
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
+    return f"{trained} reach {scores} on {rows}."
+
+
+def _length(config: ResolvedConfig, result: TrainingResult) -> str:
+    if result.stopped:
+        return f"Length: {result.stopped}."
+    return f"Length: all {config.steps:,} steps that it was given."
+
+
+def _regularized(config: ResolvedConfig, result: TrainingResult) -> str:
+    values = result.regularizers
+    learned = [f"{name} {values[name]:.3g}" for name in result.learned if name in values]
+    fixed = [
+        f"{name} {values[name]:.3g}"
+        for name, one in config.regularizers.items()
+        if not one.learn and name in values and not (name == "temperature" and config.finds_length)
+    ]
+    parts = [f"learned: {', '.join(learned)}" if learned else "nothing beside the length was learned"]
+    if fixed:
+        parts.append(f"fixed: {', '.join(fixed)}")
+    if config.finds_length and "temperature" in values and "accuracy" in result.test:
+        way = "over" if values["temperature"] > 1 else "under"
+        parts.append(
+            f"output temperature {values['temperature']:.2f}, fitted on held-out data (without it predictions would be "
+            f"{way}confident)"
+        )
+    return f"Regularization: {'; '.join(parts)}."
+
+
+def _doubts(
+    data: Dataset, result: TrainingResult, simple: Mapping[str, dict[str, float]], diagnoses: Sequence[str]
+) -> list[str]:
+    """Return what looks wrong, with what to do about it."""
+    said = [f"Note: {text}" for text in diagnoses]
+    best = dict(result.test)
+    if result.test_scaled:
+        best["nll"] = min(best["nll"], result.test_scaled["nll"])
+    for name in better_than(best, dict(simple)):
+        said.append(
+            f"Note: {name}, trained on the same splits in seconds, is better than this; use it, or find out why."
+        )
+    key = "nll" if "accuracy" in result.test else "rmse"
+    if key in result.reg and key in result.test and result.test[key] > _FAR * result.reg[key] > 0:
+        said.append(
+            f"Note: {key.upper()} is {result.test[key]:.3f} on the test split and {result.reg[key]:.3f} on what was "
+            "held out of the training data: they are not alike. Persons or recordings that are in several rows are "
+            "kept in one split by --split-by, rows in time by --time-order."
+        )
+    if 0 < len(data.reg) < 100:
+        said.append(f"Note: {len(data.reg)} held-out examples are few to decide by; more seeds show how sure this is.")
+    return said

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crossreg import Cost
+from services.data import load_data
+from services.training.config import TrainConfig
+from services.training.explain import explain
+from services.training.resolve import resolve
+from services.training.result import TrainingResult
+
+SCORES = {"accuracy": 0.9, "nll": 0.3, "brier": 0.1, "ece": 0.02}
+
+
+def said(simple: Any = None, diagnoses: Any = (), training: Any = None, **result: Any) -> str:
+    config = TrainConfig.model_validate({"data": {"name": "digits"}, "model": "mlp", **(training or {})})
+    data = load_data(config.data)
+    values = {"test": SCORES, "reg": SCORES, "cost": Cost(examples=10.0, flops=2e9, worker_seconds=3.0), **result}
+    return "\n".join(
+        explain(resolve(config, data), data, TrainingResult.model_validate(values), simple or {}, diagnoses)
+    )
+
+
+def test_the_first_sentence_says_how_good_it_is_and_the_others_why() -> None:
+    regularizers = {"dropout": 0.1, "weight_decay": 0.05, "temperature": 1.3}
+    text = said(regularizers=regularizers, stopped="best at step 3")
+    first = "4 networks that predict as one (mlp), trained on 1,294 examples, get 90.0% of 359 test examples right"
+    assert text.startswith(first)
+    assert "Length: best at step 3." in text
+    assert "nothing beside the length was learned; fixed: dropout 0.1, weight_decay 0.05" in text
+    assert "output temperature 1.30, fitted on held-out data (without it predictions would be overconfident)" in text
+    assert "2e+09 FLOPs in 3 worker-seconds" in text
+    assert "Note" not in text
+
+
+def test_what_was_learned_is_said_with_its_value() -> None:
+    training = {"optimizer": {"schedule": "cosine"}, "steps": 7}
+    text = said(training=training, learned=["noise/00_norm1"], regularizers={"noise/00_norm1": 0.25})
+    assert text.startswith("One network (mlp)")
+    assert "learned: noise/00_norm1 0.25" in text
+    assert "Length: all 7 steps that it was given." in text
+
+
+def test_numbers_are_said_in_the_unit_of_the_target() -> None:
+    text = said(training={"data": {"name": "diabetes"}}, test={"rmse": 0.5, "nll": 1.0}, reg={})
+    assert "(RMSE; 0.500 of the target's standard deviation)" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubt"),
+    [
+        (
+            {"simple": {"logistic regression": {"accuracy": 0.95, "nll": 0.2}}},
+            "logistic regression, trained on the same",
+        ),
+        ({"diagnoses": ["sigma collapsed"]}, "Note: sigma collapsed"),
+        ({"reg": {"nll": 0.1}}, "they are not alike"),
+        ({"training": {"data": {"name": "digits", "limit": 100}}}, "held-out examples are few"),
+    ],
+)
+def test_what_looks_wrong_is_said_and_what_to_do(changes: dict[str, Any], doubt: str) -> None:
+    assert doubt in said(**changes)
+
+
+def test_a_simple_model_that_is_worse_is_no_doubt() -> None:
+    assert "Note" not in said(simple={"logistic regression": {"accuracy": 0.95, "nll": 0.4}})
