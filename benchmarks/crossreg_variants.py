@@ -126,6 +126,7 @@ def main() -> None:
         "model": arguments.model,
         "data": {"name": arguments.data, "root": arguments.data_root, "limit": arguments.limit},
         "epochs": arguments.epochs,
+        "optimizer": {"schedule": "cosine"},
         "evaluations": arguments.evaluations,
         "interim_test": 500,
         "final_samples": arguments.final_samples,

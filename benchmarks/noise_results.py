@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace, label: str, seed: int) -> dict[str, Any]:
             "model": arguments.model,
             "data": data,
             "regularizers": regularizers,
+            "optimizer": {"schedule": "cosine"},
             "epochs": arguments.epochs,
             "seed": seed,
             "evaluations": arguments.evaluations,

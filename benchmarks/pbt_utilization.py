@@ -48,6 +48,7 @@ def main() -> None:
         {
             "model": "mlp",
             "data": {"name": "digits"},
+            "optimizer": {"schedule": "cosine"},
             "steps": arguments.intervals * arguments.steps,
             "batch_size": 64,
             "evaluations": arguments.intervals,

@@ -19,7 +19,13 @@ __all__ = ["app", "demo"]
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 # few examples and a large network: the case in which regularization matters
-_SETTINGS = {"model": "mlp", "data": {"name": "digits", "limit": 400}, "rho": {"interval": 5}, "evaluations": 10}
+_SETTINGS = {
+    "model": "mlp",
+    "data": {"name": "digits", "limit": 400},
+    "rho": {"interval": 5},
+    "evaluations": 10,
+    "optimizer": {"schedule": "cosine"},
+}
 
 
 @app.command()

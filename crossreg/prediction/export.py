@@ -291,6 +291,8 @@ def _load(directory: Path) -> Exported:
         **description["options"],
     }
     members = description["members"]
+    if members > len(weights):
+        raise UserError(f"members is {members}, and there are {len(weights)} weights")
     if not is_custom(description["model"]):  # a function of the user's own may not run without memory
         _check_sizes(description["model"], arguments, members, weights)
     for name, tensor in tensors.items():
@@ -358,8 +360,6 @@ def _check_sizes(name: str, arguments: dict[str, Any], members: int, weights: di
         for size in value if isinstance(value, list | tuple) else (value,):
             if isinstance(size, int) and size > elements:
                 raise UserError(f"{key} is {value}, and all weights together have {elements} elements")
-    if members > len(weights):
-        raise UserError(f"members is {members}, and there are {len(weights)} weights")
     with torch.device("meta"):
         one = build(name, **arguments).state_dict()
     expected = one

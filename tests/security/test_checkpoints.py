@@ -215,7 +215,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 _DESCRIPTIONS = [
-    {"format": 4},
+    {"format": 3},
+    {"members": 0},
+    {"members": 2},
+    {"members": 2**40},
+    {"members": "1"},
+    {"members": None},
     {"inputs": {"kind": "array"}},
     {"inputs": {"kind": "table", "columns": [], "ignored": [], "target": ""}},
     {"inputs": {"kind": "table", "columns": [{"kind": "number", "name": 1}], "ignored": [], "target": ""}},

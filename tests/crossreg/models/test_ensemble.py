@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crossreg import L2, UserError, penalize
-from crossreg.models import Ensemble
+from crossreg import L2, Preprocess, UserError, penalize
+from crossreg.models import Ensemble, build
+from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.penalties import training_loss
+from crossreg.regularizers.temperature import learn_temperature
 from tests.crossreg.conftest import small_model
 
 
@@ -61,3 +66,23 @@ def test_the_loss_that_is_reported_is_the_mean_over_the_rows() -> None:
 def test_one_without_members_is_refused() -> None:
     with pytest.raises(UserError, match="at least one"):
         Ensemble([], "classification")
+
+
+def test_it_is_exported_and_loaded_as_one_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ones = [build("mlp", input_shape=(4,), num_outputs=3, hidden=8, depth=2) for _ in range(3)]
+    ensemble = learn_temperature(Ensemble(ones, "classification"), 1.7).eval()
+    export_model(
+        ensemble,
+        Preprocess(torch.zeros(4), torch.ones(4)),
+        tmp_path,
+        name="mlp",
+        input_shape=(4,),
+        num_outputs=3,
+        options={"hidden": 8, "depth": 2},
+        members=3,
+        regularizers={"temperature": {}},
+    )
+    x = torch.randn(5, 4)
+    expected = (ensemble(x) / 1.7).softmax(1).detach().numpy()
+    np.testing.assert_allclose(load_exported(tmp_path)(x.numpy()), expected, atol=1e-6)

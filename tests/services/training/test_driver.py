@@ -31,7 +31,8 @@ def test_the_note_of_a_run_holds_the_command_and_no_password(monkeypatch: pytest
 
 
 def mlp(**settings: Any) -> TrainConfig:
-    return TrainConfig.model_validate({"model": "mlp", "data": {"name": "digits"}, **settings})
+    given = {"model": "mlp", "data": {"name": "digits"}, "optimizer": {"schedule": "cosine"}}
+    return TrainConfig.model_validate(given | settings)
 
 
 def test_a_checkpoint_that_claims_to_be_of_this_training_and_is_not(tmp_path: Path) -> None:
