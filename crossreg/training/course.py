@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -249,13 +249,14 @@ class Course:
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the course exactly."""
         assert self.average is not None
+        kept = self._kept
         return {
             "average": self.average.state_dict(),
             "cooling": self.cooling,
             "ended_at": self.ended_at,
             "next_check": self.next_check,
             "lowest": self._lowest,
-            "kept": None if self._kept is None else asdict(self._kept),
+            "kept": None if kept is None else {**vars(kept), "judged": dict(vars(kept.judged))},
         }
 
     def load_state_dict(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
