@@ -15,6 +15,7 @@ from torch import Tensor
 from crossreg.core.errors import UserError
 
 __all__ = [
+    "TEMPERATURE_PRIOR",
     "TEMPERATURE_RANGE",
     "Reliability",
     "Scores",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 TEMPERATURE_RANGE = (0.01, 100.0)
+TEMPERATURE_PRIOR = 0.5
+"""Standard deviation of log T before any example is seen: beyond 0.37 to 2.7 it takes more than a few to believe it."""
 _BINS = 15
 
 

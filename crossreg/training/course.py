@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Course", "CourseSettings"]
 
-_TEMPERATURE_PRIOR = 0.5
-"""Of the logarithm of the temperature: beyond 0.37 to 2.7 it takes more than a few examples to believe it."""
 _LEAST_DEVIATION = 1e-6  # of an observation, in standard deviations of the target
 
 
@@ -307,7 +305,7 @@ def _judged(loss: Loss, model: nn.Module, found: Evaluation) -> _Judged:
         return _Judged(torch.tensor([math.inf], dtype=torch.float64), None, found.scores, mean, targets)
     if isinstance(loss, Classification) and mean.ndim == 2:
         logs = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
-        factor = calibration.fit_temperature(logs, targets, prior=_TEMPERATURE_PRIOR)
+        factor = calibration.fit_temperature(logs, targets, prior=calibration.TEMPERATURE_PRIOR)
         mean = calibration.apply_temperature(logs, factor)
         losses = calibration.example_scores(mean, targets)["nll"]
         scores = calibration.score(mean, targets).as_dict()

@@ -121,7 +121,7 @@ def _scores(trainer: Trainer, data: Dataset, temperature: float, split: str = "t
 
 
 def _temperature(mean: torch.Tensor, targets: torch.Tensor) -> float:
-    return calibration.fit_temperature(_logs(mean), targets)
+    return calibration.fit_temperature(_logs(mean), targets, prior=calibration.TEMPERATURE_PRIOR)
 
 
 def _logs(mean: torch.Tensor) -> torch.Tensor:
