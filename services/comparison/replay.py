@@ -99,6 +99,11 @@ def find_source(tracking: TrackingConfig, run_id: str) -> Source:
         return Source(run_id, outcome.method, outcome.config, outcome.schedule, outcome.test)
     if "crossreg.config" in tags:
         config = TrainConfig.model_validate_json(tags["crossreg.config"])
+        if config.finds_length:
+            raise UserError(
+                f"run {run_id!r} found its length while it trained, and a replay repeats a training of a given one; "
+                "replay a run of --schedule cosine or constant"
+            )
         history, latest = metric_history(tracking, run_id, (hyperparameter(""),))
         if not history:
             raise UserError(f"run {run_id!r} learned no regularization; give one that did")

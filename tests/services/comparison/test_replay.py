@@ -139,6 +139,11 @@ def test_what_has_nothing_to_replay_is_named(tmp_path: Path) -> None:
     assert tracker.finish("FINISHED")
     with pytest.raises(UserError, match="learned no regularization"):
         find_source(tracking, tracker.run_id)
+    found = TrainConfig.model_validate({"data": {"name": "digits"}}).model_dump_json(exclude_none=True)
+    tracking, tracker = tracked(tmp_path / "c", **{"crossreg.config": found})
+    assert tracker.finish("FINISHED")
+    with pytest.raises(UserError, match="found its length while it trained"):
+        find_source(tracking, tracker.run_id)
     tracking, tracker = tracked(tmp_path / "b", kind="reproduce")
     assert tracker.finish("FINISHED")
     with pytest.raises(UserError, match="is a reproduce run"):

@@ -84,6 +84,21 @@ def test_a_worker_killed_in_mid_epoch_recovers_from_the_last_checkpoint(
     assert_same_metrics(straight, (training, result))
 
 
+@pytest.mark.faults
+def test_a_length_is_found_again_by_a_driver_that_was_killed(start: Start, tmp_path: Path) -> None:
+    found = {**SETTINGS, "optimizer": {"schedule": "found"}, "ensemble": 2}
+    whole = start(settings=found, folder=tmp_path / "whole").finish()
+    assert "held-out loss was best at step" in whole["stopped"]
+    training = start(settings=found, folder=tmp_path / "killed")
+    training.wait_for_step(200)
+    training.kill()
+    (record,) = training.folder.glob("runs/*/tracking/run.json")
+    again = ("--workers", "2", "--checkpoint-every", "100", "--resume", json.loads(record.read_text())["run_id"])
+    resumed = start(*again, folder=tmp_path / "killed").finish()
+    assert resumed["stopped"] == whole["stopped"]
+    assert_same_end(whole, resumed)
+
+
 def test_a_killed_driver_is_resumed_exactly(straight: tuple[Training, dict[str, Any]], start: Start) -> None:
     training = start(settings=SETTINGS)
     training.wait_for_step(350)
