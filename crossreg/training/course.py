@@ -197,7 +197,7 @@ class Course:
 
     def turns(self, trainer: Trainer) -> bool:
         """Say whether the trunk ends after this step."""
-        if self.cooling or self._kept is None:
+        if self.cooling or self._kept is None or trainer.step >= trainer.num_steps:
             return False
         return trainer.step >= self._stop(trainer) or self._full(trainer)
 

@@ -91,6 +91,14 @@ def test_without_a_reason_to_stop_it_uses_what_it_may_and_no_more() -> None:
     assert run.step <= 60
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_run_of_a_few_steps_ends_with_scores(steps: int) -> None:
+    run = trainer(steps=steps)
+    latest = run.fit()
+    assert run.step <= max(steps, 1)
+    assert latest["test/nll"] > 0
+
+
 def test_the_cooldown_begins_at_the_kept_weights_on_all_data() -> None:
     run = trainer()
     run.start()
