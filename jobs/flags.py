@@ -54,7 +54,7 @@ Learn = Annotated[
     typer.Option(
         metavar="NAME[=START]",
         help="Learn this regularizer too; may be repeated. `none`: nothing but what else is named; `list`: show all "
-        "there are. Default: noise and temperature.",
+        "there are. Default: how long to train alone; noise and temperature where the schedule is given.",
         rich_help_panel=LEARNED,
     ),
 ]
@@ -264,7 +264,7 @@ def regularizers(given: Mapping[str, Any], base: Any = None, learns: bool = True
     if base is None:
         base = {"noise": {}, "temperature": {}} if learns else {}
     elif base == "none":
-        base = {}
+        base = {} if learns else {"dropout": 0}
     elif isinstance(base, list):
         base = dict.fromkeys(base)
     if not isinstance(base, dict):

@@ -44,11 +44,11 @@ def train(
     as_json: flags.AsJson = False,
     **given: Any,
 ) -> None:
-    """Train a model whose regularization is **learned** in the same run, by gradients of held-out loss.
+    """Train a model in **one run** that decides by held-out data what is otherwise searched for.
 
-    Learnable noise goes after every normalization layer; its scales (sigma) follow the loss on a held-out
-    *regularization split*, the weights follow the training split. Runs on a Ray started here, or on the cluster of
-    `RAY_ADDRESS`; everything is recorded in MLflow (`crossreg ui` shows it).
+    A held-out *regularization split* says how long to train and at what temperature to predict; with `--learn` further
+    regularization follows its gradients while the weights follow the training split. Runs on a Ray started here, or on
+    the cluster of `RAY_ADDRESS`; everything is recorded in MLflow (`crossreg ui` shows it).
 
     For example:
 

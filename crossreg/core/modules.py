@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 __all__ = ["AttachedModules", "Where", "remove_hook", "rho_device_and_dtype", "selects", "unwrap"]
+
+_MEMBER = re.compile(r"^members\.\d+\.")
 
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 """A choice of layers or weights by name: a shell-style pattern, several, or a predicate `(name, module) -> bool`."""
@@ -41,7 +44,8 @@ def selects(where: Where | None, name: str, module: Any) -> bool:
     if callable(where):
         return bool(where(name, module))
     patterns = [where] if isinstance(where, str) else list(where)
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    names = {name, _MEMBER.sub("", name)}  # a pattern is for every network of an ensemble
+    return any(fnmatchcase(one, pattern) for pattern in patterns for one in names)
 
 
 def rho_device_and_dtype(module: nn.Module, model: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -24,6 +24,7 @@ __all__ = [
     "brier",
     "ece",
     "example_scores",
+    "fit_deviation",
     "fit_temperature",
     "nll",
     "reliability",
@@ -240,6 +241,25 @@ def fit_temperature(logits: Tensor, targets: Tensor, prior: float | None = None)
             break
         u = new
     return math.exp(-u)
+
+
+def fit_deviation(rmse: float, count: int, prior: float) -> float:
+    """Return the standard deviation of an observation, given errors and how large it is likely to be.
+
+    The mode of the posterior of log s, where errors are normal with deviation s and log s is, before any is seen, with
+    deviation `prior` around 0: of few errors that happen to be small it is not believed that all will be.
+
+    Args:
+        rmse: root mean square of the errors, in units of which 1 is likely.
+        count: of the errors, at least 1.
+        prior: positive.
+    """
+    low, high = -20.0, 20.0  # of u = log s; the slope grows with u
+    for _ in range(100):
+        u = (low + high) / 2
+        slope = count * (1 - rmse**2 * math.exp(-2 * u)) + u / prior**2
+        low, high = (low, u) if slope > 0 else (u, high)
+    return math.exp((low + high) / 2)
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:

@@ -31,6 +31,7 @@ from torch.optim.swa_utils import AveragedModel
 from crossreg.batches import Batches
 from crossreg.core import metrics
 from crossreg.core.distributed import broadcast_buffers
+from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.losses import Classification, GaussianRegression, Loss
 from crossreg.prediction import calibration
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from crossreg.training.trainer import Trainer
 
 __all__ = ["Course", "CourseSettings"]
-
-_LEAST_DEVIATION = 1e-6  # of an observation, in standard deviations of the target
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,7 @@ class Course:
         cooling: the trunk has ended.
         ended_at: the step at which it did.
         next_check: the step of the next check.
+        most: steps that the run may take in all.
     """
 
     def __init__(
@@ -136,9 +136,11 @@ class Course:
         self.cooling = False
         self.ended_at = 0
         self.next_check = 0
+        self.most = 0
         self._kept: _Kept | None = None
         self._lowest: Tensor | None = None  # losses of the check with the lowest mean
         self._peak: list[float] = []
+        self._full_was_checked = False
 
     @property
     def kept_step(self) -> int:
@@ -153,9 +155,13 @@ class Course:
     def take_rates(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the learning rates of the trunk, before a checkpoint brings others."""
         self._peak = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:  # where PyTorch's schedules keep them too, for who looks there
+            group.setdefault("initial_lr", group["lr"])
 
     def begin(self, trainer: Trainer) -> None:
         """Get ready, before the first step of a fresh or restored run."""
+        if not self.cooling:
+            self.most = trainer.num_steps
         if self.average is None:
             self.average = averaged(trainer.model, self.settings.power)
             self.next_check = max(round(self.settings.first * _epoch(trainer)), self.settings.first_steps)
@@ -181,7 +187,7 @@ class Course:
             return False
         assert self.average is not None
         self.average.update_parameters(unwrap(trainer.model))
-        return trainer.step >= self.next_check or self._full(trainer)
+        return trainer.step >= self.next_check or (self._full(trainer) and not self._full_was_checked)
 
     def check(self, trainer: Trainer) -> dict[str, float]:
         """Judge the evaluation that was just made, and keep the state if it is worth going on from."""
@@ -193,6 +199,7 @@ class Course:
             if self._lowest is None or judged.loss < float(self._lowest.mean()):
                 self._lowest = judged.losses
         self.next_check = math.ceil(trainer.step * self.settings.growth)
+        self._full_was_checked = self._full(trainer)
         return {metrics.COURSE_HELD_OUT: judged.loss, metrics.COURSE_KEPT_STEP: float(self.kept_step)}
 
     def turns(self, trainer: Trainer) -> bool:
@@ -253,6 +260,7 @@ class Course:
             "cooling": self.cooling,
             "ended_at": self.ended_at,
             "next_check": self.next_check,
+            "most": self.most,
             "lowest": self._lowest,
             "kept": None if kept is None else {**vars(kept), "judged": dict(vars(kept.judged))},
         }
@@ -262,9 +270,20 @@ class Course:
         self.average = averaged(trainer.model, self.settings.power)
         self.average.load_state_dict(state["average"])
         self.cooling, self.ended_at, self.next_check = state["cooling"], state["ended_at"], state["next_check"]
+        self.most = state["most"]
         self._lowest, kept = state["lowest"], state["kept"]
         self._kept = None if kept is None else _Kept(**kept | {"judged": _Judged(**kept["judged"])})
+        if not self.cooling and self._kept is not None and trainer.step + self._cooldown_steps() > trainer.num_steps:
+            raise UserError(
+                f"the checkpoint is of step {trainer.step}, and its cooldown takes {self._cooldown_steps()} more, "
+                f"beyond the {trainer.num_steps} steps of this run; give more"
+            )
         if self.cooling:
+            if trainer.num_steps > state["most"]:
+                raise UserError(
+                    f"this training has found its length, {self.ended_at + self._cooldown_steps()} steps, and ends "
+                    "there; start a new one with more --epochs for a longer one"
+                )
             trainer.num_steps = self.ended_at + self._cooldown_steps()
             if self.everything is not None:
                 trainer.go_on_with(self.everything, since=self.ended_at)
@@ -313,7 +332,7 @@ def _judged(loss: Loss, model: nn.Module, found: Evaluation) -> _Judged:
     if isinstance(loss, GaussianRegression):
         losses = (mean.double() - targets.double().reshape(mean.shape)).square().flatten(1).mean(1)
         rmse = math.sqrt(float(losses.mean()))
-        deviation = max(rmse, _LEAST_DEVIATION)
+        deviation = calibration.fit_deviation(rmse, mean.numel(), calibration.TEMPERATURE_PRIOR)
         nll = mean[0].numel() * (math.log(deviation) + 0.5 * (rmse / deviation) ** 2 + 0.5 * math.log(2 * math.pi))
         return _Judged(losses, deviation, {"nll": nll, "rmse": rmse}, mean, targets)
     losses = torch.tensor([found.scores["nll"]], dtype=torch.float64).nan_to_num(math.inf)

@@ -46,12 +46,24 @@ def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     size, reg = config.batch_size, config.rho.batch_size
     if size % workers:
         raise UserError(f"batch size is {size}; it must be a multiple of the {workers} workers")
+    if config.ensemble > 1 and size // workers < 2 * config.ensemble:
+        raise UserError(
+            f"batch size is {size}, which {workers} worker{'s' if workers > 1 else ''} share and then "
+            f"{config.ensemble} networks: each needs two examples at least; use a larger --batch-size or a smaller "
+            "--ensemble"
+        )
     if size > len(data.train.x):
         raise UserError(f"batch size is {size}, but the training split has {len(data.train.x)} examples")
     if config.learned and reg > len(data.reg.x):
         raise UserError(
             f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
             "batch size (--batch-size, or rho.batch_size) or hold out more (--reg-share)"
+        )
+    few = config.learned and config.rho.estimator != "direct" and reg // workers < 2 * config.ensemble
+    if config.ensemble > 1 and few:
+        raise UserError(
+            f"rho.batch_size is {reg}, and {config.ensemble} networks share it: each needs two examples at least; hold "
+            "out more (--reg-share), or use a smaller --ensemble"
         )
     if config.learned and reg % workers:
         raise UserError(f"rho.batch_size is {reg}; it must be a multiple of the {workers} workers")

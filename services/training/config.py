@@ -181,8 +181,11 @@ class TrainConfig(Settings):
         if schedule in ("cosine", "constant"):
             # held-out data do not decide how long to train, so they have something else to decide
             return {"regularizers": {"noise": {}, "temperature": {}}, **values}
-        if "regularizers" in values and values["regularizers"] in (None, "none"):
+        given = values.get("regularizers", {})
+        if given is None or given == "none":
             return {**values, "regularizers": {"dropout": 0}}  # not even what is there if nothing is said
+        if isinstance(given, Mapping) and given.get("dropout") is False:
+            return {**values, "regularizers": {**given, "dropout": 0}}
         return values
 
     @field_validator("regularizers", mode="before")
@@ -231,6 +234,12 @@ class TrainConfig(Settings):
             )
         if self.optimizer.schedule == "found" and self.stopping:
             raise ValueError("schedule 'found' decides when to stop; leave out stopping, or use schedule 'cosine'")
+        own = self.regularizers.get("temperature")
+        if self.finds_length and own is not None and not own.learn and own.value != 1:
+            raise ValueError(
+                f"temperature is fixed at {own.value:g}, but schedule 'found' fits it at the end; leave it out, or use "
+                "schedule 'cosine'"
+            )
         if self.optimizer.schedule == "found" and self.data.reg_share == 0:
             raise ValueError(
                 "reg_share is 0, but schedule 'found' judges by the regularization split; hold something out, or use "

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from crossreg.models import is_custom
 from services.data import Dataset
 from services.tracking import redact
 from services.training.assemble import takes_integers
@@ -68,10 +69,18 @@ def regularized_by(config: TrainConfig) -> str:
 
 
 def taken_as_is(config: TrainConfig, data: Dataset) -> list[str]:
-    """Say in a line that inputs are not standardized, where they are not."""
+    """Say in a line each what a model is given that nobody asked for: inputs as they are, a dropout."""
+    said = []
+    if is_custom(config.model) and config.finds_length and "dropout" in config.model_options:
+        rate = config.model_options["dropout"]
+        said.append(f"note: {config.model} is called with dropout={rate:g}; model_options: {{dropout: 0}} is without")
     if takes_integers(data, config.model):
-        return [f"note: inputs are whole numbers, and {config.model} gets them as they are; floats are standardized"]
-    return [] if data.standardized else ["note: inputs are not standardized (--raw)"]
+        said.append(
+            f"note: inputs are whole numbers, and {config.model} gets them as they are; floats are standardized"
+        )
+    elif not data.standardized:
+        said.append("note: inputs are not standardized (--raw)")
+    return said
 
 
 def command() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from services.data import Dataset
@@ -14,8 +15,9 @@ __all__ = ["EXPLANATION", "explain"]
 EXPLANATION = "explanation.md"
 """The artifact that keeps it."""
 
-_FAR = 1.5
-"""How many times larger one split's loss is than another's that are no longer alike."""
+_FAR, _ERRORS = 1.5, 4.0
+"""How many times larger one split's loss is than another's, and by how many standard errors at least (those of an
+exponential distribution, about as wide as losses are), that are no longer alike."""
 
 
 def explain(
@@ -66,13 +68,15 @@ def _length(config: ResolvedConfig, result: TrainingResult) -> str:
 
 def _regularized(config: ResolvedConfig, result: TrainingResult) -> str:
     values = result.regularizers
-    learned = [f"{name} {values[name]:.3g}" for name in result.learned if name in values]
+    fitted = ("temperature",) if config.finds_length else ()
+    learned = [f"{name} {values[name]:.3g}" for name in result.learned if name in values and name not in fitted]
     fixed = [
         f"{name} {values[name]:.3g}"
         for name, one in config.regularizers.items()
-        if not one.learn and name in values and not (name == "temperature" and config.finds_length)
+        if not one.learn and name in values and name not in fitted
     ]
-    parts = [f"learned: {', '.join(learned)}" if learned else "nothing beside the length was learned"]
+    nothing = "nothing beside the length was learned" if config.finds_length else "nothing was learned"
+    parts = [f"learned: {', '.join(learned)}" if learned else nothing]
     if fixed:
         parts.append(f"fixed: {', '.join(fixed)}")
     if config.finds_length and "temperature" in values and "accuracy" in result.test:
@@ -97,9 +101,10 @@ def _doubts(
             f"Note: {name}, trained on the same splits in seconds, is better than this; use it, or find out why."
         )
     key = "nll" if "accuracy" in result.test else "rmse"
-    if key in result.reg and key in result.test and result.test[key] > _FAR * result.reg[key] > 0:
+    held, test = result.reg.get(key, math.nan), result.test.get(key, math.nan)
+    if test > _FAR * held > 0 and test - held > _ERRORS * held / math.sqrt(len(data.reg)):
         said.append(
-            f"Note: {key.upper()} is {result.test[key]:.3f} on the test split and {result.reg[key]:.3f} on what was "
+            f"Note: {key.upper()} is {test:.3f} on the test split and {held:.3f} on what was "
             "held out of the training data: they are not alike. Persons or recordings that are in several rows are "
             "kept in one split by --split-by, rows in time by --time-order."
         )

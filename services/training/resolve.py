@@ -95,13 +95,15 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         return config
     config = with_model(config, data)
     workers = math.lcm(*sizes)
+    defaults = _FOUND if config.finds_length else _GIVEN
+    if config.ensemble is None:
+        config = config.model_copy(update={"ensemble": _networks(config, data, workers, defaults.ensemble)})
     if len(sizes) > 1 and workers > len(data.train):
         raise UserError(
             f"{sizes[0]} to {sizes[-1]} workers cannot share a batch evenly: it would have {workers} examples; "
             "give a min_workers nearer to workers"
         )
     size = _batch_size(config, data, workers)
-    defaults = _FOUND if config.finds_length else _GIVEN
     steps = config.steps or (config.epochs or defaults.epochs) * (len(data.train) // max(size, 1))
     regularizers = _regularizers(config)
     rho = config.rho.model_dump() | {
@@ -112,7 +114,6 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     return ResolvedConfig.model_validate(
         config.model_dump()
         | {
-            "ensemble": config.ensemble or defaults.ensemble,
             "optimizer": config.optimizer.model_dump() | {"lr": config.optimizer.lr or defaults.lr},
             "steps": max(steps, 1),
             "batch_size": size,
@@ -131,8 +132,7 @@ def _regularizers(config: TrainConfig) -> dict[str, RegularizerConfig]:
 
     found = dict(config.regularizers)
     if config.finds_length:
-        has_place = models.takes(config.model, "dropout") and "dropout" not in config.model_options
-        if "dropout" not in found and has_place:
+        if "dropout" not in found and _takes_dropout(config) and not models.is_custom(config.model):
             found["dropout"] = fixed(_DROPOUT)
         # fitted at the end
         found.setdefault("temperature", fixed(1.0))
@@ -158,11 +158,17 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     if config.finds_length:
         # averages and a constant rate take many steps rather than large ones
         rows = next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH)
-        networks = config.ensemble or _FOUND.ensemble
-        size = networks * min(rows, _power_of_two(len(data.train) // (2 * networks)))
+        networks = config.ensemble or 1
+        size = networks * max(2 * workers, min(rows, _power_of_two(len(data.train) // (2 * networks))))
     else:
         size = min(_LARGEST_DEFAULT_BATCH, _power_of_two(min(len(data.train), len(data.reg) or len(data.train))))
     return max(workers, size // workers * workers)
+
+
+def _networks(config: TrainConfig, data: Dataset, workers: int, most: int) -> int:
+    """Return how many networks there are: as many as is usual, or as each can have two examples of a batch."""
+    rows = config.batch_size or len(data.train)
+    return max(1, min(most, rows // (2 * workers)))
 
 
 def _power_of_two(most: int) -> int:
@@ -187,9 +193,15 @@ def _estimator(config: TrainConfig) -> str:
     return "direct" if all(description(name).direct for name in config.learned) else "unrolled"
 
 
+def _takes_dropout(config: TrainConfig) -> bool:
+    return models.takes(config.model, "dropout") and "dropout" not in config.model_options
+
+
 def _model_options(config: TrainConfig, regularizers: Mapping[str, RegularizerConfig]) -> dict[str, Any]:
     """Return the model's options; a model that builds dropout only when asked for is asked."""
     options = dict(config.model_options)
+    if config.finds_length and "dropout" not in regularizers and _takes_dropout(config):
+        options["dropout"] = _DROPOUT  # of one's own function, which may have no layer that could be set
     if "dropout" in regularizers and "dropout" not in options and models.takes(config.model, "dropout"):
         options["dropout"] = regularizers["dropout"].value
     return options

@@ -55,8 +55,9 @@ def test_help_has_every_flag_with_its_default() -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_regularizer_is_a_flag_and_a_key(name: str, tmp_path: Path) -> None:
     dashed, value, file = name.replace("_", "-"), description(name).at(0.3), tmp_path / "run.yaml"
-    file.write_text(f"regularizers: {{{name}: {{learn: false, value: {value!r}}}}}")
-    assert training(fix=[f"{dashed}={value!r}"]) == training(file)
+    if name != "temperature":  # which is fitted where the length is found
+        file.write_text(f"regularizers: {{{name}: {{learn: false, value: {value!r}}}}}")
+        assert training(fix=[f"{dashed}={value!r}"]) == training(file)
     if description(name).learned_by_rho:
         file.write_text(f"regularizers: {{{name}: {{start: {value!r}}}}}")
         assert training(learn=[f"{dashed}={value!r}"]) == training(file)

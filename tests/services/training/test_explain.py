@@ -41,6 +41,7 @@ def test_what_was_learned_is_said_with_its_value() -> None:
     assert text.startswith("One network (mlp)")
     assert "learned: noise/00_norm1 0.25" in text
     assert "Length: all 7 steps that it was given." in text
+    assert "Regularization: nothing was learned" in said(training=training)
 
 
 def test_numbers_are_said_in_the_unit_of_the_target() -> None:
@@ -56,12 +57,17 @@ def test_numbers_are_said_in_the_unit_of_the_target() -> None:
             "logistic regression, trained on the same",
         ),
         ({"diagnoses": ["sigma collapsed"]}, "Note: sigma collapsed"),
-        ({"reg": {"nll": 0.1}}, "they are not alike"),
+        ({"reg": {"nll": 0.1}}, "they are not alike"),  # of 144 held-out examples
         ({"training": {"data": {"name": "digits", "limit": 100}}}, "held-out examples are few"),
     ],
 )
 def test_what_looks_wrong_is_said_and_what_to_do(changes: dict[str, Any], doubt: str) -> None:
     assert doubt in said(**changes)
+
+
+def test_of_few_held_out_examples_a_difference_is_no_doubt() -> None:
+    few = {"data": {"name": "digits", "limit": 120}}
+    assert "not alike" not in said(training=few, reg={"nll": 0.19})
 
 
 def test_a_simple_model_that_is_worse_is_no_doubt() -> None:

@@ -1,0 +1,127 @@
+"""A training without flags, assembled as for a user: what it is given, what it refuses, what it ends with."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crossreg.core.errors import UserError
+from crossreg.prediction.calibration import fit_deviation
+from crossreg.training.trainer import Trainer
+from services.data import load_data
+from services.training.assemble import build_trainer
+from services.training.check import check
+from services.training.config import TrainConfig
+from services.training.describe import taken_as_is
+from services.training.resolve import ResolvedConfig, resolve
+from services.training.result import result_of
+
+CPU = torch.device("cpu")
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {"data": {"name": "digits", "limit": 200}, "model": "mlp", "model_options": {"hidden": 16}, **changes}
+
+
+def resolved(**changes: Any) -> ResolvedConfig:
+    config = TrainConfig.model_validate(settings(**changes))
+    return resolve(config, load_data(config.data))
+
+
+def trained(**changes: Any) -> Trainer:
+    torch.set_num_threads(1)
+    config = resolved(**changes)
+    data = load_data(config.data)
+    check(config, data)
+    trainer = build_trainer(config, data, CPU)
+    trainer.fit()
+    return trainer
+
+
+def test_every_network_of_a_small_table_has_rows_to_learn_from(tmp_path: Path) -> None:
+    rows = [f"{i},{i % 5},{i * 0.37:.2f}" for i in range(12)]
+    (tmp_path / "few.csv").write_text("a,b,y\n" + "\n".join(rows) + "\n")
+    trainer = trained(data={"name": str(tmp_path / "few.csv"), "target": "y", "task": "regression"}, epochs=40)
+    assert trainer.train.batch_size >= 2 * trainer.model.shares  # type: ignore[operator]
+
+
+def test_a_batch_too_small_for_the_networks_is_refused() -> None:
+    config = resolved(batch_size=6, ensemble=4)
+    with pytest.raises(UserError, match="each needs two examples at least"):
+        check(config, load_data(config.data))
+    assert resolved(batch_size=4).ensemble == 2  # where nothing is said there are as many as the batch is for
+
+
+def test_what_has_ended_by_itself_is_not_made_longer() -> None:
+    first = trained(epochs=8)
+    again = build_trainer(resolved(epochs=80), load_data(resolved().data), CPU)
+    with pytest.raises(UserError, match="has found its length"):
+        again.load_state_dict(first.state_dict())
+    build_trainer(resolved(epochs=8), load_data(resolved().data), CPU).load_state_dict(first.state_dict())
+
+
+def test_fewer_steps_than_the_cooldown_needs_are_refused() -> None:
+    config = resolved(steps=200)
+    first = build_trainer(config, load_data(config.data), CPU)
+    first.start()
+    first.advance(150)
+    again = build_trainer(resolved(steps=155), load_data(config.data), CPU)
+    with pytest.raises(UserError, match="beyond the 155 steps"):
+        again.load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize("off", [False, 0])
+def test_dropout_is_off_where_it_is_said_to_be(off: Any) -> None:
+    assert resolved(regularizers={"dropout": off}).regularizers["dropout"].value == 0
+    assert resolved(regularizers={"l2": None}).regularizers["dropout"].value == 0.1
+
+
+def test_a_temperature_that_would_be_fitted_over_is_refused() -> None:
+    with pytest.raises(ValueError, match="temperature is fixed at 2"):
+        resolved(regularizers={"temperature": 2.0})
+
+
+def test_a_function_of_ones_own_is_given_a_dropout_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "found_models.py").write_text(
+        "from torch import nn\n"
+        "def net(*, input_shape, num_outputs, dropout=0.0):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))\n"  # without a layer of dropout
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "found_models", raising=False)
+    given = {"model": "found_models:net", "model_options": {}}
+    trainer = trained(**given, epochs=4)
+    assert trainer.step > 0
+    config = resolved(**given)
+    assert config.model_options == {"dropout": 0.1}
+    (said,) = taken_as_is(config, load_data(config.data))
+    assert "is called with dropout=0.1" in said
+
+
+def test_patterns_of_names_are_for_every_network() -> None:
+    config = resolved(regularizers={"noise": {"where": ["norm1"]}}, ensemble=2)
+    trainer = build_trainer(config, load_data(config.data), CPU)
+    assert trainer.regularizer is not None
+    assert list(trainer.regularizer.hyperparameters) == ["noise/00_members.0.norm1", "noise/01_members.1.norm1"]
+
+
+def test_the_result_has_one_temperature_and_its_reason() -> None:
+    result = result_of(trained(epochs=20))
+    assert result.test_scaled == {}
+    assert "held-out loss was best at step" in result.stopped
+    assert result.regularizers["temperature"] != 1
+
+
+def test_a_training_that_diverges_is_not_evaluated_at_every_step() -> None:
+    trainer = trained(epochs=40, optimizer={"lr": 1e30})
+    assert len(trainer.held_out) < 8
+
+
+def test_of_few_errors_that_are_small_not_all_are_believed_to_be() -> None:
+    assert fit_deviation(0.05, 2, 0.5) > 0.2
+    assert fit_deviation(0.5, 100_000, 0.5) == pytest.approx(0.5, rel=1e-4)
+    assert fit_deviation(1.0, 3, 0.5) == pytest.approx(1.0)
