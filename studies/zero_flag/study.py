@@ -120,6 +120,8 @@ class ZeroFlag(OnPairs):
             if numbers:
                 parts.append(f"in RMSE {_interval([one.lead for one in numbers], 1)} %")
             said.append("; ".join(parts))
+        refitted = sum(one.won_against_refitted for one in found)
+        said.append(f"against the search's choice refitted on all data: won {refitted} of {len(found)}")
         share = [one.compute for one in found]
         said.append(f"compute: {statistics.mean(share):.3f} of the search's, {max(share):.3f} at most")
         lost = [one.pair for one in found if not one.won]

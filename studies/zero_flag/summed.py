@@ -49,7 +49,18 @@ class Summed:
     @property
     def won(self) -> bool:
         """Whether the claim holds: level or better, and not behind in NLL."""
-        return self.lead >= (-_PERCENT if self.regression else -_POINT) and self.nll_lead >= 0
+        return self._won(self.lead, self.nll_lead)
+
+    @property
+    def won_against_refitted(self) -> bool:
+        """Whether it holds against the search's choice refitted on all data too, on the means over seeds."""
+        own, other = self.scores["zero flag"], self.scores["refitted"]
+        if self.regression:
+            return self._won(100 * (other[0] - own[0]) / other[0], 0.0)
+        return self._won(own[0] - other[0], other[1] - own[1])
+
+    def _won(self, lead: float, nll_lead: float) -> bool:
+        return lead >= (-_PERCENT if self.regression else -_POINT) and nll_lead >= 0
 
 
 def chosen(rows: list[Measurement], pair: str, seed: int) -> Measurement:

@@ -66,6 +66,7 @@ def test_losses_come_first_and_are_named() -> None:
     assert "all pairs: won 1 of 2" in said
     assert "the untouched pairs (*): won 0 of 1" in said
     assert "lost: lost" in said
+    assert "refitted on all data: won 1 of 2" in said
     assert study.numbers(both)["won"] == 1
     assert len(study.figure(both).axes) == 2
 
