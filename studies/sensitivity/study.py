@@ -8,7 +8,7 @@ networks).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,7 +35,7 @@ class Variant:
 
     Attributes:
         constant: its name.
-        value: that it has.
+        value: that it has; None where that is no number.
         changes: fields of `TrainConfig`.
         course: fields of `CourseSettings`.
         reg_share: of the data; None leaves it.
@@ -43,7 +43,7 @@ class Variant:
     """
 
     constant: str
-    value: float
+    value: float | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     course: Mapping[str, float] = field(default_factory=dict)
     reg_share: float | None = None
@@ -52,7 +52,7 @@ class Variant:
     @property
     def name(self) -> str:
         """The constant with its value."""
-        return f"{self.constant} {self.value:g}"
+        return self.constant if self.value is None else f"{self.constant} {self.value:g}"
 
 
 def _of_course(constant: str, *values: float) -> list[Variant]:
@@ -89,10 +89,13 @@ VARIANTS: dict[str, Variant] = {
 
 _UNROLLED = {"rho": {"estimator": "unrolled"}}
 LEARNED: dict[str, Variant] = {
-    "noise, direct": Variant("noise, direct", 0, {"regularizers": {"noise": {}}}),
-    "noise, unrolled": Variant("noise, unrolled", 0, {"regularizers": {"noise": {}}} | _UNROLLED),
-    "noise for dropout": Variant("noise for dropout", 0, {"regularizers": {"noise": {"after": "dropout"}}}),
-    "L2, unrolled": Variant("L2, unrolled", 0, {"regularizers": {"l2": {}}} | _UNROLLED),
+    variant.name: variant
+    for variant in (
+        Variant("noise, direct", changes={"regularizers": {"noise": {}}}),
+        Variant("noise, unrolled", changes={"regularizers": {"noise": {}}} | _UNROLLED),
+        Variant("noise for dropout", changes={"regularizers": {"noise": {"after": "dropout"}}}),
+        Variant("L2, unrolled", changes={"regularizers": {"l2": {}}} | _UNROLLED),
+    )
 }
 """What a run can learn beside its length, by its name."""
 
@@ -127,7 +130,7 @@ class Sensitivity(OnPairs):
         from studies.zero_flag.search import batch_of, zero_flag
 
         pair = PAIRS[case["pair"]]
-        variant = self.variants.get(case["variant"], Variant(_DEFAULT, 0))
+        variant = self.variants.get(case["variant"], Variant(_DEFAULT))
         data = pair.config(self.files(Path(case["root"])), case["seed"])
         if variant.reg_share is not None:
             data = data.model_copy(update={"reg_share": variant.reg_share})
@@ -149,21 +152,18 @@ class Sensitivity(OnPairs):
 
     def _changes(self, rows: list[Measurement]) -> dict[str, dict[str, float]]:
         """Return by variant the mean changes: points of accuracy, percent of NLL and RMSE, factor of compute."""
-        found: dict[str, dict[str, float]] = {}
-        for (name,) in groups(rows, "variant"):
-            if name == _DEFAULT:
-                continue
+        found = {}
+        for name in self._names(rows):
             changes: dict[str, list[float]] = {}
-            for row in those(rows, variant=name):
-                (before,) = those(rows, variant=_DEFAULT, pair=row["pair"], seed=row["seed"])
-                changes.setdefault("compute", []).append(row["flops"] / before["flops"])
-                if "accuracy" in row:
-                    changes.setdefault("accuracy", []).append(100 * (row["accuracy"] - before["accuracy"]))
-                for key in ("nll", "rmse"):
-                    if key in row:
-                        changes.setdefault(key, []).append(100 * (row[key] / before[key] - 1))
+            for one in _differences(rows, name):
+                for key, value in one.items():
+                    changes.setdefault(key, []).append(value)
             found[name] = {key: statistics.mean(values) for key, values in changes.items()}
         return found
+
+    @staticmethod
+    def _names(rows: list[Measurement]) -> list[str]:
+        return [name for (name,) in groups(rows, "variant") if name != _DEFAULT]
 
     def findings(self, rows: list[Measurement]) -> list[str]:
         """Say which constants matter."""
@@ -187,15 +187,13 @@ class Sensitivity(OnPairs):
         """Draw the change in NLL or RMSE of every variant, a point a pair."""
         from services.style import LOSES, WINS, new_figure, plain
 
-        names = [name for (name,) in groups(rows, "variant") if name != _DEFAULT]
+        names = self._names(rows)
         within = {name: _within(one) for name, one in self._changes(rows).items()}
         figure = new_figure(7, 1.2 + 0.26 * len(names))
         axes = figure.subplots()
         for place, name in enumerate(reversed(names)):
-            for row in those(rows, variant=name):
-                key = "nll" if "nll" in row else "rmse"
-                (before,) = those(rows, variant=_DEFAULT, pair=row["pair"], seed=row["seed"])
-                change = 100 * (row[key] / before[key] - 1)
+            for one in _differences(rows, name):
+                change = one["nll"] if "nll" in one else one["rmse"]
                 axes.plot([change], [place], "o", color=WINS if within[name] else LOSES, markersize=4, alpha=0.7)
         axes.set_yticks(range(len(names)), list(reversed(names)))
         axes.axvline(0, color="0.4", linewidth=0.8)
@@ -217,9 +215,7 @@ class Learned(Sensitivity):
     def findings(self, rows: list[Measurement]) -> list[str]:
         """Say on how many pairs learning has the lower NLL or RMSE."""
         said = []
-        for (name,) in groups(rows, "variant"):
-            if name == _DEFAULT:
-                continue
+        for name in self._names(rows):
             better = []
             for (pair,) in groups(rows, "pair"):
                 key = "nll" if "nll" in those(rows, pair=pair)[0] else "rmse"
@@ -229,6 +225,16 @@ class Learned(Sensitivity):
                 better.append(mine < base)
             said.append(f"{name}: better than the base in NLL or RMSE on {sum(better)} of {len(better)} pairs")
         return said
+
+
+def _differences(rows: list[Measurement], name: str) -> Iterator[dict[str, float]]:
+    """Yield what a variant changes, row by row: points of accuracy, percent of NLL and RMSE, factor of compute."""
+    for row in those(rows, variant=name):
+        (before,) = those(rows, variant=_DEFAULT, pair=row["pair"], seed=row["seed"])
+        found = {"compute": row["flops"] / before["flops"]}
+        if "accuracy" in row:
+            found["accuracy"] = 100 * (row["accuracy"] - before["accuracy"])
+        yield found | {key: 100 * (row[key] / before[key] - 1) for key in ("nll", "rmse") if key in row}
 
 
 def _within(changes: dict[str, float]) -> bool:

@@ -52,5 +52,6 @@ class OnPairs(Study):
 
     def prepare(self) -> None:
         """Write the files of the pairs, unless they are there."""
+        assert self.data is not None
         for name in self.only:
-            prepare(PAIRS[name], self.files(self.root), self.root)
+            prepare(PAIRS[name], self.files(self.root), self.data)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig
+from services.data.vision import load_vision
 
 __all__ = ["PAIRS", "Pair", "prepare"]
 
@@ -34,7 +35,7 @@ class Pair:
     Attributes:
         name: of the pair.
         kind: "image", "table", "sequence" or "text".
-        source: returns a table, or arrays by the names of an .npz, given the folder of torchvision's datasets.
+        source: returns a table, or arrays by the names of an .npz, given where torchvision's datasets lie.
         model: name of the network.
         norm: what it normalizes by.
         options: of the network.
@@ -44,7 +45,7 @@ class Pair:
 
     name: str
     kind: str
-    source: Callable[[Path], pd.DataFrame | Arrays]
+    source: Callable[[DataConfig], pd.DataFrame | Arrays]
     model: str = "mlp"
     norm: str = "BatchNorm"
     options: dict[str, Any] = field(default_factory=dict)
@@ -60,13 +61,13 @@ class Pair:
         return DataConfig(name=str(self.file(folder)), seed=seed, **self.data)
 
 
-def prepare(pair: Pair, folder: Path, root: Path) -> None:
+def prepare(pair: Pair, folder: Path, where: DataConfig) -> None:
     """Write the data of a pair, unless they are there.
 
     Args:
         pair: which.
         folder: of the files.
-        root: folder of torchvision's datasets.
+        where: says where torchvision's datasets lie, and whether a missing one is downloaded.
 
     Raises:
         UserError: a package that brings them is not installed, or torchvision's are not there.
@@ -75,7 +76,7 @@ def prepare(pair: Pair, folder: Path, root: Path) -> None:
     if path.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    found = pair.source(root)
+    found = pair.source(where)
     draft = path.with_name(f"draft-{path.name}")
     if isinstance(found, pd.DataFrame):
         found.to_parquet(draft)
@@ -95,65 +96,63 @@ def _package_file(package: str, *parts: str) -> Path:
     return Path(spec.submodule_search_locations[0], *parts)
 
 
-def _csv(package: str, *parts: str) -> Callable[[Path], pd.DataFrame]:
-    return lambda root: pd.read_csv(_package_file(package, *parts))
+def _csv(package: str, *parts: str) -> Callable[[DataConfig], pd.DataFrame]:
+    return lambda where: pd.read_csv(_package_file(package, *parts))
 
 
-def _fashion(num_train: int, offset: int = 0) -> Callable[[Path], Arrays]:
-    def load(root: Path) -> Arrays:
-        from torchvision.datasets import FashionMNIST
-
-        train, test = (_torchvision(FashionMNIST, root, train=part) for part in (True, False))
-        rows = np.random.default_rng(0).permutation(len(train.data))[offset : offset + num_train]
-        return {
-            "x": train.data.numpy()[rows],
-            "y": train.targets.numpy()[rows],
-            "x_test": test.data.numpy()[:_MOST_TEST],
-            "y_test": test.targets.numpy()[:_MOST_TEST],
-        }
+def _fashion(num_train: int, offset: int = 0) -> Callable[[DataConfig], Arrays]:
+    def load(where: DataConfig) -> Arrays:
+        found = _of_torchvision("fashion-mnist", where)
+        rows = np.random.default_rng(0).permutation(len(found["x"]))[offset : offset + num_train]
+        train = {key: found[key][rows] for key in ("x", "y")}
+        return train | {key: found[key][:_MOST_TEST] for key in ("x_test", "y_test")}
 
     return load
 
 
-def _small_cifar(num_train: int) -> Callable[[Path], Arrays]:
+def _small_cifar(num_train: int) -> Callable[[DataConfig], Arrays]:
     """CIFAR-10 at 16x16: torchvision's files, or folders `cifar10/train/CLASS` of images."""
 
-    def load(root: Path) -> Arrays:
-        from torchvision.datasets import CIFAR10, ImageFolder
-
+    def load(where: DataConfig) -> Arrays:
         arrays: Arrays = {}
-        for part, most in (("train", num_train), ("test", _MOST_TEST)):
-            if (root / "cifar10" / part).is_dir():
-                images = ImageFolder(str(root / "cifar10" / part))
-                targets = np.array(images.targets)
-            else:
-                images = _torchvision(CIFAR10, root, train=part == "train")
-                targets = np.array(images.targets)
+        for suffix, most in (("", num_train), ("_test", _MOST_TEST)):
+            image_of, targets = _photographs(where, suffix)
             rows = np.random.default_rng(0).permutation(len(targets))[:most]
-            small = [np.asarray(images[row][0].resize((16, 16))) for row in rows]
-            suffix = "" if part == "train" else "_test"
+            small = [np.asarray(image_of(row).resize((16, 16))) for row in rows]
             arrays |= {f"x{suffix}": np.stack(small), f"y{suffix}": targets[rows]}
         return arrays
 
     return load
 
 
-def _digits(root: Path) -> Arrays:
+def _photographs(where: DataConfig, suffix: str) -> tuple[Callable[[int], Any], np.ndarray]:
+    """Return what gives the image of a row, and the classes of all rows."""
+    from PIL import Image
+    from torchvision.datasets import ImageFolder
+
+    folder = where.root / "cifar10" / ("test" if suffix else "train")
+    if folder.is_dir():
+        files = ImageFolder(str(folder))
+        return lambda row: files[row][0], np.array(files.targets)
+    found = _of_torchvision("cifar10", where)
+    return lambda row: Image.fromarray(found[f"x{suffix}"][row].transpose(1, 2, 0)), found[f"y{suffix}"]
+
+
+def _digits(where: DataConfig) -> Arrays:
     from sklearn.datasets import load_digits
 
     found = load_digits()
     return {"x": (found.images * 15).astype("uint8"), "y": found.target}
 
 
-def _torchvision(kind: Callable[..., Any], root: Path, **options: Any) -> Any:
-    try:
-        return kind(str(root), **options)
-    except RuntimeError as error:
-        raise UserError(f"{error}; give the folder of torchvision's datasets with --data-root, or --download") from None
+def _of_torchvision(name: str, where: DataConfig) -> Arrays:
+    raw = load_vision(name, where.root, download=where.download)
+    arrays = {"x": raw.x, "y": raw.y, "x_test": raw.x_test, "y_test": raw.y_test}
+    return {key: array for key, array in arrays.items() if array is not None}
 
 
-def _bundled(name: str) -> Callable[[Path], pd.DataFrame]:
-    def load(root: Path) -> pd.DataFrame:
+def _bundled(name: str) -> Callable[[DataConfig], pd.DataFrame]:
+    def load(where: DataConfig) -> pd.DataFrame:
         import sklearn.datasets
 
         found = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
@@ -163,8 +162,8 @@ def _bundled(name: str) -> Callable[[Path], pd.DataFrame]:
     return load
 
 
-def _diamonds(target: str) -> Callable[[Path], pd.DataFrame]:
-    def load(root: Path) -> pd.DataFrame:
+def _diamonds(target: str) -> Callable[[DataConfig], pd.DataFrame]:
+    def load(where: DataConfig) -> pd.DataFrame:
         table = pd.read_csv(_package_file("plotnine", "data", "diamonds.csv"))
         rows = np.random.default_rng({"price": 0, "cut": 1}[target]).permutation(len(table))[: 3_000 + _MOST_TEST]
         return table.iloc[rows].reset_index(drop=True)
@@ -172,7 +171,7 @@ def _diamonds(target: str) -> Callable[[Path], pd.DataFrame]:
     return load
 
 
-def _watch(root: Path) -> Arrays:
+def _watch(where: DataConfig) -> Arrays:
     """Smartwatch recordings at 25 Hz in windows of two seconds, with the person who wears it."""
     with _package_file("seglearn", "data", "watch_dataset.npy").open("rb") as file:
         found = _read_pickled_array(file)
@@ -206,7 +205,7 @@ def _read_pickled_array(file: IO[bytes]) -> Any:
     return Restricted(file, encoding="latin1").load().item()
 
 
-def _vowels(root: Path) -> Arrays:
+def _vowels(where: DataConfig) -> Arrays:
     """Japanese vowels: 12 coefficients over up to 29 frames, repeated at the end; which of nine speakers."""
     arrays: Arrays = {}
     for part, suffix in (("TRAIN", ""), ("TEST", "_test")):
@@ -222,7 +221,7 @@ def _vowels(root: Path) -> Arrays:
     return arrays
 
 
-def _cities(root: Path) -> Arrays:
+def _cities(where: DataConfig) -> Arrays:
     """Names of cities, as characters; which of ten countries."""
     import json
 
@@ -240,12 +239,12 @@ def _cities(root: Path) -> Arrays:
 
 
 def _limited(
-    load: Callable[[Path], pd.DataFrame], rows: int, known: str | None = None
-) -> Callable[[Path], pd.DataFrame]:
+    load: Callable[[DataConfig], pd.DataFrame], rows: int, known: str | None = None
+) -> Callable[[DataConfig], pd.DataFrame]:
     """Draw rows of a table, of those whose column `known` has a value."""
 
-    def take(root: Path) -> pd.DataFrame:
-        table = load(root)
+    def take(where: DataConfig) -> pd.DataFrame:
+        table = load(where)
         table = table if known is None else table.dropna(subset=[known])
         return table.iloc[np.random.default_rng(0).permutation(len(table))[:rows]].reset_index(drop=True)
 

@@ -64,9 +64,16 @@ def batch_of(pair: Pair, data: DataConfig, seed: int) -> int:
     return resolve(_config(pair, data, seed), load_data(data)).batch_size
 
 
-def searched(pair: Pair, data: DataConfig, seed: int, index: int) -> Measurement:
-    """Return what a trial of the search reaches and costs, temperature-scaled on the held-out split it is chosen by."""
-    loaded = load_data(data)
+def searched(pair: Pair, data: DataConfig, loaded: Dataset, seed: int, index: int) -> Measurement:
+    """Return what a trial of the search reaches and costs, temperature-scaled on the held-out split it is chosen by.
+
+    Args:
+        pair: network and data.
+        data: of the pair.
+        loaded: what these are.
+        seed: of the split and the search.
+        index: of the trial.
+    """
     config, values = _trial(pair, data, loaded, seed, index)
     trainer = build_trainer(config, loaded, torch.device("cpu"), selection=["reg"])
     began = time.perf_counter()
@@ -83,9 +90,8 @@ def searched(pair: Pair, data: DataConfig, seed: int, index: int) -> Measurement
     }
 
 
-def refitted(pair: Pair, data: DataConfig, seed: int, index: int, temperature: float) -> Measurement:
+def refitted(pair: Pair, data: DataConfig, loaded: Dataset, seed: int, index: int, temperature: float) -> Measurement:
     """Return what a trial reaches that is trained again on the held-out data too, with the temperature it had."""
-    loaded = load_data(data)
     config, _ = _trial(pair, data, loaded, seed, index)
     everything = load_data(data.model_copy(update={"reg_share": 0.0}))
     trainer = build_trainer(config, everything, torch.device("cpu"))
@@ -116,16 +122,14 @@ def _scores(trainer: Trainer, data: Dataset, temperature: float, split: str = "t
     mean, targets = found["mean"], found["targets"]
     if data.task == "regression":
         return {"rmse": float((mean.double() - targets.double().reshape(mean.shape)).square().mean().sqrt())}
-    scores = calibration.score(calibration.apply_temperature(_logs(mean), temperature), targets)
+    scores = calibration.score(calibration.apply_temperature(calibration.log_probabilities(mean), temperature), targets)
     return {"accuracy": scores.accuracy, "nll": scores.nll, "ece": scores.ece}
 
 
 def _temperature(mean: torch.Tensor, targets: torch.Tensor) -> float:
-    return calibration.fit_temperature(_logs(mean), targets, prior=calibration.TEMPERATURE_PRIOR)
-
-
-def _logs(mean: torch.Tensor) -> torch.Tensor:
-    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+    return calibration.fit_temperature(
+        calibration.log_probabilities(mean), targets, prior=calibration.TEMPERATURE_PRIOR
+    )
 
 
 def _flops(trainer: Trainer) -> float:

@@ -21,7 +21,7 @@ from studies.study import Measurement
 from studies.summing import mean_and_deviation
 from studies.zero_flag.on_pairs import OnPairs
 from studies.zero_flag.pairs import PAIRS
-from studies.zero_flag.summed import Summed, summed
+from studies.zero_flag.summed import Summed, chosen, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,13 +71,14 @@ class ZeroFlag(OnPairs):
         about = {"pair": pair.name, "seed": seed, "untouched": pair.untouched}
         if case["part"] == "run":
             return [{**about, "method": "zero flag", **zero_flag(pair, data, seed)}]
-        trials = [
-            {**about, "method": "trial", "trial": index, **searched(pair, data, seed, index)} for index in range(TRIALS)
-        ]
-        best = min(trials, key=lambda trial: trial["held_out"])
-        again = refitted(pair, data, seed, best["trial"], best["temperature"])
-        rows = [*trials, {**about, "method": "refitted", "trial": best["trial"], **again}]
         loaded = load_data(data)
+        trials = [
+            {**about, "method": "trial", "trial": index, **searched(pair, data, loaded, seed, index)}
+            for index in range(TRIALS)
+        ]
+        best = chosen(trials)
+        again = refitted(pair, data, loaded, seed, best["trial"], best["temperature"])
+        rows = [*trials, {**about, "method": "refitted", "trial": best["trial"], **again}]
         if loaded.train.x.dtype.kind in "fu":  # tokens are no quantities
             rows += [{**about, "method": name, **found} for name, found in simple_scores(loaded, seed).items()]
         return rows

@@ -63,9 +63,9 @@ class Summed:
         return lead >= (-_PERCENT if self.regression else -_POINT) and nll_lead >= 0
 
 
-def chosen(rows: list[Measurement], pair: str, seed: int) -> Measurement:
-    """Return the trial that the search chose."""
-    return min(those(rows, pair=pair, seed=seed, method="trial"), key=lambda trial: float(trial["held_out"]))
+def chosen(trials: list[Measurement]) -> Measurement:
+    """Return the trial that a search chooses of its own."""
+    return min(trials, key=lambda trial: float(trial["held_out"]))
 
 
 def summed(rows: list[Measurement]) -> list[Summed]:
@@ -77,14 +77,15 @@ def summed(rows: list[Measurement]) -> list[Summed]:
 def _pair(rows: list[Measurement], pair: str) -> Summed:
     mine = those(rows, pair=pair)
     seeds = sorted({row["seed"] for row in mine})
-    best = {seed: chosen(rows, pair, seed) for seed in seeds}
+    trials = {seed: those(mine, seed=seed, method="trial") for seed in seeds}
+    best = {seed: chosen(trials[seed]) for seed in seeds}
     own = {row["seed"]: row for row in those(mine, method="zero flag")}
     regression = "rmse" in mine[0]
     if regression:
         leads = [100 * (best[seed]["rmse"] - own[seed]["rmse"]) / best[seed]["rmse"] for seed in seeds]
     else:
         leads = [100 * (own[seed]["accuracy"] - best[seed]["accuracy"]) for seed in seeds]
-    spent = [own[s]["flops"] / sum(trial["flops"] for trial in those(mine, seed=s, method="trial")) for s in seeds]
+    spent = [own[seed]["flops"] / sum(trial["flops"] for trial in trials[seed]) for seed in seeds]
     by_method = {
         "zero flag": list(own.values()),
         "search": list(best.values()),

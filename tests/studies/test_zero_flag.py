@@ -99,10 +99,10 @@ def test_a_trial_is_trained_with_what_was_drawn_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", ["digits-mlp", "diabetes", "breast-cancer"])
 def test_pairs_are_files_that_anybody_could_train_on(name: str, tmp_path: Path) -> None:
-    pair = PAIRS[name]
-    prepare(pair, tmp_path, tmp_path)
+    pair, nowhere = PAIRS[name], DataConfig(name="pairs", root=tmp_path)
+    prepare(pair, tmp_path, nowhere)
     before = pair.file(tmp_path).stat().st_mtime_ns
-    prepare(pair, tmp_path, tmp_path)
+    prepare(pair, tmp_path, nowhere)
     assert pair.file(tmp_path).stat().st_mtime_ns == before
     data = load_data(pair.config(tmp_path, 0))
     assert len(data.test) > 100
@@ -116,7 +116,7 @@ def test_a_pair_that_there_is_not_is_refused_by_name() -> None:
 
 def test_data_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--download"):
-        prepare(PAIRS["fashion-mlp"], tmp_path, tmp_path)
+        prepare(PAIRS["fashion-mlp"], tmp_path, DataConfig(name="pairs", root=tmp_path))
 
 
 @pytest.mark.slow
