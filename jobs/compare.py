@@ -11,7 +11,7 @@ import typer
 from crossreg.core.errors import UserError
 from jobs import flags
 from jobs.console import console, run_app
-from jobs.options import validated
+from jobs.options import merge, validated
 from jobs.train import list_regularizers
 from services.comparison.config import CompareConfig
 from services.data import known, load_data
@@ -28,6 +28,8 @@ __all__ = ["app", "compare"]
 _NOT_TAKEN = ("workers", "min_workers", "checkpoint_every", "hang_timeout")
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+_SCHEDULE = "cosine"  # all methods have one length, so it is given
 
 
 @app.command()
@@ -74,7 +76,7 @@ def compare(
         list_regularizers()
         return
     what, asked, where, tracked = flags.settings(
-        given, TrainConfig, CompareConfig, Placement, TrackingConfig, file=config, schedule="cosine"
+        given, TrainConfig, CompareConfig, Placement, TrackingConfig, file=config, schedule=_SCHEDULE
     )
     if evaluations is not None:
         what["evaluations"] = evaluations
@@ -100,7 +102,8 @@ def _run(
         if not what.get("data", {}).get("name"):
             raise UserError(f"no data given; pass --data, one of {', '.join(known())}, or a path")
         # more intervals than a training's own: a search decides at each; on the way, 2,000 test examples draw a curve
-        training = validated(TrainConfig, {"evaluations": 20, "interim_test": 2000, **what})
+        defaults = {"evaluations": 20, "interim_test": 2000, "optimizer": {"schedule": _SCHEDULE}}
+        training = validated(TrainConfig, merge(defaults, what))
         settings = validated(CompareConfig, {**asked, "training": training})
     # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported
     load_data(settings.training.data)
@@ -123,7 +126,6 @@ def _earlier(
     if "crossreg.compare" not in tags:
         raise UserError(f"run {run_id!r} is no comparison; give the id of a parent run that `crossreg compare` made")
     recorded = json.loads(tags["crossreg.compare"])
-    what = {key: value for key, value in what.items() if (key, value) != ("optimizer", {"schedule": "cosine"})}
     fixed = sorted({*what, *asked} - {"methods", "budgets", "seeds"})
     if fixed:
         raise UserError(

@@ -22,7 +22,7 @@ from crossreg.core.errors import UserError, quoted
 from jobs.options import merge, nest, read_yaml, section
 from services.settings import Flag
 from services.tracking.config import TrackingConfig
-from services.training.config import Placement, TrainConfig
+from services.training.config import Placement, TrainConfig, default_regularizers
 
 __all__ = [
     "Address",
@@ -189,7 +189,7 @@ def settings(
         kinds: the configurations, `TrainConfig` first if it is among them.
         file: YAML with the settings of `TrainConfig` at its top, and a section for each of the others: `placement`,
             `tracking`, `compare`.
-        schedule: of the learning rate, for a command whose default is another; None leaves it as it is.
+        schedule: of the learning rate, where a command's default is another than the configuration's.
 
     Raises:
         UserError: a file that cannot be read, or a section that is none.
@@ -209,10 +209,8 @@ def settings(
             if own := section(content, name):
                 content[name] = own
         training = merge(content, found[0])
-        optimizer = training.get("optimizer")
-        if schedule is not None and isinstance(optimizer, dict | None):
-            training = training | {"optimizer": {"schedule": schedule} | (optimizer or {})}
-        chosen = regularizers(given, content.get("regularizers"), _learns_by_default(training))
+        scheduled = merge({"optimizer": {"schedule": schedule}}, training) if schedule else training
+        chosen = regularizers(given, content.get("regularizers"), scheduled)
         stop = _pairs([given["stop"]] if given.get("stop") else [], "--stop")
         found[0] = (
             training | ({} if chosen is None else {"regularizers": chosen}) | ({"stopping": stop} if stop else {})
@@ -244,27 +242,19 @@ def mapping(text: str | None, flag: str) -> dict[str, str]:
     return found
 
 
-def _learns_by_default(training: Mapping[str, Any]) -> bool:
-    """Say whether a training learns noise and a temperature if nothing is said: where its schedule is given."""
-    optimizer = training.get("optimizer")
-    return isinstance(optimizer, dict) and optimizer.get("schedule") in ("cosine", "constant")
-
-
-def regularizers(given: Mapping[str, Any], base: Any = None, learns: bool = True) -> Any:
+def regularizers(given: Mapping[str, Any], base: Any, training: Mapping[str, Any]) -> Any:
     """Return the section `regularizers` with `--learn` and `--fix` put into it; None where all is left to the default.
 
     Args:
         given: the flags.
         base: the section of a file or of an earlier run; None for the default.
-        learns: whether the default learns noise and a temperature.
+        training: that they are of, whose schedule decides what the default is.
     """
     learn, fix = given.get("learn") or [], given.get("fix") or []
     if not learn and not fix:
         return base
-    if base is None:
-        base = {"noise": {}, "temperature": {}} if learns else {}
-    elif base == "none":
-        base = {} if learns else {"dropout": 0}
+    if base is None or base == "none":
+        base = default_regularizers(training, none=base == "none")
     elif isinstance(base, list):
         base = dict.fromkeys(base)
     if not isinstance(base, dict):

@@ -114,7 +114,7 @@ def _run(
 
         run, recorded = find_run(tracking, resume)
         if given["learn"] or given["fix"]:
-            what["regularizers"] = flags.regularizers(given, recorded["regularizers"])
+            what["regularizers"] = flags.regularizers(given, recorded["regularizers"], recorded)
         what = _continued(recorded, what)
     elif "data" not in what or not what["data"].get("name"):
         raise UserError(f"no data given; pass --data, one of {', '.join(known())}, or a path")

@@ -26,6 +26,7 @@ __all__ = [
     "example_scores",
     "fit_deviation",
     "fit_temperature",
+    "log_probabilities",
     "nll",
     "reliability",
     "score",
@@ -292,11 +293,15 @@ def temperature_scaled(
         held_out: `[M, C]`, of the examples to fit the temperature on.
         held_out_targets: `[M]`.
     """
-    temperature = fit_temperature(_log(held_out), held_out_targets)
-    return score(apply_temperature(_log(probabilities), temperature), targets), temperature
+    temperature = fit_temperature(log_probabilities(held_out), held_out_targets)
+    return score(apply_temperature(log_probabilities(probabilities), temperature), targets), temperature
 
 
-def _log(probabilities: Tensor) -> Tensor:
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """Return logarithms of probabilities, where one that underflowed to 0 counts as the dtype's smallest normal number.
+
+    Temperatures are fitted to these and applied to them.
+    """
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 

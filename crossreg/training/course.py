@@ -323,7 +323,7 @@ def _judged(loss: Loss, model: nn.Module, found: Evaluation) -> _Judged:
     if not bool(mean.isfinite().all()):
         return _Judged(torch.tensor([math.inf], dtype=torch.float64), None, found.scores, mean, targets)
     if isinstance(loss, Classification) and mean.ndim == 2:
-        logs = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        logs = calibration.log_probabilities(mean)
         factor = calibration.fit_temperature(logs, targets, prior=calibration.TEMPERATURE_PRIOR)
         mean = calibration.apply_temperature(logs, factor)
         losses = calibration.example_scores(mean, targets)["nll"]

@@ -74,7 +74,7 @@ def example_scores(predictions: Predictions, temperature: float) -> ExampleScore
         found = calibration.example_scores(mean, targets)
         scaled: dict[str, torch.Tensor] = {}
         if math.isfinite(temperature):
-            logits = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+            logits = calibration.log_probabilities(mean)
             scaled = calibration.example_scores(calibration.apply_temperature(logits, temperature), targets)
         return ExampleScores(split=split, scores=_packed(found), scaled=_packed(scaled))
     if not targets.is_floating_point() or not bool(mean.isfinite().all()):

@@ -17,7 +17,7 @@ from services.data.config import DataConfig
 from services.settings import MOST, Flag, Settings
 from services.training.optimizer_config import OptimizerConfig
 
-__all__ = ["OptimizerConfig", "Placement", "RegularizerConfig", "RhoConfig", "TrainConfig"]
+__all__ = ["OptimizerConfig", "Placement", "RegularizerConfig", "RhoConfig", "TrainConfig", "default_regularizers"]
 
 
 class RegularizerConfig(Settings):
@@ -69,6 +69,28 @@ class RhoConfig(Settings):
 
 BY_DATA = "by data"
 """The model that is chosen when the data are known."""
+
+
+def schedule_is_given(training: Mapping[str, Any]) -> bool:
+    """Say whether a training, as it is written in flags or a file, has a schedule and so a length of its own."""
+    optimizer = training.get("optimizer") or {}
+    schedule = optimizer.get("schedule") if isinstance(optimizer, Mapping) else getattr(optimizer, "schedule", None)
+    return schedule in ("cosine", "constant")
+
+
+def default_regularizers(training: Mapping[str, Any], *, none: bool = False) -> dict[str, Any]:
+    """Return the section `regularizers` that is meant where it is left out.
+
+    Held-out data that do not decide how long to train have noise and a temperature to decide.
+
+    Args:
+        training: as it is written in flags or a file.
+        none: `none` is said, which takes away even the dropout that is there if nothing is.
+    """
+    given = schedule_is_given(training)
+    if none:
+        return {} if given else {"dropout": 0}
+    return {"noise": {}, "temperature": {}} if given else {}
 
 
 class TrainConfig(Settings):
@@ -173,20 +195,15 @@ class TrainConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _learns_noise(cls, values: Any) -> Any:
+    def _by_schedule(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        optimizer = values.get("optimizer") or {}
-        schedule = optimizer.get("schedule") if isinstance(optimizer, dict) else getattr(optimizer, "schedule", None)
-        if schedule in ("cosine", "constant"):
-            # held-out data do not decide how long to train, so they have something else to decide
-            return {"regularizers": {"noise": {}, "temperature": {}}, **values}
-        given = values.get("regularizers", {})
+        given = values.get("regularizers", default_regularizers(values))
         if given is None or given == "none":
-            return {**values, "regularizers": {"dropout": 0}}  # not even what is there if nothing is said
-        if isinstance(given, Mapping) and given.get("dropout") is False:
-            return {**values, "regularizers": {**given, "dropout": 0}}
-        return values
+            given = default_regularizers(values, none=True)
+        elif isinstance(given, Mapping) and given.get("dropout") is False and not schedule_is_given(values):
+            given = {**given, "dropout": 0}
+        return {**values, "regularizers": given}
 
     @field_validator("regularizers", mode="before")
     @classmethod
@@ -232,7 +249,7 @@ class TrainConfig(Settings):
                 f"precision is 'float16', but optimizer {self.optimizer.name!r} compares gradients, which float16 has "
                 "to scale; use 'bfloat16' or 'float32'"
             )
-        if self.optimizer.schedule == "found" and self.stopping:
+        if self.finds_length and self.stopping:
             raise ValueError("schedule 'found' decides when to stop; leave out stopping, or use schedule 'cosine'")
         own = self.regularizers.get("temperature")
         if self.finds_length and own is not None and not own.learn and own.value != 1:
@@ -240,7 +257,7 @@ class TrainConfig(Settings):
                 f"temperature is fixed at {own.value:g}, but schedule 'found' fits it at the end; leave it out, or use "
                 "schedule 'cosine'"
             )
-        if self.optimizer.schedule == "found" and self.data.reg_share == 0:
+        if self.finds_length and self.data.reg_share == 0:
             raise ValueError(
                 "reg_share is 0, but schedule 'found' judges by the regularization split; hold something out, or use "
                 "schedule 'cosine'"

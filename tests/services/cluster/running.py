@@ -19,18 +19,9 @@ ROOT = Path(__file__).resolve().parents[3]
 
 STEPS, EVERY = 1600, 200
 """Of the training that is disturbed, and from one checkpoint to the next."""
-ARGUMENTS = (
-    "--data",
-    "digits",
-    "--model",
-    "mlp",
-    "--schedule",
-    "cosine",
-    "--workers",
-    "2",
-    "--checkpoint-every",
-    str(EVERY),
-)
+GIVEN = ("--data", "digits", "--model", "mlp", "--schedule", "cosine")
+"""A training whose length is given."""
+ARGUMENTS = (*GIVEN, "--workers", "2", "--checkpoint-every", str(EVERY))
 PATIENT = ("--max-failures", "1000", "--hang-timeout", "20")
 
 History = dict[str, list[tuple[int, float]]]

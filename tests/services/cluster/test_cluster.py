@@ -19,25 +19,12 @@ from crossreg.core.errors import UserError
 from services.cluster import LocalCluster
 from services.cluster.submission import Cluster
 from services.data import DataConfig, load_data
-from tests.services.cluster.running import ROOT, Run, assert_same
+from tests.services.cluster.running import GIVEN, ROOT, Run, assert_same
 from tests.services.serving.conftest import Service
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-ARGUMENTS = (
-    "--data",
-    "digits",
-    "--model",
-    "mlp",
-    "--schedule",
-    "cosine",
-    "--steps",
-    "1500",
-    "--workers",
-    "2",
-    "--checkpoint-every",
-    "250",
-)
+ARGUMENTS = (*GIVEN, "--steps", "1500", "--workers", "2", "--checkpoint-every", "250")
 
 
 def crossreg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,18 @@ import pytest
 
 from services.cluster import LocalCluster
 from tests.services.cluster.faults import PASSING, note
-from tests.services.cluster.running import ARGUMENTS, EVERY, PATIENT, STEPS, History, Run, assert_same, done_again, said
+from tests.services.cluster.running import (
+    ARGUMENTS,
+    EVERY,
+    GIVEN,
+    PATIENT,
+    STEPS,
+    History,
+    Run,
+    assert_same,
+    done_again,
+    said,
+)
 from tests.services.disk import Disk
 from tests.waiting import wait_for
 
@@ -183,18 +194,7 @@ def test_a_damaged_checkpoint(damage: str, cluster: LocalCluster, straight: Hist
 
 
 def test_two_jobs_write_to_one_experiment(cluster: LocalCluster) -> None:
-    arguments = (
-        "--data",
-        "digits",
-        "--model",
-        "mlp",
-        "--schedule",
-        "cosine",
-        "--steps",
-        "600",
-        "--experiment",
-        "shared",
-    )
+    arguments = (*GIVEN, "--steps", "600", "--experiment", "shared")
     runs = [Run(cluster, *arguments, "--seed", str(seed)) for seed in range(2)]
     for run in runs:
         run.finish()
@@ -231,21 +231,7 @@ def test_data_that_go_away(cluster: LocalCluster, tmp_path: Path) -> None:
 
 
 def test_loss_that_is_no_number(cluster: LocalCluster) -> None:
-    run = Run(
-        cluster,
-        "--data",
-        "digits",
-        "--model",
-        "mlp",
-        "--schedule",
-        "cosine",
-        "--steps",
-        "300",
-        "--lr",
-        "1e30",
-        "--optimizer",
-        "sgd",
-    )
+    run = Run(cluster, *GIVEN, "--steps", "300", "--lr", "1e30", "--optimizer", "sgd")
     log = run.finish("SUCCEEDED")
     message = said(log, "NaN", "diverged", "not finite")
     assert message
