@@ -101,6 +101,11 @@ def show(result: Reproduced) -> None:
     out.print(table)
     for sentence in result.findings:
         out.print(f"• {sentence}")
+    if result.kept:
+        said = (
+            f"{result.kept} cases had been measured before and were read from {result.cases}; remove it to measure anew"
+        )
+        out.print(f"note: {said}", soft_wrap=True)
     out.print(f"figure: {result.figure}", soft_wrap=True)
     out.print(f"run: {result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
 

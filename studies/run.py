@@ -55,6 +55,8 @@ class Reproduced:
         run_id: the MLflow run.
         ui_command: opens MLflow's UI on it.
         figure: path of the figure.
+        kept: how many cases had been measured before and were read.
+        cases: their folder; None for a study that measures all every time.
     """
 
     study: Study
@@ -64,6 +66,8 @@ class Reproduced:
     run_id: str
     ui_command: str
     figure: Path
+    kept: int = 0
+    cases: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -121,6 +125,7 @@ def reproduce(
     tracker = _start_run(study, seeds, len(cases), tracking, own / "tracking")
     try:
         kept = folder / study.name / "cases" if study.resumable else None
+        before = 0 if kept is None else sum(_path_of(kept, case).exists() for case in cases)
         rows = _solve(study, cases, workers, advance or (lambda done, total: None), kept)
         table, findings, figure = study.table(rows), study.findings(rows), study.figure(rows)
         figure.savefig(own / f"{study.name}.png", dpi=150)
@@ -135,7 +140,9 @@ def reproduce(
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
-    return Reproduced(study, rows, table, findings, tracker.run_id, tracker.ui_command, own / f"{study.name}.png")
+    return Reproduced(
+        study, rows, table, findings, tracker.run_id, tracker.ui_command, own / f"{study.name}.png", before, kept
+    )
 
 
 def _start_run(study: Study, seeds: int, num_cases: int, tracking: TrackingConfig, spool: Path) -> Tracker:
@@ -189,8 +196,7 @@ def _solved(study: Study, kept: Path | None, case: dict[str, Any]) -> list[Measu
     """Solve a case, or read what it gave before."""
     if kept is None:
         return study.solve(**case)
-    name = "-".join(str(value).replace(" ", "_") for key, value in case.items() if key != "root")
-    path = kept / f"{name}.json"
+    path = _path_of(kept, case)
     if path.exists():
         found: list[Measurement] = json.loads(path.read_text())
         return found
@@ -199,6 +205,12 @@ def _solved(study: Study, kept: Path | None, case: dict[str, Any]) -> list[Measu
     draft.write_text(json.dumps(found, indent=1))
     draft.replace(path)
     return found
+
+
+def _path_of(kept: Path, case: dict[str, Any]) -> Path:
+    """Return the file of a finished case."""
+    name = "-".join(str(value).replace(" ", "_") for key, value in case.items() if key != "root")
+    return kept / f"{name}.json"
 
 
 def _one_thread() -> None:

@@ -59,12 +59,11 @@ def regularized_by(config: TrainConfig) -> str:
 
     learned = [number(name, one) for name, one in config.regularizers.items() if one.learn]
     fixed = [number(name, one) for name, one in config.regularizers.items() if not one.learn]
+    networks = f", {config.ensemble} networks" if config.finds_length and (config.ensemble or 1) > 1 else ""
     if config.finds_length:
-        networks = "" if config.ensemble == 1 else f", {config.ensemble} networks" if config.ensemble else ""
         learned = ["how long to train", *learned]
         fixed = [one for one in fixed if one != "temperature 1"]  # it is fitted at the end
-        return "; ".join([f"learns {', '.join(learned)}{networks}", *([f"fixed: {', '.join(fixed)}"] if fixed else [])])
-    parts = [f"learns {', '.join(learned)}" if learned else "learns nothing"]
+    parts = [f"learns {', '.join(learned)}{networks}" if learned else "learns nothing"]
     return "; ".join(parts + ([f"fixed: {', '.join(fixed)}"] if fixed else []))
 
 
