@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -124,11 +125,17 @@ def test_the_temperature_is_that_of_weights_that_had_not_seen_the_held_out_data(
     assert found != 1
 
 
+@cache
+def undisturbed(learn: bool) -> Trainer:
+    run = trainer(learn=learn)
+    run.fit()
+    return run
+
+
 @pytest.mark.parametrize("learn", [False, True])
 @pytest.mark.parametrize("where", ["trunk", "end of the trunk", "cooldown", "end"])
 def test_a_run_goes_on_bit_for_bit_from_every_part_of_the_course(where: str, learn: bool) -> None:
-    whole = trainer(learn=learn)
-    whole.fit()
+    whole = undisturbed(learn)
     assert whole.course is not None
     ended = whole.course.ended_at
     cut = {"trunk": ended // 2, "end of the trunk": ended, "cooldown": ended + 3, "end": whole.step}[where]
@@ -149,8 +156,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_part_of_the_course(where: str, lea
 
 
 def test_nothing_is_learned_from_held_out_data_once_they_are_trained_on() -> None:
-    run = trainer(learn=True)
-    run.fit()
+    run = undisturbed(learn=True)
     assert run.regularizer is not None
     assert run.course is not None
     assert run.regularizer.calls == run.course.ended_at
