@@ -57,5 +57,8 @@ def test_nothing_is_left(number: signal.Signals, heeds: str, tmp_path: Path) -> 
 def marks_under(pid: int) -> set[str]:
     """Return the marks that a process made."""
     above = os.environ.get(processes.MARK, "")
-    marks = {found.environ().get(processes.MARK, "") for found in processes.carriers(above)}
+    marks = set()
+    for found in processes.carriers(above):
+        with contextlib.suppress(psutil.Error):  # ended since: what other tests started carries the mark above too
+            marks.add(found.environ().get(processes.MARK, ""))
     return {mark for mark in marks if mark.removeprefix(f"{above}/").startswith(f"{pid}.")}
