@@ -27,6 +27,9 @@ __all__ = ["app", "train"]
 
 _log = logging.getLogger(__name__)
 
+_LENGTHS = ("epochs", "steps", "budget")
+"""What a resumed run may be given anew."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
@@ -59,6 +62,8 @@ def train(
     - `crossreg train --model mlp --data fashion-mnist --download`
 
     - `crossreg train --data digits --learn l2 --learn shift --fix weight_decay=0`
+
+    - `crossreg train --data people.csv --target renewed --budget 5m`
 
     - `crossreg train --resume RUN_ID --epochs 60`
     """
@@ -138,9 +143,9 @@ def _is_path(resume: str) -> bool:
 def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return the recorded configuration with another length; anything else given must equal what was recorded."""
     changed = merge(recorded, given)
-    for key in ("epochs", "steps"):
+    for key in _LENGTHS:
         recorded.pop(key, None)
-    fixed = {key: value for key, value in changed.items() if key not in ("epochs", "steps")}
+    fixed = {key: value for key, value in changed.items() if key not in _LENGTHS}
     if "epochs" in given and "steps" not in given:
         changed["steps"] = None
     a, b = (validated(TrainConfig, values).model_dump() for values in (recorded, fixed))
@@ -148,7 +153,7 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
     if different:
         raise UserError(
             f"a resumed run keeps its configuration, but {', '.join(different)} differ from what it was started with; "
-            "only --epochs, --steps and where it runs may change. Start a new run from its checkpoint instead"
+            "only --epochs, --steps, --budget and where it runs may change. Start a new run from its checkpoint instead"
         )
     return changed
 

@@ -39,11 +39,17 @@ from crossreg.prediction.evaluation import Evaluation
 from crossreg.regularizers.base import rho_hyperparameters
 from crossreg.regularizers.temperature import temperature
 from crossreg.training.averaging import averaged
+from crossreg.training.budget import Budget, Pace, agreed
 
 if TYPE_CHECKING:
     from crossreg.training.trainer import Trainer
 
 __all__ = ["Course", "CourseSettings"]
+
+_FIRST_LOOK = 8
+"""The step at which a run first sees what it costs; the first ones take longer than those that follow."""
+_WARMUP_SHARE = 0.1
+"""Of a run, that the rising of its rate takes at most."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class Course:
             training split alone to the end.
         held_out: name of the split, in the trainer's evaluation, that decides.
         settings: its constants.
+        budget: what the whole run may cost, beside the steps that the trainer is given; None bounds nothing more.
 
     Attributes:
         average: the averaged weights.
@@ -128,10 +135,15 @@ class Course:
     """
 
     def __init__(
-        self, everything: Batches | None = None, held_out: str = "reg", settings: CourseSettings | None = None
+        self,
+        everything: Batches | None = None,
+        held_out: str = "reg",
+        settings: CourseSettings | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.everything, self.held_out = everything, held_out
         self.settings = settings or CourseSettings()
+        self.budget = budget
         self.average: AveragedModel | None = None
         self.cooling = False
         self.ended_at = 0
@@ -141,6 +153,9 @@ class Course:
         self._lowest: Tensor | None = None  # losses of the check with the lowest mean
         self._peak: list[float] = []
         self._full_was_checked = False
+        self._pace: Pace | None = None
+        self._before_check = 0.0
+        self._cut_by_budget = False
 
     @property
     def kept_step(self) -> int:
@@ -162,6 +177,9 @@ class Course:
         """Get ready, before the first step of a fresh or restored run."""
         if not self.cooling:
             self.most = trainer.num_steps
+            if self.budget is not None:
+                self.budget.check(trainer, 1 + _FIRST_LOOK + self._cooldown_of(_FIRST_LOOK))
+            self._bound(trainer)
         if self.average is None:
             self.average = averaged(trainer.model, self.settings.power)
             self.next_check = max(round(self.settings.first * _epoch(trainer)), self.settings.first_steps)
@@ -177,7 +195,7 @@ class Course:
         if self.cooling:
             factor = (trainer.num_steps - trainer.step) / (trainer.num_steps - self.ended_at)
         else:
-            factor = min(1.0, (trainer.step + 1) / max(1, round(self.settings.warmup * _epoch(trainer))))
+            factor = min(1.0, (trainer.step + 1) / max(1, self._warmup_steps(trainer)))
         for group, peak in zip(trainer.optimizer.param_groups, self._peak, strict=True):
             group["lr"] = peak * factor
 
@@ -187,7 +205,13 @@ class Course:
             return False
         assert self.average is not None
         self.average.update_parameters(unwrap(trainer.model))
-        return trainer.step >= self.next_check or (self._full(trainer) and not self._full_was_checked)
+        step = trainer.step
+        if self.budget is not None and _FIRST_LOOK <= step < self.next_check and step.bit_count() == 1:
+            self._look(trainer)
+        due = step >= self.next_check or (self._full(trainer) and not self._full_was_checked)
+        if due and self.budget is not None:
+            self._before_check = self.budget.spent(trainer)
+        return due
 
     def check(self, trainer: Trainer) -> dict[str, float]:
         """Judge the evaluation that was just made, and keep the state if it is worth going on from."""
@@ -199,6 +223,7 @@ class Course:
             if self._lowest is None or judged.loss < float(self._lowest.mean()):
                 self._lowest = judged.losses
         self.next_check = math.ceil(trainer.step * self.settings.growth)
+        self._look(trainer, checks=1)
         self._full_was_checked = self._full(trainer)
         return {metrics.COURSE_HELD_OUT: judged.loss, metrics.COURSE_KEPT_STEP: float(self.kept_step)}
 
@@ -212,6 +237,7 @@ class Course:
         """End the trunk: go back to the kept check, and let the rate fall from there."""
         assert self._kept is not None
         self.cooling, self.ended_at = True, trainer.step
+        self._cut_by_budget = trainer.num_steps < self.most
         unwrap(trainer.model).load_state_dict(self._kept.model)
         trainer.optimizer.load_state_dict(self._kept.optimizer)
         trainer.num_steps = trainer.step + self._cooldown_steps()
@@ -245,7 +271,8 @@ class Course:
         if not self.cooling:
             return ""
         data = ", on all data" if self.everything is not None else ""
-        more = "; there was no room for more, which might have been better" if self.kept_step == self.ended_at else ""
+        room = f"the budget of {self.budget} paid for no more" if self._cut_by_budget else "there was no room for more"
+        more = f"; {room}, which might have been better" if self.kept_step == self.ended_at else ""
         return (
             f"the held-out loss was best at step {self.kept_step:,} of {self.ended_at:,}; from there the learning rate "
             f"fell to 0 in {self._cooldown_steps():,} steps{data}{more}"
@@ -262,6 +289,8 @@ class Course:
             "next_check": self.next_check,
             "most": self.most,
             "lowest": self._lowest,
+            "pace": None if self._pace is None else vars(self._pace),
+            "cut_by_budget": self._cut_by_budget,
             "kept": None if kept is None else {**vars(kept), "judged": dict(vars(kept.judged))},
         }
 
@@ -270,7 +299,8 @@ class Course:
         self.average = averaged(trainer.model, self.settings.power)
         self.average.load_state_dict(state["average"])
         self.cooling, self.ended_at, self.next_check = state["cooling"], state["ended_at"], state["next_check"]
-        self.most = state["most"]
+        self.most, self._cut_by_budget = state["most"], state["cut_by_budget"]
+        self._pace = None if state["pace"] is None else Pace(**state["pace"])
         self._lowest, kept = state["lowest"], state["kept"]
         self._kept = None if kept is None else _Kept(**kept | {"judged": _Judged(**kept["judged"])})
         if not self.cooling and self._kept is not None and trainer.step + self._cooldown_steps() > trainer.num_steps:
@@ -288,18 +318,40 @@ class Course:
             if self.everything is not None:
                 trainer.go_on_with(self.everything, since=self.ended_at)
 
+    def _look(self, trainer: Trainer, checks: int = 0) -> None:
+        """See what the run cost until now, its last `checks` evaluations included, and how far the budget reaches."""
+        if self.budget is None:
+            return
+        spent, before = self.budget.spent(trainer), self._pace
+        on_checks = (before.on_checks if before else 0.0) + (spent - self._before_check if checks else 0.0)
+        self._pace = Pace(trainer.step, spent, (before.checks if before else 0) + checks, on_checks)
+        self._bound(trainer)
+
+    def _bound(self, trainer: Trainer) -> None:
+        """Take no more steps than the budget pays for, and always as many as a cooldown from here takes."""
+        if self.budget is None or self._pace is None:
+            return
+        paid = agreed(self._pace.affordable(self.budget.amount, self.settings.growth), trainer.device)
+        trainer.num_steps = min(self.most, max(paid, trainer.step + self._cooldown_of(trainer.step)))
+
+    def _warmup_steps(self, trainer: Trainer) -> int:
+        return round(min(self.settings.warmup * _epoch(trainer), _WARMUP_SHARE * trainer.num_steps))
+
     def _stop(self, trainer: Trainer) -> int:
         """Return the step at which the trunk ends if no check is kept until then."""
         given = self.settings
         return math.ceil(max(given.overrun * self.kept_step, given.least * _epoch(trainer), float(given.least_steps)))
 
     def _cooldown_steps(self) -> int:
-        return max(1, int(self.settings.cooldown * self.kept_step))
+        return self._cooldown_of(self.kept_step)
+
+    def _cooldown_of(self, step: int) -> int:
+        return max(1, int(self.settings.cooldown * step))
 
     def _full(self, trainer: Trainer) -> bool:
         """Say whether a longer trunk would leave no room for its cooldown."""
         following = trainer.step + 1
-        return following + max(1, int(self.settings.cooldown * following)) > trainer.num_steps
+        return following + self._cooldown_of(following) > trainer.num_steps
 
 
 def _epoch(trainer: Trainer) -> int:

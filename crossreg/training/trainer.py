@@ -26,7 +26,7 @@ from crossreg.regularizers.levels import levelled_weights
 from crossreg.regularizers.penalties import training_loss
 from crossreg.training.callback import Callback, Stop
 from crossreg.training.closure import step_with_closure
-from crossreg.training.compute import REPORT, Ledger, measure_flops
+from crossreg.training.compute import REPORT, Cost, Ledger, measure_flops
 from crossreg.training.course import Course
 
 __all__ = ["Trainer"]
@@ -133,9 +133,9 @@ class Trainer:
     def start(self) -> None:
         """Get ready for the first step of a fresh or restored run; `fit` does this itself."""
         self._wrapped = data_parallel(self.model)
+        self._prepare()
         if self.course is not None:
             self.course.begin(self)
-        self._prepare()
         for callback in self.callbacks:
             callback.on_start(self)
 
@@ -175,6 +175,12 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_end(self)
         return self.latest
+
+    def cost(self) -> Cost:
+        """Return what the run cost until now, after `start`."""
+        assert self.ledger is not None
+        self._count_time()
+        return self.ledger.cost
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the run exactly, as tensors and plain values; call it on every rank.

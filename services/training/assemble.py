@@ -28,6 +28,7 @@ from crossreg.training.rules import stopping_rule
 from crossreg.training.stopping import StopByRule
 from crossreg.training.trainer import Trainer
 from services.data import Dataset, Split
+from services.training.budget import parse_budget
 from services.training.config import TrainConfig
 from services.training.optimizers import optimizer_kind
 from services.training.resolve import ResolvedConfig
@@ -155,7 +156,8 @@ class _Inputs:
         train, reg = self.data.train, self.data.reg
         both = Split(np.concatenate([train.x, reg.x]), np.concatenate([train.y, reg.y]))
         rows = self.config.batch_size
-        return Course(self.of(both, "everything", rows, drop_last=True, augment=self.augment))
+        everything = self.of(both, "everything", rows, drop_last=True, augment=self.augment)
+        return Course(everything, budget=parse_budget(self.config.budget) if self.config.budget else None)
 
     def regularizer(self, model: nn.Module, train: Batches) -> CrossRegularizer | None:
         """Return what learns rho; None where nothing is learned."""

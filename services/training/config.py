@@ -126,6 +126,11 @@ class TrainConfig(Settings):
     steps: Annotated[int | None, Flag(default="those of --epochs")] = Field(
         default=None, ge=1, le=MOST, description="Training steps, instead of epochs."
     )
+    budget: Annotated[str | None, Flag(default="40 epochs")] = Field(
+        default=None,
+        description="Most that a run may cost that finds its length: time of training (90s, 5m, 2h), operations "
+        "(1e15flops) or a share of a search of 16 trainings (0.1search). In place of --epochs, or beside them.",
+    )
     stopping: dict[str, float] = Field(
         default_factory=dict,
         description="A rule that may end the training earlier, see `crossreg.training.stopping`: `{patience: 5}`.",
@@ -219,6 +224,15 @@ class TrainConfig(Settings):
         kept = {name: one for name, one in given.items() if not _left_out(name, one)}
         return {name: _written_out(name, one, set(kept)) for name, one in kept.items()}
 
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, given: str | None) -> str | None:
+        from services.training.budget import parse_budget
+
+        if given is not None:
+            parse_budget(given)
+        return given
+
     @field_validator("stopping")
     @classmethod
     def _one_rule(cls, given: dict[str, float]) -> dict[str, float]:
@@ -251,6 +265,11 @@ class TrainConfig(Settings):
             )
         if self.finds_length and self.stopping:
             raise ValueError("schedule 'found' decides when to stop; leave out stopping, or use schedule 'cosine'")
+        if self.budget is not None and not self.finds_length:
+            raise ValueError(
+                f"budget is {self.budget!r}, but schedule {self.optimizer.schedule!r} has a length that is given; use "
+                "--epochs or --steps, or schedule 'found'"
+            )
         own = self.regularizers.get("temperature")
         if self.finds_length and own is not None and not own.learn and own.value != 1:
             raise ValueError(

@@ -33,6 +33,7 @@ class _Defaults:
 
 _FOUND = _Defaults(epochs=40, ensemble=4, lr=3e-3, weight_decay=0.05)
 _GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, weight_decay=0.01)
+_EPOCHS_WITHIN_A_BUDGET = 1_000
 _DROPOUT = 0.1
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
 _LARGEST_DEFAULT_BATCH = 128
@@ -104,7 +105,8 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
             "give a min_workers nearer to workers"
         )
     size = _batch_size(config, data, workers)
-    steps = config.steps or (config.epochs or defaults.epochs) * (len(data.train) // max(size, 1))
+    most = defaults.epochs if config.budget is None else _EPOCHS_WITHIN_A_BUDGET
+    steps = config.steps or (config.epochs or most) * (len(data.train) // max(size, 1))
     regularizers = _regularizers(config)
     rho = config.rho.model_dump() | {
         "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, steps // _FEWEST_UPDATES)),

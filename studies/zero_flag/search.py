@@ -11,20 +11,15 @@ from crossreg.prediction import calibration
 from crossreg.training.course import CourseSettings
 from crossreg.training.trainer import Trainer
 from services.data import DataConfig, Dataset, load_data
-from services.search.tuning import draw, training_changes
 from services.training.assemble import build_trainer
 from services.training.config import TrainConfig
 from services.training.resolve import ResolvedConfig, resolve
 from services.training.result import predictions_of
+from services.training.tuning import LONGEST, draw, training_changes
 from studies.study import Measurement
 from studies.zero_flag.pairs import Pair
 
-__all__ = ["EPOCHS", "TRIALS", "batch_of", "refitted", "searched", "zero_flag"]
-
-TRIALS = 16
-"""Trainings of the search; the first is the default."""
-EPOCHS = 60
-"""The longest training of the search."""
+__all__ = ["batch_of", "refitted", "searched", "zero_flag"]
 
 
 def zero_flag(
@@ -112,7 +107,7 @@ def _trial(
     own = resolve(_config(pair, data, seed), loaded)
     batch = own.batch_size // own.ensemble  # that of a network of the zero-flag run
     values = draw(pair.name, seed, index)
-    changes = training_changes(values, EPOCHS * (len(loaded.train) // batch), loaded.task == "classification")
+    changes = training_changes(values, LONGEST * (len(loaded.train) // batch), loaded.task == "classification")
     fixed: dict[str, Any] = {"batch_size": batch, "ensemble": 1, "evaluations": 1, **changes}
     return resolve(_config(pair, data, seed, **fixed), loaded), values
 

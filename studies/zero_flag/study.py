@@ -64,7 +64,8 @@ class ZeroFlag(OnPairs):
     def solve(self, **case: Any) -> list[Measurement]:
         """Return the zero-flag run; or every trial of the search, its choice refitted, and simple models."""
         from services.training.simple import simple_scores
-        from studies.zero_flag.search import TRIALS, refitted, searched, zero_flag
+        from services.training.tuning import TRIALS
+        from studies.zero_flag.search import refitted, searched, zero_flag
 
         pair, seed = PAIRS[case["pair"]], case["seed"]
         data = pair.config(self.files(Path(case["root"])), seed)

@@ -9,7 +9,7 @@ import pytest
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
-from services.search.tuning import TUNED, draw, training_changes
+from services.training.tuning import TUNED, draw, training_changes
 from studies.run import _solve
 from studies.zero_flag.pairs import PAIRS, prepare
 from studies.zero_flag.study import ZeroFlag

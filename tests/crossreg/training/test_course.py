@@ -13,6 +13,7 @@ from crossreg import Batches, Callback, CrossRegularizer, EvaluationPlan, Traine
 from crossreg.models import Ensemble
 from crossreg.prediction.calibration import fit_temperature
 from crossreg.training.averaging import averaged
+from crossreg.training.budget import Budget
 from crossreg.training.course import Course, CourseSettings
 from tests.crossreg.conftest import small_model
 
@@ -223,3 +224,63 @@ def test_averaged_weights_are_the_weighted_mean_of_all_steps() -> None:
     expected = float((counts * torch.tensor(weights, dtype=torch.float64)).sum() / counts.sum())
     assert float(average.module.weight) == pytest.approx(expected, rel=0.02)
     assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+def bounded(budget: Budget, steps: int = 4_000) -> Trainer:
+    run = trainer(steps=steps, settings=CourseSettings(overrun=1e9, first_steps=3))
+    assert run.course is not None
+    run.course.budget = budget
+    return run
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("unit", ["flops", "passes"])
+def test_a_run_costs_no_more_than_its_budget_and_uses_it(unit: Any, share: float) -> None:
+    amount = share * {"flops": 2e7, "passes": 300.0}[unit]
+    run = bounded(Budget(amount, unit))
+    run.fit()
+    assert run.course is not None
+    assert 0.9 * amount < run.course.budget.spent(run) <= amount  # type: ignore[union-attr]
+    assert run.course.cooling
+    assert "budget of" in run.course.reason()
+
+
+def test_a_budget_that_is_not_used_up_changes_nothing() -> None:
+    whole = undisturbed(learn=False)
+    run = trainer()
+    run.course.budget = Budget(3_600, "seconds")  # type: ignore[union-attr]
+    run.fit()
+    assert run.step == whole.step
+    assert run.latest["test/nll"] == whole.latest["test/nll"]
+    assert run.course.reason() == whole.course.reason()  # type: ignore[union-attr]
+
+
+def test_a_time_that_is_over_ends_the_trunk_at_the_first_look() -> None:
+    run = bounded(Budget(1e-6, "seconds", "1us"))
+    assert run.course is not None
+    run.course.settings = CourseSettings()
+    run.fit()
+    assert (run.course.ended_at, run.step) == (8, 10)
+    assert "the budget of 1us paid for no more" in run.course.reason()
+
+
+@pytest.mark.parametrize("cut", [5, 20, 50])
+def test_a_bounded_run_goes_on_bit_for_bit(cut: int) -> None:
+    budget = Budget(20.0, "passes")
+    whole, first, again = bounded(budget), bounded(budget), bounded(budget)
+    whole.fit()
+    assert cut < whole.step
+    first.start()
+    first.advance(cut)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    again.fit()
+    assert again.step == whole.step
+    assert again.latest["test/nll"] == whole.latest["test/nll"]
+
+
+def test_a_budget_for_a_few_steps_is_refused_with_what_they_cost() -> None:
+    with pytest.raises(UserError, match=r"does not pay for 11 steps, of which each costs .* flops; give .* times"):
+        bounded(Budget(1.0, "flops")).fit()

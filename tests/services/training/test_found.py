@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import torch
 
 from crossreg.core.errors import UserError
 from crossreg.prediction.calibration import fit_deviation
+from crossreg.training.budget import Budget
 from crossreg.training.trainer import Trainer
 from services.data import load_data
 from services.training.assemble import build_trainer
+from services.training.budget import parse_budget
 from services.training.check import check
 from services.training.config import TrainConfig
 from services.training.describe import taken_as_is
 from services.training.resolve import ResolvedConfig, resolve
 from services.training.result import result_of
+from services.training.tuning import LONGEST, TRIALS, draw, mean_passes
 
 CPU = torch.device("cpu")
 
@@ -125,3 +129,39 @@ def test_of_few_errors_that_are_small_not_all_are_believed_to_be() -> None:
     assert fit_deviation(0.05, 2, 0.5) > 0.2
     assert fit_deviation(0.5, 100_000, 0.5) == pytest.approx(0.5, rel=1e-4)
     assert fit_deviation(1.0, 3, 0.5) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", Budget(90, "seconds", "90s")),
+        (" 1.5 H ", Budget(5_400, "seconds", "1.5 H")),
+        ("5m", Budget(300, "seconds", "5m")),
+        ("1e15flops", Budget(1e15, "flops", "1e15flops")),
+    ],
+)
+def test_budgets_are_read(text: str, expected: Budget) -> None:
+    assert parse_budget(text) == expected
+
+
+def test_a_share_of_a_search_is_that_of_its_draws() -> None:
+    drawn = statistics.mean(sum(draw("any", seed, index)["length"] for index in range(TRIALS)) for seed in range(200))
+    assert parse_budget("0.1search").amount == pytest.approx(0.1 * LONGEST * drawn, rel=0.03)
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 min", "-1s", "0s", "inf s", "nans", "1e999flops", "1.2.3s", "."])
+def test_what_is_no_budget_is_refused_with_what_is(text: str) -> None:
+    with pytest.raises(ValueError, match=r"90s, 5m, 2h"):
+        resolved(budget=text)
+
+
+def test_a_budget_bounds_the_run_in_place_of_epochs() -> None:
+    trainer = trained(budget="0.02search")
+    assert trainer.course is not None
+    assert trainer.step * trainer.train.batch_size < 0.02 * mean_passes() * trainer.train.num_examples
+    assert trained(budget="0.5search", epochs=8).step == trained(epochs=8).step  # beside them, the smaller one
+
+
+def test_a_budget_is_for_a_length_that_is_found() -> None:
+    with pytest.raises(ValueError, match=r"has a length that is given; use --epochs"):
+        resolved(budget="5m", optimizer={"schedule": "cosine"})

@@ -6,6 +6,7 @@ own, with its own length. The first of them is the default, so that a search is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,12 @@ from crossreg.core.random import derive_seed
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.registry import description
 
-__all__ = ["LABEL_SMOOTHING", "TUNED", "draw", "training_changes"]
+__all__ = ["LABEL_SMOOTHING", "LONGEST", "TRIALS", "TUNED", "draw", "mean_passes", "training_changes"]
+
+TRIALS = 16
+"""Trainings of a search; the first is the default."""
+LONGEST = 60
+"""Epochs of the longest of them."""
 
 TUNED: tuple[Hyperparameter, ...] = (
     Hyperparameter(
@@ -50,6 +56,12 @@ def draw(name: str, seed: int, index: int) -> dict[str, float]:
     for off in ("dropout", "noise"):
         values[off] *= float(rng.uniform() < 0.5)
     return values | {"label_smoothing": LABEL_SMOOTHING * float(rng.uniform() < 0.5)}
+
+
+def mean_passes() -> float:
+    """Return the passes over the training split that a whole search makes on average."""
+    low, high = next(one.range for one in TUNED if one.name == "length")
+    return LONGEST * (1 + (TRIALS - 1) * (high - low) / math.log(high / low))
 
 
 def training_changes(values: dict[str, float], steps: int, classification: bool) -> dict[str, Any]:
