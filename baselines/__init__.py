@@ -16,6 +16,7 @@ from baselines import (
     random_search,
     sam,
     t1_t2,
+    tuned_search,
     weight_decay_dropout,
 )
 from services.comparison.method import Method
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
         pbt.StockPBT,
         pbt.StockAsynchronousPBT,
         pb2.PB2,
+        tuned_search.TunedSearch,
         random_search.RandomSearch,
         grid.Grid,
         asha.ASHA,

@@ -21,7 +21,7 @@ class CPR(SingleRun):
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other optimizer, without the weight decay that it replaces."""
-        given = conditions.config.optimizer
+        given = conditions.single(seed).optimizer
         changes = conditions.regularized_by()
         del changes["regularizers"]["weight_decay"]
         return {**changes, "optimizer": {"name": "cpr", "lr": given.lr, "schedule": given.schedule}}

@@ -21,7 +21,7 @@ class SAM(SingleRun):
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other optimizer."""
-        optimizer = {**conditions.config.optimizer.model_dump(), "name": self.name}
+        optimizer = {**conditions.single(seed).optimizer.model_dump(), "name": self.name}
         return {"optimizer": optimizer, **conditions.regularized_by()}
 
 

@@ -29,8 +29,6 @@ _NOT_TAKEN = ("workers", "min_workers", "checkpoint_every", "hang_timeout")
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-_SCHEDULE = "cosine"  # all methods have one length, so it is given
-
 
 @app.command()
 @flags.takes(CompareConfig, TrainConfig, Placement, TrackingConfig, leave_out=_NOT_TAKEN)
@@ -55,15 +53,18 @@ def compare(
 ) -> None:
     """Answer whether **one** cross-regularized run is as good as a tuned search, and what each cost.
 
-    Every method trains the same model on the same splits with the same optimizer and schedule; searches get the
-    compute you say, counted to the last evaluation that they choose by. The answer is a report (HTML and Markdown,
+    Every method trains the same model on the same splits; searches get the compute you say, counted to the last
+    evaluation that they choose by. Where the cross-regularized run finds its length, the others train one network with
+    a cosine schedule; --schedule cosine gives all of them one length. The answer is a report (HTML and Markdown,
     in MLflow's parent run and in the storage folder) with intervals over seeds, and every trial is an MLflow run.
 
     For example:
 
     - `crossreg compare --data digits --model mlp --seeds 3`
 
-    - `crossreg compare --data fashion-mnist --limit 2000 --model cnn --methods crossreg,none,pbt,random-search`
+    - `crossreg compare --data people.csv --target renewed --methods crossreg,tuned-search --population 16 --budget 10`
+
+    - `crossreg compare --data digits --model mlp --schedule cosine --methods crossreg,none,pbt,random-search`
 
     - `crossreg compare --methods list`
 
@@ -75,8 +76,8 @@ def compare(
     if "list" in (given["learn"] or ()):
         list_regularizers()
         return
-    what, asked, where, tracked = flags.settings(
-        given, TrainConfig, CompareConfig, Placement, TrackingConfig, file=config, schedule=_SCHEDULE
+    asked, what, where, tracked = flags.settings(
+        given, CompareConfig, TrainConfig, Placement, TrackingConfig, file=config
     )
     if evaluations is not None:
         what["evaluations"] = evaluations
@@ -102,7 +103,7 @@ def _run(
         if not what.get("data", {}).get("name"):
             raise UserError(f"no data given; pass --data, one of {', '.join(known())}, or a path")
         # more intervals than a training's own: a search decides at each; on the way, 2,000 test examples draw a curve
-        defaults = {"evaluations": 20, "interim_test": 2000, "optimizer": {"schedule": _SCHEDULE}}
+        defaults = {"evaluations": 20, "interim_test": 2000}
         training = validated(TrainConfig, merge(defaults, what))
         settings = validated(CompareConfig, {**asked, "training": training})
     # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported

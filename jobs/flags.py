@@ -149,12 +149,14 @@ def takes(*kinds: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Callable[
     """Give a command, which takes `**given`, the options of configurations before its own.
 
     Args:
-        kinds: the configurations; `TrainConfig` brings `--learn`, `--fix` and `--stop` too.
+        kinds: the configurations; `TrainConfig` brings `--learn`, `--fix` and `--stop` too. A flag that two have, such
+            as `--budget`, is the first's.
         leave_out: parameters that the command does not take.
     """
     parameters: dict[str, Any] = {}
     for kind in kinds:
-        parameters |= {option.parameter: option.annotation for option in _options(kind)}
+        for option in _options(kind):
+            parameters.setdefault(option.parameter, option.annotation)
         if kind is TrainConfig:
             parameters |= {"learn": Learn, "fix": Fix, "stop": Stop}
     parameters = {name: annotation for name, annotation in parameters.items() if name not in leave_out}
@@ -179,17 +181,14 @@ def takes(*kinds: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Callable[
     return decorate
 
 
-def settings(
-    given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | None = None, schedule: str | None = None
-) -> list[dict[str, Any]]:
+def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | None = None) -> list[dict[str, Any]]:
     """Return the settings of configurations from flags, and from a file where flags leave them open.
 
     Args:
         given: the flags of a command by parameter name; None where not given.
-        kinds: the configurations, `TrainConfig` first if it is among them.
+        kinds: the configurations; a flag that two have is the first's.
         file: YAML with the settings of `TrainConfig` at its top, and a section for each of the others: `placement`,
             `tracking`, `compare`.
-        schedule: of the learning rate, where a command's default is another than the configuration's.
 
     Raises:
         UserError: a file that cannot be read, or a section that is none.
@@ -198,21 +197,24 @@ def settings(
     if isinstance(content.get("data"), str):
         content["data"] = {"name": content["data"]}
     found = []
+    taken: set[str] = set()
     for kind in kinds:
-        values = nest({option.path: _read(given.get(option.parameter), option) for option in _options(kind)})
+        own = [option for option in _options(kind) if option.parameter not in taken]
+        taken |= {option.parameter for option in own}
+        values = nest({option.path: _read(given.get(option.parameter), option) for option in own})
         if kind is TrainConfig:
             found.append(values)
             continue
         found.append(merge(section(content, kind.__name__.lower().removesuffix("config")), values))
     if TrainConfig in kinds:
         for name in ("data", "rho", "optimizer"):
-            if own := section(content, name):
-                content[name] = own
-        training = merge(content, found[0])
-        scheduled = merge({"optimizer": {"schedule": schedule}}, training) if schedule else training
-        chosen = regularizers(given, content.get("regularizers"), scheduled)
+            if part := section(content, name):
+                content[name] = part
+        place = kinds.index(TrainConfig)
+        training = merge(content, found[place])
+        chosen = regularizers(given, content.get("regularizers"), training)
         stop = _pairs([given["stop"]] if given.get("stop") else [], "--stop")
-        found[0] = (
+        found[place] = (
             training | ({} if chosen is None else {"regularizers": chosen}) | ({"stopping": stop} if stop else {})
         )
     return found

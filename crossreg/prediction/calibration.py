@@ -293,7 +293,7 @@ def temperature_scaled(
         held_out: `[M, C]`, of the examples to fit the temperature on.
         held_out_targets: `[M]`.
     """
-    temperature = fit_temperature(log_probabilities(held_out), held_out_targets)
+    temperature = fit_temperature(log_probabilities(held_out), held_out_targets, TEMPERATURE_PRIOR)
     return score(apply_temperature(log_probabilities(probabilities), temperature), targets), temperature
 
 

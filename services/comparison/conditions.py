@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from crossreg import models
 from crossreg.core.errors import UserError
 from crossreg.core.random import derive_seed
+from crossreg.regularizers.noise import dropout_layers, is_normalization
+from crossreg.regularizers.registry import description, hyperparameters
 from services.comparison.config import factor_of
 from services.data import DataConfig, Dataset
 from services.search.budget import Budget, Plan
@@ -33,7 +36,7 @@ class Conditions:
 
     Attributes:
         config: the cross-regularized training; every method trains the same model on the same splits with the same
-            optimizer, schedule and evaluations.
+            optimizer, schedule and evaluations, or, where that run finds its length, what `single` says.
         load: returns the dataset of a configuration.
         population: trials of a search.
         unit: what budgets are counted in, see `services.comparison.config.Unit`.
@@ -62,6 +65,28 @@ class Conditions:
         config = self.config.model_copy(update={"seed": seed, "data": self._data_config(seed, False)})
         return resolve(config, self.data(seed))
 
+    def single(self, seed: int) -> ResolvedConfig:
+        """Return the training that every other method changes: the cross-regularized one where its length is given.
+
+        Where that is found, it is one network over as many epochs with a cosine schedule, otherwise as `crossreg train`
+        has it without flags, regularized by what was said and nothing more.
+        """
+        own = self.reference(seed)
+        if not own.finds_length:
+            return own
+        alone: dict[str, Any] = {
+            "regularizers": {k: one.model_dump() for k, one in self.config.regularizers.items() if k != "temperature"},
+            "optimizer": self.config.optimizer.model_dump() | {"schedule": "cosine"},
+            "budget": None,
+            "model": own.model,
+            "ensemble": 1,
+            "batch_size": own.batch_size // own.ensemble,
+            "steps": own.steps * own.ensemble,
+            "seed": seed,
+            "data": own.data.model_dump(),
+        }
+        return resolve(TrainConfig.model_validate(self.config.model_dump() | alone), self.data(seed))
+
     def budget(self, name: str, seed: int) -> Budget:
         """Return what a budget's name means for a seed.
 
@@ -88,19 +113,40 @@ class Conditions:
 
     @cached_property
     def space(self) -> Space:
-        """What a search looks through: exactly what the cross-regularized run learns, over the registry's ranges."""
+        """What a search looks through, over the registry's ranges: exactly what the cross-regularized run learns.
+
+        Where that is its length alone: weight decay, dropout and noise, as far as the model has a place for them.
+        """
         seed = self.config.seed
-        config = self.reference(seed)
-        return space_of(learned_names(config, build_model(config, self.data(seed))))
+        config = self.single(seed)
+        if self.config.learned:
+            return space_of(learned_names(config, build_model(config, self.data(seed))))
+        config = resolve(TrainConfig.model_validate(config.model_dump() | self.fixed()), self.data(seed))
+        found = [name for name in hyperparameters(build_model(config, self.data(seed))) if _base(name) in self._tuned]
+        return space_of(dict.fromkeys([*found, *(name for name in self._tuned if name == "weight_decay")]))
+
+    @cached_property
+    def _tuned(self) -> list[str]:
+        """What is searched for where nothing is learned, by regularizer."""
+        if self.config.learned:
+            return []
+        config = self.single(self.config.seed)
+        model = build_model(config, self.data(self.config.seed))
+        there = {
+            "weight_decay": True,
+            "dropout": bool(dropout_layers(model)) or models.takes(config.model, "dropout"),
+            "noise": any(is_normalization(module) for module in model.modules()),
+        }
+        return [name for name, place in there.items() if place and name not in self.config.regularizers]
 
     def fixed(self) -> dict[str, Any]:
         """Return the configuration changes that learn nothing: every regularizer stays where it starts."""
-        return {
-            "regularizers": {
-                name: {"learn": False, "value": one.initial, **one.options}
-                for name, one in self.reference(self.config.seed).regularizers.items()
-            }
+        start = {name: {"learn": False, "value": description(name).default} for name in self._tuned}
+        own = {
+            name: {"learn": False, "value": one.initial, **one.options}
+            for name, one in self.single(self.config.seed).regularizers.items()
         }
+        return {"regularizers": start | own}
 
     def regularized_by(self, **regularizers: Any) -> dict[str, Any]:
         """Return the configuration changes of a rival that regularizes by its own means, and learns nothing.
@@ -111,7 +157,7 @@ class Conditions:
         Args:
             regularizers: settings or a value by name, in place of the comparison's.
         """
-        config = self.reference(self.config.seed)
+        config = self.single(self.config.seed)
         kept = {
             name: {"learn": False, "value": one.value, **one.options}
             for name, one in config.regularizers.items()
@@ -119,6 +165,10 @@ class Conditions:
         }
         given = {name: one if isinstance(one, dict) else {"value": one} for name, one in regularizers.items()}
         return {"regularizers": {"weight_decay": {"value": config.weight_decay}, **kept, **given}}
+
+    def own_trial(self, seed: int) -> TrialSpec:
+        """Return the cross-regularized training itself."""
+        return TrialSpec(config=self.reference(seed), data=self.data(seed).fingerprint)
 
     def trial(
         self,
@@ -132,11 +182,11 @@ class Conditions:
         schedule: Any = None,
         **changes: Any,
     ) -> TrialSpec:
-        """Return a trial: the cross-regularized training with changes.
+        """Return a trial: `single` with changes.
 
         Args:
             seed: of the split, and of the training.
-            amount: compute it may use; None gives it as many steps as the cross-regularized run has.
+            amount: compute it may use; None gives it as many steps as `single` has.
             unit: of the amount.
             all_data: train on the regularization split too.
             select: the regularization split's scores decide something, so they count as compute.
@@ -147,7 +197,7 @@ class Conditions:
         own = seed if member is None else derive_seed(seed, "member", member) % 2**31
         changes = {"seed": own, "data": self._data_config(seed, all_data).model_dump(), **changes}
         data = self.data(seed, all_data)
-        config = resolve(TrainConfig.model_validate(self.reference(seed).model_dump() | changes), data)
+        config = resolve(TrainConfig.model_validate(self.single(seed).model_dump() | changes), data)
         if amount is not None:
             steps = Plan(config, data, select).steps_within(amount, unit)
             config = config.model_copy(update={"steps": steps})
@@ -169,6 +219,22 @@ class Conditions:
                 break
         return spec
 
+    def given_length(self, name: str) -> None:
+        """Refuse a method that repeats what was learned over a given length.
+
+        Raises:
+            UserError: names it.
+        """
+        if self.config.finds_length:
+            raise UserError(
+                f"method {name!r} repeats what was learned step by step, which takes a given length; use --schedule "
+                "cosine, or leave it out of --methods"
+            )
+
     def _data_config(self, seed: int, all_data: bool) -> DataConfig:
         changes: dict[str, Any] = {"seed": seed, **({"reg_share": 0.0} if all_data else {})}
         return self.config.data.model_copy(update=changes)
+
+
+def _base(name: str) -> str:
+    return name.partition("/")[0]

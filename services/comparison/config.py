@@ -22,7 +22,7 @@ class CompareConfig(Settings):
 
     training: TrainConfig
     methods: Annotated[tuple[str, ...], Flag()] = Field(
-        default=("crossreg", "none", "pbt"),
+        default=("crossreg", "none", "tuned-search", "pbt"),
         description="Comma-separated; `--methods list` describes them all.",
     )
     population: Annotated[int, Flag()] = Field(default=8, ge=2, le=10_000, description="Trials of a search.")
@@ -46,12 +46,7 @@ class CompareConfig(Settings):
                 raise UserError(f"{name} is {','.join(values)!r}; give at least one, each once")
         for budget in self.budgets:
             factor_of(budget, self.population)
-        if self.training.finds_length:
-            raise UserError(
-                "schedule is 'found', but a comparison gives all methods the same length; use 'cosine' or 'constant'. "
-                "A run without flags is compared with a search by `crossreg reproduce zero-flag`"
-            )
-        if not self.training.learned:
+        if not self.training.finds_length and not self.training.learned:
             raise UserError(
                 "the training learns nothing, but a comparison is over what it learns; name what to --learn, and "
                 "choose what it is compared with by --methods"

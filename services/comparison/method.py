@@ -121,7 +121,11 @@ class PopulationSearch(Method):
         trials = yield Search(
             specs, self.starts(conditions, seed, len(specs)), limit=limit, select_on=conditions.select_on, **how
         )
-        return self.outcome(trials, best_of(trials, conditions.select_on), seed, budget)
+        return self.outcome(trials, self.best(trials, conditions), seed, budget)
+
+    def best(self, trials: list[TrialResult], conditions: Conditions) -> Record:
+        """Return the record of the trial that is taken: here, the best on the regularization split."""
+        return best_of(trials, conditions.select_on)
 
 
 def with_dropout(conditions: Conditions, p: float, **regularizers: Any) -> dict[str, Any]:

@@ -163,6 +163,8 @@ def outcome_of(
         **(known := calibrated(predictions)),
         "examples": example_scores(predictions, known.get("temperature", math.nan)),
     }
+    if owner.spec.config.finds_length and "test_scaled" in known:  # on that split, by the training itself
+        fields |= {"test_scaled": scores["test"], "temperature": 1.0, "examples": example_scores(predictions, 1.0)}
     return Outcome.model_validate(fields | changes)
 
 

@@ -94,7 +94,7 @@ class Recorder(Listener):
             tracker.record(values, step, when)
         tracker.record(_named(record.given), record.until, round(1000 * record.ended))
         self.steps[job] = max(self.steps.get(job, 0), record.until)
-        if nested and record.until >= spec.steps:
+        if nested and record.last:
             self.open.pop((job, trial)).finish("FINISHED")
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
@@ -113,7 +113,8 @@ class Recorder(Listener):
 
     def _child(self, job: Job) -> Tracker:
         if (job, None) not in self.open:
-            config = self.conditions.reference(job.seed)
+            of = self.conditions
+            config = of.reference(job.seed) if job.method.is_reference else of.single(job.seed)
             params = {
                 **config.model_dump(mode="json", exclude_none=True),
                 "method": job.method.name,

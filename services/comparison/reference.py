@@ -19,7 +19,7 @@ class CrossReg(Method):
 
     def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train once."""
-        (trial,) = yield Trials([conditions.trial(seed)])
+        (trial,) = yield Trials([conditions.own_trial(seed)])
         return self.outcome([trial], trial.final, seed, budget)
 
 
@@ -32,7 +32,8 @@ class Refit(Method):
 
     def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train, then replay."""
-        (learned,) = yield Trials([conditions.trial(seed)])
+        conditions.given_length(self.name)
+        (learned,) = yield Trials([conditions.own_trial(seed)])
         schedule = schedule_of(learned.lineage)
         (refitted,) = yield Trials([conditions.trial(seed, all_data=True, schedule=schedule, **conditions.fixed())])
         return self.outcome([learned, refitted], refitted.final, seed, budget, members=[])

@@ -32,7 +32,7 @@ def final_evaluation(trial: TrialResult, chosen: Record) -> tuple[dict[str, dict
         trial: the trial that reached the state.
         chosen: its record.
     """
-    evaluated = trial.spec.config.final_test and chosen.until >= trial.spec.steps
+    evaluated = trial.spec.config.final_test and chosen.last
     if evaluated or chosen.state != trial.final.state:
         return chosen.scores, read_predictions(trial.states, chosen.state)
     import ray

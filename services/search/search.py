@@ -78,7 +78,7 @@ class TrialResult:
     @property
     def complete(self) -> bool:
         """Whether it reached its last step."""
-        return bool(self.records) and self.final.until >= self.spec.steps
+        return bool(self.records) and self.final.last
 
     @property
     def lineage(self) -> list[Record]:

@@ -66,6 +66,7 @@ class Record(BaseModel):
         parent: id of the state that it started from; None is the beginning.
         spec: digest of the trial's specification.
         until: theta steps done after it.
+        last: the training has ended with it, which may be before all steps that it was given.
         given: values that were set before the interval.
         hyperparameters: every hyperparameter's value at its end.
         scores: by split (`reg`, `test`): accuracy, nll, ece, brier, or what the task has.
@@ -82,6 +83,7 @@ class Record(BaseModel):
     parent: str | None
     spec: str
     until: int
+    last: bool = False
     given: Values
     hyperparameters: Values
     scores: dict[str, dict[str, float]]

@@ -75,7 +75,7 @@ class TrialWorker(tune.Trainable):
             "state": record.state,
             "score": score,
             "training_iteration": self._interval(record),
-            "done": record.until >= self.trial.spec.steps or self._stopped(),
+            "done": record.last or self._stopped(),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:

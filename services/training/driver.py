@@ -198,7 +198,7 @@ def _train(
         simple = _simple_scores(config, data)
         for name, scores in simple.items():
             kept = {f"simple/{name.replace(' ', '_')}/{score}": value for score, value in scores.items()}
-            tracker.record(kept, config.steps)
+            tracker.record(kept, result.steps)
         said = explain(config, data, result, simple, diagnoses)
         tracker.artifact(EXPLANATION, "\n\n".join(said).encode())
         tracker.set_note("\n\n".join([*said, note(config, data)]))

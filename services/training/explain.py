@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from services.data import Dataset
-from services.training.resolve import ResolvedConfig
+from services.training.evidence import evidence
+from services.training.resolve import ResolvedConfig, says_nothing
 from services.training.result import TrainingResult
 from services.training.simple import better_than
 
@@ -40,6 +41,7 @@ def explain(
         _reached(config, data, result),
         _length(config, result),
         _regularized(config, result),
+        *_searched(config, data),
         f"It cost {result.cost.examples:,.0f} forward passes of an example and {result.cost.flops:.3g} FLOPs in "
         f"{result.cost.worker_seconds:.0f} worker-seconds.",
         *_doubts(data, result, simple, diagnoses),
@@ -86,6 +88,27 @@ def _regularized(config: ResolvedConfig, result: TrainingResult) -> str:
             f"{way}confident)"
         )
     return f"Regularization: {'; '.join(parts)}."
+
+
+def _searched(config: ResolvedConfig, data: Dataset) -> list[str]:
+    """Return what a tuned search would probably have given, and how sure that is."""
+    if not config.finds_length:
+        return []
+    known = evidence()
+    search = f"a random search of {known.trials} trainings, at about {known.compute:.0f} times this compute,"
+    leads = known.leads.get("regression" if data.task == "regression" else "classification")
+    ask = "`crossreg compare` with the same data answers it"
+    if leads is None or not says_nothing(config, data):
+        return [f"What {search} would have given is known of runs without flags alone; {ask}."]
+    low, high = known.examples
+    if not low / 2 <= len(data.train) <= 2 * high:
+        return [f"What {search} would have given was measured with {low:,} to {high:,} training examples alone; {ask}."]
+    unit = "% of RMSE" if data.task == "regression" else "points of accuracy"
+    return [
+        f"Against {search} runs like this one led by {leads.mean:+.2g} {unit} on average, {leads.worst:+.2g} to "
+        f"{leads.best:+.2g} on single data sets ({leads.pairs} of them, {known.seeds} seeds each; level or better on "
+        f"{leads.won}). It would probably give about the same here; {ask}."
+    ]
 
 
 def _doubts(

@@ -17,13 +17,20 @@ class OptimizerConfig(Settings):
     name: Annotated[str, Flag("optimizer")] = Field(
         default="adamw", description="adamw, sgd, sam, gsam or cpr; see docs/train.md."
     )
-    lr: Annotated[float | None, Flag(default="3e-3, or 1e-3 where the schedule is given")] = Field(
+    lr: Annotated[float | None, Flag(default="5e-3, or 1e-3 where the schedule is given")] = Field(
         default=None, gt=0, description="Learning rate of the weights, at the start of its schedule."
     )
     schedule: Annotated[Literal["found", "cosine", "constant"], Flag()] = Field(
         default="found",
         description="Of the learning rate. found decides how long to train: constant until averaged weights get no "
         "better on held-out data, then down to 0; the others go over all epochs.",
+    )
+    beta2: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Of adamw: how much of the mean of squared gradients stays at a step. None takes 0.95, or 0.999 "
+        "where the schedule is given.",
     )
     radius: float = Field(default=0.05, gt=0, description="Of sam and gsam: how far they look for a worse point.")
     surrogate_gap: float = Field(default=0.4, ge=0, le=1, description="Of gsam: alpha, the weight of the gap.")
@@ -40,3 +47,4 @@ class ResolvedOptimizer(OptimizerConfig):
     """The optimizer of theta, in numbers."""
 
     lr: float
+    beta2: float

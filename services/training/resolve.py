@@ -18,7 +18,7 @@ from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, Trai
 from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers import optimizer_kind
 
-__all__ = ["ResolvedConfig", "ResolvedRho", "resolve", "with_model"]
+__all__ = ["ResolvedConfig", "ResolvedRho", "resolve", "says_nothing", "with_model"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class _Defaults:
     epochs: int
     ensemble: int
     lr: float
-    weight_decay: float
+    beta2: float
+    weight_decay: Mapping[str, float]
 
 
-_FOUND = _Defaults(epochs=40, ensemble=4, lr=3e-3, weight_decay=0.05)
-_GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, weight_decay=0.01)
+_FOUND = _Defaults(40, 4, lr=5e-3, beta2=0.95, weight_decay={"classification": 0.2, "regression": 0.05})
+_GIVEN = _Defaults(20, 1, lr=1e-3, beta2=0.999, weight_decay={"classification": 0.01, "regression": 0.01})
 _EPOCHS_WITHIN_A_BUDGET = 1_000
 _DROPOUT = 0.1
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
@@ -107,7 +108,7 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     size = _batch_size(config, data, workers)
     most = defaults.epochs if config.budget is None else _EPOCHS_WITHIN_A_BUDGET
     steps = config.steps or (config.epochs or most) * (len(data.train) // max(size, 1))
-    regularizers = _regularizers(config)
+    regularizers = _regularizers(config, defaults.weight_decay[data.task])
     rho = config.rho.model_dump() | {
         "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, steps // _FEWEST_UPDATES)),
         "batch_size": config.rho.batch_size or _rho_batch_size(config, data, workers, size),
@@ -116,7 +117,8 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     return ResolvedConfig.model_validate(
         config.model_dump()
         | {
-            "optimizer": config.optimizer.model_dump() | {"lr": config.optimizer.lr or defaults.lr},
+            "optimizer": config.optimizer.model_dump()
+            | {"lr": config.optimizer.lr or defaults.lr, "beta2": config.optimizer.beta2 or defaults.beta2},
             "steps": max(steps, 1),
             "batch_size": size,
             "rho": rho,
@@ -126,7 +128,15 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     )
 
 
-def _regularizers(config: TrainConfig) -> dict[str, RegularizerConfig]:
+def says_nothing(config: ResolvedConfig, data: Dataset) -> bool:
+    """Say whether a training is what comes of data and a model alone, with no other setting."""
+    options = {name: value for name, value in config.model_options.items() if name != "dropout"}
+    plain = TrainConfig(model=config.model, model_options=options, data=config.data, seed=config.seed)
+    fields = {"steps", "batch_size", "ensemble", "optimizer", "regularizers", "augment", "budget"}
+    return resolve(plain, data).model_dump(include=fields) == config.model_dump(include=fields)
+
+
+def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, RegularizerConfig]:
     """Return all that regularizes, with what a training has that says nothing about it."""
 
     def fixed(value: float) -> RegularizerConfig:
@@ -140,7 +150,7 @@ def _regularizers(config: TrainConfig) -> dict[str, RegularizerConfig]:
         found.setdefault("temperature", fixed(1.0))
     if "weight_decay" not in found:
         own = optimizer_kind(config.optimizer.name).weight_decay
-        found["weight_decay"] = fixed((_FOUND if config.finds_length else _GIVEN).weight_decay if own is None else own)
+        found["weight_decay"] = fixed(weight_decay if own is None else own)
     return found
 
 

@@ -33,6 +33,7 @@ class TrainingResult(BaseModel):
         cost: all that it took.
         peak_memory_bytes: of the worker that used most.
         reliability: bins of the reliability diagram on the test split: confidence, accuracy, count, edges, ece.
+        steps: training steps done.
         stopped: why training ended where it did; empty where it ended after all steps that it was given.
     """
 
@@ -47,6 +48,7 @@ class TrainingResult(BaseModel):
     cost: Cost = Cost()
     peak_memory_bytes: int = 0
     reliability: dict[str, Any] = {}
+    steps: int = 0
     stopped: str = ""
 
 
@@ -60,6 +62,7 @@ def result_of(trainer: Trainer) -> TrainingResult:
         learned=list(trainer.regularizer.hyperparameters) if trainer.regularizer else [],
         cost=trainer.ledger.cost,
         peak_memory_bytes=trainer.ledger.peak_memory_bytes,
+        steps=trainer.step,
         stopped=_why(trainer),
         **calibrated(_as_judged(trainer)),
     )

@@ -64,12 +64,11 @@ def mean_passes() -> float:
     return LONGEST * (1 + (TRIALS - 1) * (high - low) / math.log(high / low))
 
 
-def training_changes(values: dict[str, float], steps: int, classification: bool) -> dict[str, Any]:
-    """Return fields of `TrainConfig` for values that were drawn.
+def training_changes(values: dict[str, float], classification: bool) -> dict[str, Any]:
+    """Return fields of `TrainConfig` for values that were drawn, all but the length.
 
     Args:
         values: see `draw`.
-        steps: of the whole length.
         classification: whether there are labels to smooth.
     """
     fixed = {name: values[name] for name in ("dropout", "noise") if values[name]}
@@ -81,5 +80,4 @@ def training_changes(values: dict[str, float], steps: int, classification: bool)
             for name, value in {"weight_decay": values["weight_decay"], **fixed}.items()
         },
         "optimizer": {"lr": values["learning_rate"], "schedule": "cosine"},
-        "steps": max(1, round(values["length"] * steps)),
     }

@@ -67,10 +67,10 @@ def _of_training(constant: str, path: str, *values: float) -> list[Variant]:
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
-        *_of_training("learning rate", "optimizer.lr", 1e-3, 9e-3),
-        *_of_training("networks", "ensemble", 2, 8),
+        *_of_training("learning rate", "optimizer.lr", 1.5e-3, 1.5e-2),
+        *_of_training("networks", "ensemble", 1, 2, 8),
         *_of_training("epochs", "epochs", 20, 80),
-        *_of_training("weight decay", "regularizers.weight_decay", 0.005, 0.5),
+        *_of_training("weight decay", "regularizers.weight_decay", 0.02, 0.5),
         *_of_training("dropout", "regularizers.dropout", 0.03, 0.3),
         Variant("batch, factor", 0.5, batch=0.5),
         Variant("batch, factor", 2, batch=2),

@@ -47,6 +47,7 @@ def zero_flag(
         **_scores(trainer, loaded, 1.0),
         "seconds": time.perf_counter() - began,
         "flops": _flops(trainer),
+        "examples": len(loaded.train),
         "batch": config.batch_size,
         "networks": config.ensemble,
         "kept": course.kept_step / len(trainer.train),
@@ -107,8 +108,9 @@ def _trial(
     own = resolve(_config(pair, data, seed), loaded)
     batch = own.batch_size // own.ensemble  # that of a network of the zero-flag run
     values = draw(pair.name, seed, index)
-    changes = training_changes(values, LONGEST * (len(loaded.train) // batch), loaded.task == "classification")
-    fixed: dict[str, Any] = {"batch_size": batch, "ensemble": 1, "evaluations": 1, **changes}
+    steps = max(1, round(values["length"] * LONGEST * (len(loaded.train) // batch)))
+    fixed: dict[str, Any] = {"batch_size": batch, "ensemble": 1, "evaluations": 1, "steps": steps}
+    fixed |= training_changes(values, loaded.task == "classification")
     return resolve(_config(pair, data, seed, **fixed), loaded), values
 
 

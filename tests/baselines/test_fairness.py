@@ -17,11 +17,11 @@ from services.training.assemble import build_trainer
 from tests.baselines.conftest import POPULATION, make_conditions
 
 LEARNABLE = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]
-# `weight-decay-dropout-tuned` searches by another regularization, and `ensemble` trains without any
+# `weight-decay-dropout-tuned` and `tuned-search` search for something else, and `ensemble` for nothing
 SEARCHES = [
     name
     for name, method in METHODS.items()
-    if method.searches and name not in ("weight-decay-dropout-tuned", "ensemble")
+    if method.searches and name not in ("weight-decay-dropout-tuned", "tuned-search", "ensemble")
 ]
 
 

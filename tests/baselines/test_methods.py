@@ -8,6 +8,7 @@ import pytest
 
 from baselines import METHODS
 from crossreg import UserError
+from services.comparison.conditions import Conditions
 from services.comparison.outcome import Outcome
 from services.comparison.run_jobs import Job, run_jobs
 from services.search.search import SearchError
@@ -83,6 +84,28 @@ class TestTuned(Searching):
         given = [record.given for _, _, record in ran[1].intervals[job]]
         assert all(set(values) == {"weight_decay", "dropout"} for values in given)
         assert len({values["dropout"] for values in given}) == POPULATION
+
+
+class TestTunedSearch(Searching):
+    name = "tuned-search"
+
+    def test_fair(self, conditions: Conditions, job: Job) -> None:
+        """Same splits and batch; learning rate and length are what it looks for, the first is the default."""
+        reference = conditions.reference(0)
+        run = job.method.run(conditions, 0, conditions.budget(job.budget, 0))
+        configs = [spec.config for spec in next(run).specs]
+        run.close()
+        assert {config.data.model_dump_json() for config in configs} == {reference.data.model_dump_json()}
+        assert {config.batch_size for config in configs} == {reference.batch_size}
+        assert (configs[0].optimizer.lr, configs[0].weight_decay, configs[0].learned) == (1e-3, 0.01, [])
+        assert len({config.optimizer.lr for config in configs}) == POPULATION
+        assert max(config.steps for config in configs) == configs[0].steps
+
+    def test_takes_the_best_after_temperature_scaling(self, ran: Ran, outcome: Outcome) -> None:
+        (job,) = (job for job in ran[1].intervals if job.method.name == self.name)
+        assert outcome.config is not None
+        finals = {spec.config.seed: record for _, spec, record in ran[1].intervals[job]}
+        assert outcome.reg["nll"] == finals[outcome.config.seed].scores["reg"]["nll"]
 
 
 class TestSAM(Contract):

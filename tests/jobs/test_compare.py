@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "evaluations": 8,
     "interim_test": 100,
     "rho": {"interval": 10},
+    "optimizer": {"schedule": "cosine"},
     "compare": {"methods": ["crossreg", "none", "pbt"], "population": 3, "seeds": 1, "budgets": ["full"]},
 }
 

@@ -97,7 +97,7 @@ def test_where_the_length_is_found_nothing_is_learned_beside_it_unless_named() -
     assert {name: one.learn for name, one in found.regularizers.items()} == {
         "l2": True, "dropout": False, "temperature": False, "weight_decay": False,
     }  # fmt: skip
-    assert (found.ensemble, found.batch_size, found.optimizer.lr, found.weight_decay) == (4, 128, 3e-3, 0.05)
+    assert (found.ensemble, found.batch_size, found.optimizer.lr, found.weight_decay) == (4, 128, 5e-3, 0.2)
     assert found.model_options["dropout"] == found.regularizers["dropout"].value == 0.1
     assert resolve(training(fix=["dropout=0"]), data).regularizers["dropout"].value == 0
     given = resolve(training(schedule="cosine"), data)

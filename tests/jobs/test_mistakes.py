@@ -182,10 +182,12 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
         lambda: [*TRAIN, "--reg-share", "0"],
         "schedule 'found' judges by the regularization split",
     ),
-    "comparing what has no length": (
-        lambda: ["compare", "--data", "digits", "--schedule", "found"],
-        "crossreg reproduce zero-flag",
+    "replaying what has no length": (
+        lambda: ["compare", "--data", "digits", "--methods", "crossreg-refit"],
+        "which takes a given length; use --schedule cosine",
     ),
+    "a budget in words": (lambda: [*TRAIN, "--budget", "5 minutes"], "90s, 5m, 2h"),
+    "a budget beside a length": (lambda: [*TRAIN, "--budget", "5m", "--schedule", "cosine"], "use --epochs or --steps"),
     "augmenting a table": (
         lambda: ["train", "--data", "wine", "--model", "mlp", "--learn", "shift"],
         "augmentation is for batches of images",
@@ -194,7 +196,10 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
         lambda: ["train", "--data", "diabetes", "--model", "mlp", "--learn", "label-smoothing"],
         "is for classification",
     ),
-    "a comparison of nothing": (lambda: [*COMPARE, "--learn", "none"], "the training learns nothing"),
+    "a comparison of nothing": (
+        lambda: [*COMPARE, "--schedule", "cosine", "--learn", "none"],
+        "the training learns nothing",
+    ),
     "unknown flag": (lambda: [*TRAIN, "--worker", "2"], "--workers"),
     "unknown command": (lambda: ["trian"], "train"),
     "no data to compare on": (lambda: ["compare"], "no data given"),

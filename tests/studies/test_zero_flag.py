@@ -9,8 +9,10 @@ import pytest
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
+from services.training.evidence import evidence
 from services.training.tuning import TUNED, draw, training_changes
 from studies.run import _solve
+from studies.zero_flag.evidence import evidence_of
 from studies.zero_flag.pairs import PAIRS, prepare
 from studies.zero_flag.study import ZeroFlag
 from studies.zero_flag.summed import summed
@@ -88,13 +90,12 @@ def test_draws_are_the_default_first_then_within_the_published_ranges() -> None:
 def test_a_trial_is_trained_with_what_was_drawn_and_nothing_else() -> None:
     values = {"learning_rate": 0.002, "length": 0.5, "weight_decay": 0.3, "dropout": 0.0, "noise": 0.7,
               "label_smoothing": 0.1}  # fmt: skip
-    changes = training_changes(values, 101, classification=True)
-    assert changes["steps"] == 50
+    changes = training_changes(values, classification=True)
     assert changes["optimizer"] == {"lr": 0.002, "schedule": "cosine"}
     assert {name: one["value"] for name, one in changes["regularizers"].items()} == {
         "weight_decay": 0.3, "noise": 0.7, "label_smoothing": 0.1,
     }  # fmt: skip
-    assert "label_smoothing" not in training_changes(values, 101, classification=False)["regularizers"]
+    assert "label_smoothing" not in training_changes(values, classification=False)["regularizers"]
 
 
 @pytest.mark.parametrize("name", ["digits-mlp", "diabetes", "breast-cancer"])
@@ -139,3 +140,8 @@ def test_a_pair_is_run_searched_and_not_run_again(tmp_path: Path) -> None:
     again = _solve(study, cases, 2, lambda done, total: None, tmp_path / "cases")
     assert again[0]["rmse"] == 0.123
     assert again[1:] == found[1:]
+
+
+def test_what_the_product_says_of_the_study_is_what_was_measured() -> None:
+    measured = Path(__file__).parents[2] / "docs" / "results" / "zero-flag" / "rows.json"
+    assert evidence() == evidence_of(json.loads(measured.read_text()))

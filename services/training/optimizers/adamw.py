@@ -18,9 +18,10 @@ class AdamW(OptimizerKind):
     """
 
     name = "adamw"
+    options = frozenset({"beta2"})
 
     def build(
         self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int
     ) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        return torch.optim.AdamW(theta, lr=config.lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(theta, lr=config.lr, betas=(0.9, config.beta2), weight_decay=weight_decay)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from crossreg import Cost
 from services.data import load_data
 from services.training.config import TrainConfig
+from services.training.evidence import evidence
 from services.training.explain import explain
 from services.training.resolve import resolve
 from services.training.result import TrainingResult
@@ -72,3 +74,26 @@ def test_of_few_held_out_examples_a_difference_is_no_doubt() -> None:
 
 def test_a_simple_model_that_is_worse_is_no_doubt() -> None:
     assert "Note" not in said(simple={"logistic regression": {"accuracy": 0.95, "nll": 0.4}})
+
+
+def test_it_says_what_a_search_would_probably_have_given_where_that_was_measured() -> None:
+    known = evidence()
+    text = said()
+    assert (
+        f"a random search of 16 trainings, at about {known.compute:.0f} times this compute, runs like this one" in text
+    )
+    assert f"one led by {known.leads['classification'].mean:+.2g} points of accuracy on average" in text
+    assert "% of RMSE on average" in said(training={"data": {"name": "diabetes"}}, test={"rmse": 0.5}, reg={})
+
+
+@pytest.mark.parametrize(
+    ("training", "why"),
+    [
+        ({"epochs": 3}, "is known of runs without flags alone"),
+        ({"regularizers": {"noise": {}}}, "is known of runs without flags alone"),
+        ({"data": {"name": "digits", "limit": 60}}, "was measured with .* training examples alone"),
+    ],
+)
+def test_it_says_where_it_was_not_measured(training: dict[str, Any], why: str) -> None:
+    assert re.search(why, said(training=training))
+    assert "search" not in said(training={"optimizer": {"schedule": "cosine"}})

@@ -112,7 +112,7 @@ def test_gsam_takes_the_orthogonal_part_out_and_its_radius_follows_the_learning_
 def test_weight_decay_changed_in_a_restored_optimizer_is_in_force(name: str, request: pytest.FixtureRequest) -> None:
     if name != "cpr":
         request.getfixturevalue("sharpness")
-    settings, kind = ResolvedOptimizer(name=name, lr=0.1), optimizer_kind(name)
+    settings, kind = ResolvedOptimizer(name=name, lr=0.1, beta2=0.999), optimizer_kind(name)
     ends = []
     for decay in (0.0, 0.5):
         theta = nn.Parameter(START.clone())

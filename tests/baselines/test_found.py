@@ -1,0 +1,93 @@
+"""A comparison with the run that finds its length, as `crossreg train` has it without flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from baselines import METHODS
+from crossreg.core.errors import UserError
+from services.comparison.conditions import Conditions
+from services.comparison.outcome import Outcome
+from services.comparison.run_jobs import Job, run_jobs
+from services.search.spec import TrialSpec
+from services.training.config import TrainConfig
+from tests.baselines.conftest import POPULATION, make_conditions
+
+
+def found(**changes: object) -> Conditions:
+    return make_conditions(optimizer={"schedule": "found"}, batch_size=None, steps=None, epochs=6, **changes)
+
+
+def asked(name: str, conditions: Conditions) -> list[TrialSpec]:
+    method = METHODS[name]
+    run = method.run(conditions, 0, conditions.budget(method.budgets(["full"])[0], 0))
+    specs = next(run).specs
+    run.close()
+    return specs
+
+
+def test_the_reference_is_what_train_does_and_rivals_are_one_network_with_a_cosine_schedule() -> None:
+    conditions = found()
+    (own,), (plain,) = asked("crossreg", conditions), asked("none", conditions)
+    assert own.config.finds_length
+    assert own.config.ensemble == 4
+    assert own.config == conditions.reference(0)
+    assert (plain.config.ensemble, plain.config.optimizer.schedule) == (1, "cosine")
+    assert (plain.config.optimizer.lr, plain.config.weight_decay) == (1e-3, 0.01)
+    assert plain.config.batch_size * 4 == own.config.batch_size
+    assert set(plain.config.regularizers) == {"weight_decay"}
+    examples = [spec.steps * spec.config.batch_size for spec in (own, plain)]
+    assert examples[0] <= examples[1] <= 1.05 * examples[0]
+
+
+def test_searches_look_through_what_people_tune_where_nothing_is_learned() -> None:
+    conditions = found()
+    assert set(conditions.space) == {"noise/00_norm1", "noise/01_norm2", "dropout", "weight_decay"}
+    for spec in asked("pbt", conditions):
+        assert set(spec.config.regularizers) == {"noise", "dropout", "weight_decay"}
+        assert spec.config.learned == []
+    said = found(regularizers={"weight_decay": 0.3})
+    assert "weight_decay" not in said.space
+    assert {spec.config.weight_decay for spec in asked("pbt", said)} == {0.3}
+
+
+def test_what_is_learned_beside_the_length_is_what_is_searched() -> None:
+    conditions = found(regularizers={"noise": {}})
+    assert set(conditions.space) == {"noise/00_norm1", "noise/01_norm2"}
+    assert conditions.reference(0).learned == ["noise"]
+
+
+@pytest.mark.parametrize("name", ["crossreg-refit", "t1-t2"])
+def test_a_method_that_repeats_a_schedule_is_refused_with_the_way_out(name: str) -> None:
+    with pytest.raises(UserError, match=rf"method '{name}' .* use --schedule cosine"):
+        asked(name, found())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_it_is_compared_with_searches_at_their_compute(ray_cluster: None, tmp_path: Path) -> None:
+    conditions = found()
+    jobs = [Job(METHODS[name], METHODS[name].budgets(["full"])[0], 0) for name in ("crossreg", "tuned-search", "pbt")]
+    outcomes: dict[str, Outcome] = {one.method: one for one in run_jobs(jobs, conditions, tmp_path)}
+    own, search = outcomes["crossreg"], outcomes["tuned-search"]
+    amount = conditions.budget("matched", 0).amount
+    assert own.cost.flops <= 1.2 * amount  # its checks come on top
+    assert "held-out loss was best" in own.stopped
+    assert own.test_scaled == own.test  # it is scaled already
+    for one in (search, outcomes["pbt"]):
+        assert 0.8 * POPULATION * amount < one.cost.flops <= 1.02 * POPULATION * amount
+        assert one.test["accuracy"] > 0.3
+    assert own.test["accuracy"] > 0.3
+
+
+def test_a_comparison_says_what_its_methods_share() -> None:
+    with pytest.raises(ValueError, match="the training learns nothing"):
+        from services.comparison.config import CompareConfig
+
+        CompareConfig(
+            training=TrainConfig.model_validate(
+                {"data": {"name": "digits"}, "optimizer": {"schedule": "cosine"}, "regularizers": None}
+            )
+        )
