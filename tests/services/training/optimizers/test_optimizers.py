@@ -252,7 +252,7 @@ def main():
             model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
             train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
             regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
-            settings = ResolvedOptimizer(name=name, lr=0.01, radius=0.5)
+            settings = ResolvedOptimizer(name=name, lr=0.01, radius=0.5, beta2=0.999)
             optimizer = optimizer_kind(name).build(settings, regularizer.theta, 0.0 if name == "cpr" else 0.01, 20)
             trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
                               closure=name != "cpr")
