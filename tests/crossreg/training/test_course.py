@@ -34,7 +34,7 @@ def trainer(steps: int = 2_000, learn: bool = False, settings: CourseSettings | 
     train, reg, test = (Batches(*data(rows, seed), 16, seed=seed, drop_last=True) for rows, seed in
                         ((48, 1), (480, 2), (256, 3)))  # fmt: skip
     both = Batches(torch.cat([train.x, reg.x]), torch.cat([train.y, reg.y]), 16, seed=4, drop_last=True)
-    regularizer = CrossRegularizer(model, "classification", reg, interval=3) if learn else None
+    regularizer = CrossRegularizer(model, "classification", reg, interval=10) if learn else None
     theta = regularizer.theta if regularizer else [p for p in model.parameters() if p.requires_grad]
     return Trainer(
         model,
@@ -57,10 +57,16 @@ class Record(Callback):
         self.values.append((trainer.step, values))
 
 
-def test_it_stops_by_itself_and_cools_down_from_the_kept_check() -> None:
+@cache
+def undisturbed(learn: bool) -> tuple[Trainer, Record]:
     record = Record()
-    run = trainer(callbacks=(record,))
+    run = trainer(learn=learn, callbacks=(record,))
     run.fit()
+    return run, record
+
+
+def test_it_stops_by_itself_and_cools_down_from_the_kept_check() -> None:
+    run, record = undisturbed(learn=False)
     course = run.course
     assert course is not None
     assert course.cooling
@@ -114,8 +120,7 @@ def test_the_cooldown_begins_at_the_kept_weights_on_all_data() -> None:
 
 
 def test_the_temperature_is_that_of_weights_that_had_not_seen_the_held_out_data() -> None:
-    run = trainer()
-    run.fit()
+    run, _ = undisturbed(learn=False)
     assert run.course is not None
     reg = run.evaluated["reg"]
     again = fit_temperature(reg.mean.log(), reg.targets, prior=0.5)
@@ -126,17 +131,10 @@ def test_the_temperature_is_that_of_weights_that_had_not_seen_the_held_out_data(
     assert found != 1
 
 
-@cache
-def undisturbed(learn: bool) -> Trainer:
-    run = trainer(learn=learn)
-    run.fit()
-    return run
-
-
 @pytest.mark.parametrize("learn", [False, True])
 @pytest.mark.parametrize("where", ["trunk", "end of the trunk", "cooldown", "end"])
 def test_a_run_goes_on_bit_for_bit_from_every_part_of_the_course(where: str, learn: bool) -> None:
-    whole = undisturbed(learn)
+    whole, _ = undisturbed(learn)
     assert whole.course is not None
     ended = whole.course.ended_at
     cut = {"trunk": ended // 2, "end of the trunk": ended, "cooldown": ended + 3, "end": whole.step}[where]
@@ -157,7 +155,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_part_of_the_course(where: str, lea
 
 
 def test_nothing_is_learned_from_held_out_data_once_they_are_trained_on() -> None:
-    run = undisturbed(learn=True)
+    run, _ = undisturbed(learn=True)
     assert run.regularizer is not None
     assert run.course is not None
     assert run.regularizer.calls == run.course.ended_at
@@ -233,7 +231,7 @@ def bounded(budget: Budget, steps: int = 4_000) -> Trainer:
     return run
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("share", [0.1, 0.3])
 @pytest.mark.parametrize("unit", ["flops", "passes"])
 def test_a_run_costs_no_more_than_its_budget_and_uses_it(unit: Any, share: float) -> None:
     amount = share * {"flops": 2e7, "passes": 300.0}[unit]
@@ -246,7 +244,7 @@ def test_a_run_costs_no_more_than_its_budget_and_uses_it(unit: Any, share: float
 
 
 def test_a_budget_that_is_not_used_up_changes_nothing() -> None:
-    whole = undisturbed(learn=False)
+    whole, _ = undisturbed(learn=False)
     run = trainer()
     run.course.budget = Budget(3_600, "seconds")  # type: ignore[union-attr]
     run.fit()
@@ -264,7 +262,7 @@ def test_a_time_that_is_over_ends_the_trunk_at_the_first_look() -> None:
     assert "the budget of 1us paid for no more" in run.course.reason()
 
 
-@pytest.mark.parametrize("cut", [5, 20, 50])
+@pytest.mark.parametrize("cut", [5, 50])
 def test_a_bounded_run_goes_on_bit_for_bit(cut: int) -> None:
     budget = Budget(20.0, "passes")
     whole, first, again = bounded(budget), bounded(budget), bounded(budget)
