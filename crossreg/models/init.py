@@ -22,7 +22,7 @@ def kaiming_(model: nn.Module, *, output: nn.Linear) -> nn.Module:
         He et al. 2015, arXiv:1502.01852, eq. 14 (convolutions, fan-out) and eq. 10 (linear layers, fan-in).
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear) and module is not output:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

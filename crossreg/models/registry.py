@@ -12,6 +12,7 @@ from crossreg.core.errors import UserError, nearest
 from crossreg.models import custom, zoo
 from crossreg.models.checks import positive
 from crossreg.models.cnn import cnn
+from crossreg.models.cnn1d import cnn1d
 from crossreg.models.mlp import mlp
 from crossreg.models.resnet import resnet18, resnet34, resnet50
 from crossreg.models.vgg import vgg16
@@ -20,7 +21,7 @@ from crossreg.models.wide_resnet import wide_resnet
 __all__ = ["build", "describe", "is_custom", "known", "takes"]
 
 OWN: dict[str, Callable[..., nn.Module]] = {
-    builder.__name__: builder for builder in (mlp, cnn, vgg16, resnet18, resnet34, resnet50, wide_resnet)
+    builder.__name__: builder for builder in (mlp, cnn, cnn1d, vgg16, resnet18, resnet34, resnet50, wide_resnet)
 }
 
 

@@ -96,9 +96,9 @@ def default_regularizers(training: Mapping[str, Any], *, none: bool = False) -> 
 class TrainConfig(Settings):
     """What is trained: everything that decides the result, given the number of workers."""
 
-    model: Annotated[str, Flag(default="cnn for images, else mlp")] = Field(
+    model: Annotated[str, Flag(default="cnn for images, cnn1d for sequences, else mlp")] = Field(
         default=BY_DATA,
-        description="mlp, cnn, vgg16, resnet18/34/50, wide_resnet, any torchvision classifier, or "
+        description="mlp, cnn, cnn1d, vgg16, resnet18/34/50, wide_resnet, any torchvision classifier, or "
         "package.module:function of your own.",
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from crossreg.inputs import Array
 from crossreg.models import is_custom
 from services.data import Dataset
 from services.tracking import redact
@@ -77,8 +78,21 @@ def taken_as_is(config: TrainConfig, data: Dataset) -> list[str]:
         said.append(
             f"note: inputs are whole numbers, and {config.model} gets them as they are; floats are standardized"
         )
+    elif data.train.x.dtype == "int64" and len(data.input_shape) == 1 and isinstance(data.inputs, Array):
+        said.append(
+            "note: inputs are whole numbers, taken as quantities; a model of your own (package.module:function) gets "
+            "them as they are, as tokens"
+        )
     elif not data.standardized:
         said.append("note: inputs are not standardized (--raw)")
+    if config.model == "cnn1d":
+        time = config.model_options.get("time", "last")
+        steps, channels = data.input_shape if time == "first" else data.input_shape[::-1]
+        other = "last" if time == "first" else "first"
+        said.append(
+            f"note: inputs are sequences of {steps} steps of {channels} values, time on the {time} axis; "
+            f"model_options: {{time: {other}}} takes the other"
+        )
     return said
 
 

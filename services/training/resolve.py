@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from crossreg import models
 from crossreg.core.errors import UserError
+from crossreg.inputs import Table
 from crossreg.regularizers.registry import description, regularizer
 from services.data import Dataset
 from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
@@ -29,14 +30,14 @@ class _Defaults:
     ensemble: int
     lr: float
     beta2: float
-    weight_decay: Mapping[str, float]
 
 
-_FOUND = _Defaults(40, 4, lr=5e-3, beta2=0.95, weight_decay={"classification": 0.2, "regression": 0.05})
-_GIVEN = _Defaults(20, 1, lr=1e-3, beta2=0.999, weight_decay={"classification": 0.01, "regression": 0.01})
+_FOUND = _Defaults(epochs=40, ensemble=4, lr=5e-3, beta2=0.95)
+_GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, beta2=0.999)
 _EPOCHS_WITHIN_A_BUDGET = 1_000
 _DROPOUT = 0.1
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
+SHORTEST_SEQUENCE = 8  # steps
 _LARGEST_DEFAULT_BATCH = 128
 _BATCHES = ((5_000, 32), (20_000, 64))
 """Examples in a step of one network where the length is found, by the training split's size that they go up to."""
@@ -108,7 +109,7 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     size = _batch_size(config, data, workers)
     most = defaults.epochs if config.budget is None else _EPOCHS_WITHIN_A_BUDGET
     steps = config.steps or (config.epochs or most) * (len(data.train) // max(size, 1))
-    regularizers = _regularizers(config, defaults.weight_decay[data.task])
+    regularizers = _regularizers(config, _weight_decay(config, data))
     rho = config.rho.model_dump() | {
         "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, steps // _FEWEST_UPDATES)),
         "batch_size": config.rho.batch_size or _rho_batch_size(config, data, workers, size),
@@ -155,12 +156,19 @@ def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, Regular
 
 
 def with_model(config: TrainConfig, data: Dataset) -> TrainConfig:
-    """Return the configuration with a model: its own, or where it names none one that takes such data."""
+    """Return the configuration with a model: its own, or where it names none one that takes such data.
+
+    Of a sequence the longer axis is taken for time, which `describe.taken_as_is` says.
+    """
     if config.model != BY_DATA:
         return config
     shape = data.input_shape
-    images = len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE
-    return config.model_copy(update={"model": "cnn" if images else "mlp"})
+    if len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE:
+        return config.model_copy(update={"model": "cnn"})
+    if len(shape) == 2 and max(shape) >= SHORTEST_SEQUENCE:
+        time = {"time": "first" if shape[0] > shape[1] else "last"}
+        return config.model_copy(update={"model": "cnn1d", "model_options": time | config.model_options})
+    return config.model_copy(update={"model": "mlp"})
 
 
 def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
@@ -203,6 +211,15 @@ def _rho_batch_size(config: TrainConfig, data: Dataset, workers: int, size: int)
 
 def _estimator(config: TrainConfig) -> str:
     return "direct" if all(description(name).direct for name in config.learned) else "unrolled"
+
+
+def _weight_decay(config: TrainConfig, data: Dataset) -> float:
+    """Return that of the optimizer, by kind of data where the length is found."""
+    if not config.finds_length:
+        return 0.01
+    if data.task == "regression":  # it would shrink what is predicted
+        return 0.05
+    return 0.5 if isinstance(data.inputs, Table) else 0.2
 
 
 def _takes_dropout(config: TrainConfig) -> bool:

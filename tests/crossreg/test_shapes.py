@@ -266,6 +266,7 @@ ELSEWHERE = {
     "prediction.export.Exported.observed_std": "test_exported_models_return_rows",
     "prediction.export.Exported.predict": "test_exported_models_return_rows",
     "models.cnn.cnn": "test_models_map_rows_to_outputs",
+    "models.cnn1d.cnn1d": "test_sequences_map_rows_to_outputs",
     "models.mlp.mlp": "test_models_map_rows_to_outputs",
     "models.vgg.vgg16": "test_models_map_rows_to_outputs",
     "models.vgg.VGG.forward": "test_models_map_rows_to_outputs",
@@ -509,6 +510,16 @@ def test_models_map_rows_to_outputs(name: str, input_shape: tuple[int, ...]) -> 
     for dtype in FULL:
         output = model.to(dtype)(torch.empty(3, *input_shape, device="meta", dtype=dtype))
         assert (tuple(output.shape), output.dtype) == ((3, 7), dtype)
+
+
+@pytest.mark.parametrize("time", ["last", "first"])
+def test_sequences_map_rows_to_outputs(time: str) -> None:
+    for input_shape in ((6, 50), (1, 3), (29, 12)):
+        with torch.device("meta"):
+            model = build("cnn1d", input_shape=input_shape, num_outputs=7, time=time)
+        for dtype in FULL:
+            output = model.to(dtype)(torch.empty(3, *input_shape, device="meta", dtype=dtype))
+            assert (tuple(output.shape), output.dtype) == ((3, 7), dtype)
 
 
 def test_sigma_has_the_shape_of_rho() -> None:

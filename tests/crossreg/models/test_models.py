@@ -17,7 +17,8 @@ from torch import nn
 from crossreg.core.errors import UserError
 from crossreg.models import build, describe, known, zoo
 
-OWN = ["mlp", "cnn", "vgg16", "resnet18", "resnet34", "resnet50", "wide_resnet"]
+OWN = ["mlp", "cnn", "cnn1d", "vgg16", "resnet18", "resnet34", "resnet50", "wide_resnet"]
+FOR_IMAGES = [name for name in OWN if name != "cnn1d"]
 
 
 def on_meta(name: str, input_shape: tuple[int, ...], num_outputs: int = 10, **options: Any) -> nn.Module:
@@ -34,7 +35,7 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", FOR_IMAGES)
 @pytest.mark.parametrize("input_shape", [(1, 28, 28), (3, 32, 32), (5, 31, 40), (3, 64, 64)])
 def test_own_models_map_images_to_logits(name: str, input_shape: tuple[int, ...]) -> None:
     assert output_shape(on_meta(name, input_shape, num_outputs=7), input_shape) == (2, 7)
@@ -113,6 +114,18 @@ def test_initial_weights_have_the_variance_of_he(name: str) -> None:
     assert float(output.weight.detach().abs().max()) <= output.in_features**-0.5
 
 
+@pytest.mark.parametrize("length", [1, 2, 7, 50])
+def test_sequences_of_any_length_with_time_on_either_axis_give_the_same(length: int) -> None:
+    torch.manual_seed(0)
+    last = build("cnn1d", input_shape=(3, length), num_outputs=5, dropout=0.2).eval()
+    first = build("cnn1d", input_shape=(length, 3), num_outputs=5, dropout=0.2, time="first").eval()
+    first.load_state_dict(last.state_dict())
+    x = torch.randn(4, 3, length)
+    assert torch.equal(last(x), first(x.transpose(1, 2)))
+    assert sum(isinstance(m, nn.Dropout) for m in last.modules()) == 3
+    assert sum(isinstance(m, nn.GroupNorm) for m in last.modules()) == 3
+
+
 def test_own_models_train() -> None:
     torch.manual_seed(0)
     model = build("cnn", input_shape=(1, 8, 8), num_outputs=3, width=8)
@@ -179,7 +192,7 @@ def test_torchvision_options_are_passed_on() -> None:
             "resnet19",
             (3, 32, 32),
             {},
-            "unknown model 'resnet19'; did you mean 'resnet1.'.*own models are mlp, cnn, vgg16",
+            "unknown model 'resnet19'; did you mean 'resnet1.'.*own models are mlp, cnn, cnn1d, vgg16",
         ),
         ("nothing_like_it", (3, 32, 32), {}, "unknown model 'nothing_like_it'; own models are mlp"),
         ("fasterrcnn_resnet50_fpn", (3, 32, 32), {}, "unknown model"),
@@ -220,6 +233,9 @@ def test_torchvision_options_are_passed_on() -> None:
             "norm of 'mlp' is 'bach'; did you mean 'batch'.; allowed are batch, layer",
         ),
         ("cnn", (1, 8, 8), {"width": -1}, "width of 'cnn' must be a positive integer"),
+        ("cnn1d", (1, 8, 8), {}, r"takes sequences \(channels, time\), but an example has shape \(1, 8, 8\)"),
+        ("cnn1d", (3, 50), {"width": 20}, "width of 'cnn1d' is 20; it must be a multiple of 8"),
+        ("cnn1d", (3, 50), {"time": "frist"}, "time of 'cnn1d' is 'frist'; did you mean 'first'"),
         ("wide_resnet", (3, 32, 32), {"depth": 27}, "depth of 'wide_resnet' is 27; it must be 6n [+] 4"),
         ("wide_resnet", (3, 32, 32), {"depth": 4}, "it must be 6n [+] 4"),
         ("mlp", (), {}, r"input_shape is \(\)"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -165,3 +166,30 @@ def test_a_budget_bounds_the_run_in_place_of_epochs() -> None:
 def test_a_budget_is_for_a_length_that_is_found() -> None:
     with pytest.raises(ValueError, match=r"has a length that is given; use --epochs"):
         resolved(budget="5m", optimizer={"schedule": "cosine"})
+
+
+@pytest.mark.parametrize(("shape", "time"), [((6, 40), "last"), ((40, 6), "first"), ((12, 12), "last")])
+def test_a_sequence_gets_a_network_for_sequences_and_is_told_which_axis_is_time(
+    shape: tuple[int, int], time: str, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(80, *shape)).astype("float32"), np.arange(80) % 2
+    if shape[0] == shape[1]:
+        x = x[:, :, :11]  # square ones are grey images
+    np.savez(tmp_path / "recordings.npz", x=x, y=y)
+    config = TrainConfig.model_validate({"data": {"name": str(tmp_path / "recordings.npz")}})
+    data = load_data(config.data)
+    found = resolve(config, data)
+    assert (found.model, found.model_options["time"]) == ("cnn1d", time if shape[0] != shape[1] else "first")
+    steps = max(data.input_shape)
+    (said,) = (line for line in taken_as_is(found, data) if "sequences" in line)
+    assert f"sequences of {steps} steps" in said
+    assert "takes the other" in said
+    assert resolve(config.model_copy(update={"model_options": {"time": "last"}}), data).model_options["time"] == "last"
+
+
+def test_whole_numbers_that_could_be_tokens_are_said_to_be_taken_as_quantities(tmp_path: Path) -> None:
+    np.savez(tmp_path / "names.npz", x=np.arange(800).reshape(80, 10) % 30, y=np.arange(80) % 2)
+    config = TrainConfig.model_validate({"data": {"name": str(tmp_path / "names.npz")}})
+    data = load_data(config.data)
+    assert any("taken as quantities" in line for line in taken_as_is(resolve(config, data), data))
