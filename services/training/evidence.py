@@ -24,6 +24,8 @@ class Leads(BaseModel):
         mean: in points of accuracy, or percent of RMSE.
         worst: the smallest.
         best: the largest.
+        untouched: how many of the pairs had no part in choosing what the run does by default.
+        untouched_mean: the mean on these.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +35,8 @@ class Leads(BaseModel):
     mean: float
     worst: float
     best: float
+    untouched: int
+    untouched_mean: float
 
 
 class Evidence(BaseModel):

@@ -107,7 +107,8 @@ def _searched(config: ResolvedConfig, data: Dataset) -> list[str]:
     return [
         f"Against {search} runs like this one led by {leads.mean:+.2g} {unit} on average, {leads.worst:+.2g} to "
         f"{leads.best:+.2g} on single data sets ({leads.pairs} of them, {known.seeds} seeds each; level or better on "
-        f"{leads.won}). It would probably give about the same here; {ask}."
+        f"{leads.won}), and by {leads.untouched_mean:+.2g} on the {leads.untouched} that had no part in choosing its "
+        f"defaults. It would probably give about the same here; {ask}."
     ]
 
 

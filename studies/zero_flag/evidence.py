@@ -35,13 +35,15 @@ def evidence_of(rows: list[Measurement]) -> Evidence:
 
 
 def _leads(pairs: list[Summed]) -> Leads:
-    values = [one.lead for one in pairs]
+    values, fresh = [one.lead for one in pairs], [one.lead for one in pairs if one.untouched]
     return Leads(
         pairs=len(pairs),
         won=sum(one.won for one in pairs),
         mean=round(statistics.mean(values), 2),
         worst=round(min(values), 1),
         best=round(max(values), 1),
+        untouched=len(fresh),
+        untouched_mean=round(statistics.mean(fresh), 2),
     )
 
 
