@@ -106,6 +106,8 @@ class Outcome(TrainingResult):
         run_id: the MLflow run; None until it is recorded.
         config: what the chosen trial was, for a replay.
         examples: scores of single test examples; None where it diverged.
+        reg_scaled: scores on the regularization split after the temperature that suits it best: what is compared with
+            those of a run that finds its length, which are scaled so; empty without one.
     """
 
     method: str
@@ -121,6 +123,7 @@ class Outcome(TrainingResult):
     run_id: str | None = None
     config: ResolvedConfig | None = None
     examples: ExampleScores | None = None
+    reg_scaled: dict[str, float] = Field(default_factory=dict)
 
 
 def outcome_of(
@@ -163,6 +166,9 @@ def outcome_of(
         **(known := calibrated(predictions)),
         "examples": example_scores(predictions, known.get("temperature", math.nan)),
     }
+    if "reg" in predictions and are_probabilities(predictions["reg"]):
+        mean, targets = predictions["reg"]["mean"], predictions["reg"]["targets"]
+        fields["reg_scaled"] = calibration.temperature_scaled(mean, targets, mean, targets)[0].as_dict()
     if owner.spec.config.finds_length and "test_scaled" in known:  # on that split, by the training itself
         fields |= {"test_scaled": scores["test"], "temperature": 1.0, "examples": example_scores(predictions, 1.0)}
     return Outcome.model_validate(fields | changes)

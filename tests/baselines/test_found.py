@@ -77,6 +77,7 @@ def test_it_is_compared_with_searches_at_their_compute(ray_cluster: None, tmp_pa
     assert "held-out loss was best" in own.stopped
     assert own.test_scaled == own.test  # it is scaled already
     for one in (search, outcomes["pbt"]):
+        assert one.reg_scaled["nll"] <= one.reg["nll"] + 1e-6  # by which the run is compared, whose are scaled
         assert 0.8 * POPULATION * amount < one.cost.flops <= 1.02 * POPULATION * amount
         assert one.test["accuracy"] > 0.3
     assert own.test["accuracy"] > 0.3

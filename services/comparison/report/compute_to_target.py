@@ -67,7 +67,7 @@ def compute_to_target(
     never, short = [], []
     for seed, target in search.outcomes.items():
         run = reference.outcomes.get(seed)
-        goal = _final(target, "reg").get(select_on, math.nan)
+        goal = _goal(target, run).get(select_on, math.nan)
         if run is None or not run.curve or not math.isfinite(goal):
             continue
         place = _stays_from(run, goal, select_on)
@@ -82,6 +82,12 @@ def compute_to_target(
     behind = {name: math.fsum(one[name] for one in short) / len(short) for name in names if short and name in short[0]}
     kept = {name: value for name, value in behind.items() if math.isfinite(value)}
     return ComputeToTarget(select_on, fractions, never, mean, kept)
+
+
+def _goal(target: Outcome, run: Outcome | None) -> dict[str, float]:
+    """Return the search's final scores on the regularization split, scaled where those of the run are."""
+    scaled = run is not None and run.config is not None and run.config.finds_length
+    return target.reg_scaled if scaled and target.reg_scaled else _final(target, "reg")
 
 
 def _final(target: Outcome, split: str) -> dict[str, float]:
