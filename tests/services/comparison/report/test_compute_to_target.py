@@ -10,6 +10,9 @@ from services.comparison.outcome import Outcome
 from services.comparison.report import summarize
 from services.comparison.report.compute_to_target import ComputeToTarget
 from services.comparison.report.tables import tables
+from services.data import load_data
+from services.training.config import TrainConfig
+from services.training.resolve import resolve
 from tests.services.comparison.report.conftest import NAN, context, cost, outcome, point, scores
 
 SEARCH = {"cost": cost(8e12), "trials": 8, "members": [[(0, {"weight_decay": 0.1})]] * 8}
@@ -100,3 +103,11 @@ def test_the_sentence_and_the_table_say_how_many_seeds_reached_it() -> None:
     assert [(cell.text, cell.remark) for cell in table.rows[0][2:]] == [("never", "0 of 1 seed")]
     (table,) = [t for t in tables(summarize(outcomes, context())) if t.title.startswith("Compute to target")]
     assert [cell.text for cell in table.rows[0][2:]] == ["0.0250", "−10.00", "−0.200"]
+
+
+def test_a_run_whose_held_out_scores_are_scaled_is_compared_with_scaled_ones() -> None:
+    config = TrainConfig.model_validate({"data": {"name": "digits"}, "model": "mlp"})
+    run = crossreg(0, [0.9, 0.3]).model_copy(update={"config": resolve(config, load_data(config.data))})
+    search = pbt(0, 0.35).model_copy(update={"reg_scaled": scores(nll=0.25)})
+    assert found([run, search]).never == [0]
+    assert found([crossreg(0, [0.9, 0.3]), search]).fractions == pytest.approx({0: 2e11 / 8e12})
