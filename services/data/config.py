@@ -66,6 +66,11 @@ class DataConfig(Settings):
     time_order: Annotated[str | None, Flag(default="splits are drawn")] = Field(
         default=None, description="Column (or array) to order by: train comes first, then reg, then test."
     )
+    time_axis: Annotated[Literal["first", "last"] | None, Flag(default="the longer one")] = Field(
+        default=None,
+        description="Which axis of an example of two, a sequence in an .npz, is time; values along the other have a "
+        "mean and a deviation of their own.",
+    )
     image_size: Annotated[int | None, Flag(default="that of the files, which must be one")] = Field(
         default=None, ge=1, le=4096, description="Bring image files to N x N pixels, cut in the middle."
     )

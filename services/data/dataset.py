@@ -46,13 +46,15 @@ class Dataset:
         reg: What the regularization is trained on; has no rows when no regularization split was asked for.
         test: What is reported.
         mean: float32 [C], mean of the train split over everything but axis 1: per channel of images, in 0..255 for
-            bytes, or per feature; zeros where nothing is to be standardized.
-        std: float32 [C], standard deviation likewise; 1 where the train split is constant.
+            bytes, or per feature; [1, C] of sequences whose time axis is the first; zeros where nothing is to be
+            standardized.
+        std: float32, standard deviation likewise; 1 where the train split is constant.
         fingerprint: 16 hex digits over content and split, see `fingerprint`.
         inputs: How rows, arrays or files of the same kind become x: what an exported model needs to know.
         example: Two examples before that: a pandas DataFrame of a table's rows, or an array as it is stored.
         target_mean: float64 [outputs], of the train split; None for classification.
         target_std: float64 [outputs], likewise; 1 where constant.
+        time_axis: Of sequences, examples of two axes: which of them is time; None for all else.
         standardized: Whether a model gets `(x - mean) / std`; False is asked for by `raw`.
         missing: Rows of a table without a value, by column.
         skipped: Files that were not read, by ending.
@@ -72,6 +74,7 @@ class Dataset:
     example: Any = None
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
+    time_axis: Literal["first", "last"] | None = None
     standardized: bool = True
     missing: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)

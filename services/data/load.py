@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     named = config.name in BUNDLED and config.name != "digits"
     _require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
     _require_fitting(config, is_table or named or is_npz, "tables and arrays", "split_by", "time_order", "task")
-    _require_fitting(config, is_npz, "arrays (.npz)", "keys")
+    _require_fitting(config, is_npz, "arrays (.npz)", "keys", "time_axis")
     _require_fitting(config, is_folder, "image folders", "image_size")
     if config.name in BUNDLED:
         return load_bundled(config)
@@ -138,7 +138,11 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
         else:
             test = Split(raw.x[indices.test], raw.y[indices.test])
         example = test.x[:2].copy() if raw.example is None else raw.example
-    mean, std = moments(train.x)
+    time_axis = _time_axis(train.x, config, notes)
+    if time_axis == "first":
+        mean, std = (found[None] for found in moments(np.moveaxis(train.x, -1, 1)))
+    else:
+        mean, std = moments(train.x)
     if config.raw:
         mean, std = np.zeros_like(mean), np.ones_like(std)
     target_mean, target_std = (None, None) if raw.classes else moments(train.y)
@@ -157,11 +161,31 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
         example=example,
         target_mean=target_mean,
         target_std=target_std,
+        time_axis=time_axis,
         standardized=not config.raw,
         missing={} if raw.table is None else raw.table.missing,
         skipped=raw.skipped,
         notes=(*notes, *_rare(raw.classes, train, reg, test)),
     )
+
+
+def _time_axis(x: np.ndarray, config: DataConfig, notes: list[str]) -> Literal["first", "last"] | None:
+    """Return which axis of a sequence is time, and say so; None where examples have no two axes."""
+    if x.ndim != 3:
+        if config.time_axis is not None:
+            raise UserError(
+                f"time_axis is {config.time_axis!r}, but an example of {config.name} has shape {x.shape[1:]}: a "
+                "sequence has two axes"
+            )
+        return None
+    longer: Literal["first", "last"] = "first" if x.shape[1] > x.shape[2] else "last"
+    axis = config.time_axis or longer
+    steps, values = x.shape[1:] if axis == "first" else x.shape[:0:-1]
+    said = (
+        "" if config.time_axis else f"; if the {'other' if steps != values else 'first'} axis is time, say --time-axis"
+    )
+    notes.append(f"examples {x.shape[1:]} are taken as sequences of {steps} steps of {values} values{said}")
+    return axis
 
 
 def _rare(classes: tuple[str, ...], train: Split, reg: Split, test: Split) -> list[str]:

@@ -85,14 +85,6 @@ def taken_as_is(config: TrainConfig, data: Dataset) -> list[str]:
         )
     elif not data.standardized:
         said.append("note: inputs are not standardized (--raw)")
-    if config.model == "cnn1d":
-        time = config.model_options.get("time", "last")
-        steps, channels = data.input_shape if time == "first" else data.input_shape[::-1]
-        other = "last" if time == "first" else "first"
-        said.append(
-            f"note: inputs are sequences of {steps} steps of {channels} values, time on the {time} axis; "
-            f"model_options: {{time: {other}}} takes the other"
-        )
     return said
 
 

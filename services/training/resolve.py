@@ -156,18 +156,17 @@ def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, Regular
 
 
 def with_model(config: TrainConfig, data: Dataset) -> TrainConfig:
-    """Return the configuration with a model: its own, or where it names none one that takes such data.
-
-    Of a sequence the longer axis is taken for time, which `describe.taken_as_is` says.
-    """
+    """Return the configuration with a model: its own, or where it names none one that takes such data."""
+    if config.model == "cnn1d" and data.time_axis is not None:
+        return config.model_copy(update={"model_options": {"time": data.time_axis} | config.model_options})
     if config.model != BY_DATA:
         return config
     shape = data.input_shape
     if len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE:
         return config.model_copy(update={"model": "cnn"})
-    if len(shape) == 2 and max(shape) >= SHORTEST_SEQUENCE:
-        time = {"time": "first" if shape[0] > shape[1] else "last"}
-        return config.model_copy(update={"model": "cnn1d", "model_options": time | config.model_options})
+    if data.time_axis is not None and max(shape) >= SHORTEST_SEQUENCE:
+        options = {"time": data.time_axis} | config.model_options
+        return config.model_copy(update={"model": "cnn1d", "model_options": options})
     return config.model_copy(update={"model": "mlp"})
 
 
