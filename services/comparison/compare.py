@@ -156,7 +156,8 @@ def _check_all(config: CompareConfig, conditions: Conditions, jobs: list[Job], d
         raise UserError("a budget in worker_seconds is measured on the cross-regularized run; add it to --methods")
     for line in in_lines(describe(conditions.data(first))):
         display.note(line)
-    display.note(f"model: {conditions.config.model}; searched and learned: {', '.join(conditions.space)}")
+    what = "searched and learned" if conditions.config.learned else "crossreg finds its length; searched"
+    display.note(f"model: {conditions.config.model}; {what}: {', '.join(conditions.space)}")
     display.plan(amounts, "flops" if config.unit == "worker_seconds" else config.unit)
 
 

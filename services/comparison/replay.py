@@ -96,14 +96,11 @@ def find_source(tracking: TrackingConfig, run_id: str) -> Source:
         outcome = Outcome.model_validate_json(read_artifact(tracking, run_id, "outcome.json"))
         if outcome.config is None or not outcome.schedule:
             raise UserError(f"run {run_id!r} ({outcome.method}) has no schedule to replay")
+        _require_length(run_id, outcome.config)
         return Source(run_id, outcome.method, outcome.config, outcome.schedule, outcome.test)
     if "crossreg.config" in tags:
         config = TrainConfig.model_validate_json(tags["crossreg.config"])
-        if config.finds_length:
-            raise UserError(
-                f"run {run_id!r} found its length while it trained, and a replay repeats a training of a given one; "
-                "replay a run of --schedule cosine or constant"
-            )
+        _require_length(run_id, config)
         history, latest = metric_history(tracking, run_id, (hyperparameter(""),))
         if not history:
             raise UserError(f"run {run_id!r} learned no regularization; give one that did")
@@ -117,3 +114,11 @@ def find_source(tracking: TrackingConfig, run_id: str) -> Source:
     raise UserError(
         f"run {run_id!r} is a {kind} run; give a run of `crossreg train`, or one of a method in `crossreg compare`"
     )
+
+
+def _require_length(run_id: str, config: TrainConfig) -> None:
+    if config.finds_length:
+        raise UserError(
+            f"run {run_id!r} found its length while it trained, and a replay repeats a training of a given one; "
+            "replay a run of --schedule cosine or constant"
+        )

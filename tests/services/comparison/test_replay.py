@@ -13,6 +13,7 @@ from crossreg import UserError
 from crossreg.regularizers.registry import REGISTRY, description
 from services.comparison.conditions import Conditions
 from services.comparison.method import Trials
+from services.comparison.outcome import Outcome
 from services.comparison.reference import CrossReg, Refit
 from services.comparison.replay import Replay, Source, find_source
 from services.data import DataConfig, load_data
@@ -22,6 +23,7 @@ from services.search.trial import States, Trial, schedule_of
 from services.tracking import Tracker, TrackingConfig
 from services.training.config import TrainConfig
 from services.training.describe import params
+from services.training.resolve import resolve
 
 LEARNABLE = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]
 
@@ -157,3 +159,16 @@ def test_params_say_what_regularizes() -> None:
     said = params(conditions.reference(0), Placement(), conditions.data(0))
     assert said["regularizers"]["l2"] == {"learn": False, "value": 0.01}
     assert said["regularizers"]["noise"] == {"learn": True, "start": 0.1}
+
+
+def test_the_run_of_a_comparison_that_found_its_length_is_no_source(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({"data": {"name": "digits"}, "model": "mlp"})
+    found = resolve(config, load_data(config.data))
+    outcome = Outcome(
+        method="crossreg", budget="matched", seed=0, test={}, config=found, schedule=[(0, {"weight_decay": 0.2})]
+    )
+    tracking, tracker = tracked(tmp_path, kind="method")
+    tracker.artifact("outcome.json", outcome.model_dump_json().encode())
+    assert tracker.finish("FINISHED")
+    with pytest.raises(UserError, match="found its length while it trained"):
+        find_source(tracking, tracker.run_id)
