@@ -72,8 +72,8 @@ VARIANTS: dict[str, Variant] = {
         *_of_training("epochs", "epochs", 20, 80),
         *_of_training("weight decay", "regularizers.weight_decay", 0.02, 0.5),
         *_of_training("dropout", "regularizers.dropout", 0.03, 0.3),
-        Variant("batch, factor", 0.5, batch=0.5),
-        Variant("batch, factor", 2, batch=2),
+        Variant("batch factor", 0.5, batch=0.5),
+        Variant("batch factor", 2, batch=2),
         Variant("held-out share", 0.05, reg_share=0.05),
         Variant("held-out share", 0.3, reg_share=0.3),
         *_of_course("growth", 1.1, 1.6),
@@ -91,10 +91,10 @@ _UNROLLED = {"rho": {"estimator": "unrolled"}}
 LEARNED: dict[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant("noise, direct", changes={"regularizers": {"noise": {}}}),
-        Variant("noise, unrolled", changes={"regularizers": {"noise": {}}} | _UNROLLED),
+        Variant("direct noise", changes={"regularizers": {"noise": {}}}),
+        Variant("unrolled noise", changes={"regularizers": {"noise": {}}} | _UNROLLED),
         Variant("noise for dropout", changes={"regularizers": {"noise": {"after": "dropout"}}}),
-        Variant("L2, unrolled", changes={"regularizers": {"l2": {}}} | _UNROLLED),
+        Variant("unrolled L2", changes={"regularizers": {"l2": {}}} | _UNROLLED),
     )
 }
 """What a run can learn beside its length, by its name."""

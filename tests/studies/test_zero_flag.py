@@ -9,9 +9,11 @@ import pytest
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
+from services.tracking import Tracker, TrackingConfig
 from services.training.evidence import evidence
 from services.training.tuning import TUNED, draw, training_changes
 from studies.run import _solve
+from studies.sensitivity.study import Learned, Sensitivity
 from studies.zero_flag.evidence import evidence_of
 from studies.zero_flag.pairs import PAIRS, prepare
 from studies.zero_flag.study import ZeroFlag
@@ -145,3 +147,21 @@ def test_a_pair_is_run_searched_and_not_run_again(tmp_path: Path) -> None:
 def test_what_the_product_says_of_the_study_is_what_was_measured() -> None:
     measured = Path(__file__).parents[2] / "docs" / "results" / "zero-flag" / "rows.json"
     assert evidence() == evidence_of(json.loads(measured.read_text()))
+
+
+@pytest.mark.parametrize("kind", [Sensitivity, Learned])
+def test_every_variant_has_a_name_that_its_numbers_can_be_recorded_under(
+    kind: type[Sensitivity], tmp_path: Path
+) -> None:
+    measured = [
+        {"variant": variant, "pair": "digits-mlp", "seed": 0, "accuracy": 0.9, "nll": 0.1, "flops": 1.0}
+        for variant in ("as it is", *kind.variants)
+    ]
+    numbers = kind().numbers(measured)
+    assert len(numbers) == 3 * len(kind.variants)
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    tracker = Tracker.start(
+        tracking, experiment="e", run_name="r", params={}, tags={}, spool_dir=tmp_path / "spool", system_interval=None
+    )
+    tracker.record(numbers, 0)
+    assert tracker.finish("FINISHED")
