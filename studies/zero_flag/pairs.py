@@ -252,6 +252,7 @@ def _limited(
 
 
 _MOST = 4_000 + _MOST_TEST  # rows of a table
+_FEW = 4_000
 _HALF = {"test_share": 0.5}
 
 PAIRS: dict[str, Pair] = {
@@ -277,6 +278,17 @@ PAIRS: dict[str, Pair] = {
              norm="LayerNorm", options={"norm": "layer"}, data={"target": "mdvis", "task": "regression"} | _HALF,
              untouched=True),
         Pair("vowels", "sequence", _vowels, f"{_NETWORKS}:conv1d", "GroupNorm", untouched=True),
+        # those below came when the defaults stood
+        Pair("life-expectancy", "table", _csv("causaldata", "gapminder", "gapminder.csv"),
+             data={"target": "lifeExp", "test_share": 0.4}, untouched=True),
+        Pair("labour", "table", _csv("causaldata", "Mroz", "Mroz.csv"), norm="LayerNorm", options={"norm": "layer"},
+             data={"target": "lfp", "drop": ("Unnamed: 0",), "test_share": 0.4}, untouched=True),
+        Pair("home-ownership", "table", _limited(_csv("causaldata", "mortgages", "fetter_mortgages.csv"), _FEW),
+             data={"target": "home_ownership", "task": "classification"} | _HALF, untouched=True),
+        Pair("drug-spending", "table", _limited(_csv("linearmodels", "datasets", "meps", "meps.csv.bz2"), _FEW),
+             norm="LayerNorm", options={"norm": "layer"}, data={"target": "ldrugexp", "drop": ("drugexp",)} | _HALF,
+             untouched=True),
+        Pair("digits-cnn", "image", _digits, "cnn", options={"width": 16}, data={"test_share": 0.5}, untouched=True),
     )
 }  # fmt: skip
 """Every pair by its name; those that chose defaults first."""
