@@ -221,7 +221,7 @@ def build_trainer(
         closure=config.gradient_evaluations > 1,
         steps=config.steps,
         evaluation=evaluation,
-        log_every=max(1, config.steps // 300),
+        log_every=max(1, config.expected_steps // 300),
         callbacks=[*([StopByRule(rule)] if rule else []), *(callbacks or ())],
         autocast=_PRECISIONS[config.precision],
         seed=config.seed,

@@ -132,7 +132,7 @@ def _ray_trainer(
             "hang_timeout": placement.hang_timeout,
             # on one's own machine no node is drained
             "preemptible": "RAY_ADDRESS" in os.environ,
-            "checkpoint_every": placement.checkpoint_every or min(max(50, config.steps // 10), 1000),
+            "checkpoint_every": placement.checkpoint_every or min(max(50, config.expected_steps // 10), 1000),
             "start_from": None if state is None else ray.put(state),
         },
         scaling_config=ray.train.ScalingConfig(

@@ -63,6 +63,13 @@ class ResolvedConfig(TrainConfig):
     rho: ResolvedRho
 
     @property
+    def expected_steps(self) -> int:
+        """Theta steps that the run takes as far as is known before: what it logs and keeps is spaced by them."""
+        if self.budget is None or self.epochs is not None:
+            return self.steps
+        return max(1, self.steps * _FOUND.epochs // _EPOCHS_WITHIN_A_BUDGET)
+
+    @property
     def evaluation_interval(self) -> int:
         """Theta steps between evaluations of the splits."""
         return max(1, math.ceil(self.steps / self.evaluations))

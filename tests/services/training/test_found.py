@@ -161,6 +161,7 @@ def test_a_budget_bounds_the_run_in_place_of_epochs() -> None:
     assert trainer.course is not None
     assert trainer.step * trainer.train.batch_size < 0.02 * mean_passes() * trainer.train.num_examples
     assert trained(budget="0.5search", epochs=8).step == trained(epochs=8).step  # beside them, the smaller one
+    assert resolved(budget="5m").expected_steps == resolved().steps  # what is logged and kept is spaced as ever
 
 
 def test_a_budget_is_for_a_length_that_is_found() -> None:
