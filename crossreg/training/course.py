@@ -236,8 +236,8 @@ class Course:
     def turn(self, trainer: Trainer) -> None:
         """End the trunk: go back to the kept check, and let the rate fall from there."""
         assert self._kept is not None
+        self._cut_by_budget = trainer.num_steps < self.most and self._full(trainer)
         self.cooling, self.ended_at = True, trainer.step
-        self._cut_by_budget = trainer.num_steps < self.most
         unwrap(trainer.model).load_state_dict(self._kept.model)
         trainer.optimizer.load_state_dict(self._kept.optimizer)
         trainer.num_steps = trainer.step + self._cooldown_steps()
@@ -272,7 +272,8 @@ class Course:
             return ""
         data = ", on all data" if self.everything is not None else ""
         room = f"the budget of {self.budget} paid for no more" if self._cut_by_budget else "there was no room for more"
-        more = f"; {room}, which might have been better" if self.kept_step == self.ended_at else ""
+        might = ", which might have been better" if self.kept_step == self.ended_at else ""
+        more = f"; {room}{might}" if might or self._cut_by_budget else ""
         return (
             f"the held-out loss was best at step {self.kept_step:,} of {self.ended_at:,}; from there the learning rate "
             f"fell to 0 in {self._cooldown_steps():,} steps{data}{more}"
