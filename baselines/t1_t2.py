@@ -21,5 +21,5 @@ class T1T2Run(SingleRun):
 
     def changes(self, conditions: Conditions, seed: int) -> dict[str, Any]:
         """Return what takes the other gradient."""
-        conditions.given_length(self.name)
+        conditions.given_length(self.name, "learns by another gradient what crossreg learns")
         return {"rho": {**conditions.reference(seed).rho.model_dump(), "estimator": "t1-t2"}}

@@ -146,7 +146,7 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
     for key in _LENGTHS:
         recorded.pop(key, None)
     fixed = {key: value for key, value in changed.items() if key not in _LENGTHS}
-    if "epochs" in given and "steps" not in given:
+    if ("epochs" in given or "budget" in given) and "steps" not in given:
         changed["steps"] = None
     a, b = (validated(TrainConfig, values).model_dump() for values in (recorded, fixed))
     different = [key for key in a if a[key] != b[key]]

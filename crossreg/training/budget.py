@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,8 @@ import torch.distributed as dist
 
 from crossreg.core.distributed import world_size
 from crossreg.core.errors import UserError
+from crossreg.losses import Classification
+from crossreg.prediction.predict import num_draws
 
 if TYPE_CHECKING:
     from crossreg.training.trainer import Trainer
@@ -55,7 +58,31 @@ class Budget:
     def spent(self, trainer: Trainer) -> float:
         """Return what a run cost so far, in the budget's unit; counted on this rank."""
         cost = trainer.cost()
-        return cost.worker_seconds / world_size() if self.unit == "seconds" else self._of_flops(cost.flops, trainer)
+        assert trainer.ledger is not None
+        return trainer.ledger.seconds if self.unit == "seconds" else self._of_flops(cost.flops, trainer)
+
+    def of_a_check(self, trainer: Trainer, held_out: str) -> float:
+        """Return what evaluating a split will cost, in the budget's unit; 0 for seconds, which only it can tell."""
+        if self.unit == "seconds":
+            return 0.0
+        plan, ledger = trainer.evaluation, trainer.ledger
+        assert ledger is not None
+        passes = num_draws(trainer.model, plan.samples, dropout=plan.dropout)
+        # the loss of an averaged prediction that is no probability is computed by other passes
+        passes *= 1 if isinstance(trainer.loss, Classification) else 2
+        return self._of_flops(
+            ledger.flops_per_example["forward"] * plan.splits[held_out].num_examples * passes, trainer
+        )
+
+    def of_rho(self, trainer: Trainer) -> float:
+        """Return what learning will cost a step, in the budget's unit, where it has not begun."""
+        ledger, rho = trainer.ledger, trainer.regularizer
+        assert ledger is not None
+        if rho is None or self.unit == "seconds" or ledger.examples.get("rho"):
+            return 0.0
+        forward, _ = rho.estimator.passes(rho.samples)
+        rows = int(getattr(rho.reg_loader, "batch_size", None) or 0)
+        return self._of_flops(ledger.flops_per_example.get("rho", math.nan) * forward * rows / rho.interval, trainer)
 
     def _of_flops(self, flops: float, trainer: Trainer) -> float:
         if math.isnan(flops):
@@ -73,24 +100,40 @@ class Pace:
     """What a run cost up to a step.
 
     Attributes:
+        unit: of what follows, a budget's.
         step: the step.
-        spent: until then, in a budget's unit.
-        checks: how many there were.
-        on_checks: their part of what was spent.
+        a_step: what a step costs, without checks.
+        on_checks: what checks have cost.
+        a_check: what one costs.
     """
 
+    unit: str
     step: int
-    spent: float
-    checks: int
+    a_step: float
     on_checks: float
+    a_check: float
 
-    def affordable(self, amount: float, growth: float) -> int:
-        """Return how many steps an amount pays for, with the checks on the way, at steps that grow by a factor."""
-        a_step = (self.spent - self.on_checks) / self.step
-        a_check = self.on_checks / max(self.checks, 1)
-        times = max(1.0, (amount - self.on_checks) / max(a_step * self.step, 1e-12))
-        to_come = 2 + math.log(times) / math.log(growth)
-        return int((amount - self.on_checks - to_come * a_check) / max(a_step, 1e-12))
+    def affordable(self, amount: float, next_check: int, growth: float) -> int:
+        """Return how many steps an amount pays for, with the checks on the way.
+
+        Args:
+            amount: of the budget.
+            next_check: the step of the next one.
+            growth: factor between the steps of checks.
+        """
+
+        def cost(steps: int) -> float:
+            # one more where the last of all steps makes it
+            checks = 2 + math.log(max(1.0, steps / next_check)) / math.log(growth)
+            return self.a_step * steps + self.on_checks + checks * self.a_check
+
+        if self.a_step <= 0:
+            return sys.maxsize
+        low, high = 0, int(amount / self.a_step) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if cost(middle) <= amount else (low, middle)
+        return low
 
 
 def agreed(steps: int, device: torch.device) -> int:

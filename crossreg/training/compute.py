@@ -78,6 +78,7 @@ class Ledger:
         examples: forward passes by phase, over all ranks.
         backward: backward passes by phase, over all ranks.
         worker_seconds: wall-clock seconds times workers, without the time of reports.
+        seconds: the same without the factor: as long as the run took, on however many workers.
         peak_memory_bytes: largest memory of this process so far (rank 0's), or of its GPU.
     """
 
@@ -85,6 +86,7 @@ class Ledger:
     examples: dict[str, int] = field(default_factory=dict)
     backward: dict[str, int] = field(default_factory=dict)
     worker_seconds: float = 0.0
+    seconds: float = 0.0
     peak_memory_bytes: int = 0
 
     def add(self, phase: str, examples: int, backward: int = 0) -> None:

@@ -81,6 +81,15 @@ class CourseSettings:
     warmup: float = 1.0
     power: int = 9
 
+    def first_check(self, epoch: int) -> int:
+        """Return its step, given the steps of an epoch."""
+        return max(round(self.first * epoch), self.first_steps)
+
+    def most_checks(self, steps: int, epoch: int) -> int:
+        """Return how many checks a run of so many steps makes if its trunk is as long as it can be."""
+        trunk, first = steps / (1 + self.cooldown), self.first_check(epoch)
+        return 1 if trunk <= first else 2 + int(math.log(trunk / first) / math.log(self.growth))
+
 
 @dataclass
 class _Judged:
@@ -182,7 +191,7 @@ class Course:
             self._bound(trainer)
         if self.average is None:
             self.average = averaged(trainer.model, self.settings.power)
-            self.next_check = max(round(self.settings.first * _epoch(trainer)), self.settings.first_steps)
+            self.next_check = self.settings.first_check(_epoch(trainer))
 
     def predictor(self, trainer: Trainer) -> nn.Module:
         """Return the model that is worth evaluating now: the averaged one in the trunk, the trained one after it."""
@@ -222,8 +231,10 @@ class Course:
             self._kept = _Kept(trainer.step, judged, copy.deepcopy(model), copy.deepcopy(optimizer))
             if self._lowest is None or judged.loss < float(self._lowest.mean()):
                 self._lowest = judged.losses
+        if math.isfinite(judged.loss):  # what is looked up later is what was judged
+            trainer.evaluated[self.held_out] = Evaluation(judged.scores, judged.mean, judged.targets, 0)
         self.next_check = math.ceil(trainer.step * self.settings.growth)
-        self._look(trainer, checks=1)
+        self._look(trainer, checked=True)
         self._full_was_checked = self._full(trainer)
         return {metrics.COURSE_HELD_OUT: judged.loss, metrics.COURSE_KEPT_STEP: float(self.kept_step)}
 
@@ -301,7 +312,9 @@ class Course:
         self.average.load_state_dict(state["average"])
         self.cooling, self.ended_at, self.next_check = state["cooling"], state["ended_at"], state["next_check"]
         self.most, self._cut_by_budget = state["most"], state["cut_by_budget"]
-        self._pace = None if state["pace"] is None else Pace(**state["pace"])
+        found = None if state["pace"] is None else Pace(**state["pace"])
+        # that of another unit says nothing
+        self._pace = found if found and self.budget and found.unit == self.budget.unit else None
         self._lowest, kept = state["lowest"], state["kept"]
         self._kept = None if kept is None else _Kept(**kept | {"judged": _Judged(**kept["judged"])})
         if not self.cooling and self._kept is not None and trainer.step + self._cooldown_steps() > trainer.num_steps:
@@ -319,21 +332,30 @@ class Course:
             if self.everything is not None:
                 trainer.go_on_with(self.everything, since=self.ended_at)
 
-    def _look(self, trainer: Trainer, checks: int = 0) -> None:
-        """See what the run cost until now, its last `checks` evaluations included, and how far the budget reaches."""
+    def _look(self, trainer: Trainer, checked: bool = False) -> None:
+        """See what the run cost until now, a check just made included, and how far the budget reaches."""
         if self.budget is None:
             return
-        spent, before = self.budget.spent(trainer), self._pace
-        on_checks = (before.on_checks if before else 0.0) + (spent - self._before_check if checks else 0.0)
-        self._pace = Pace(trainer.step, spent, (before.checks if before else 0) + checks, on_checks)
+        budget, before = self.budget, self._pace
+        spent, on_checks = budget.spent(trainer), 0.0 if before is None else before.on_checks
+        a_check = budget.of_a_check(trainer, self.held_out) if before is None else before.a_check
+        if checked:
+            a_check = spent - self._before_check
+            on_checks += a_check
+        a_step = (spent - on_checks) / trainer.step + budget.of_rho(trainer)
+        self._pace = Pace(budget.unit, trainer.step, a_step, on_checks, a_check)
         self._bound(trainer)
 
     def _bound(self, trainer: Trainer) -> None:
-        """Take no more steps than the budget pays for, and always as many as a cooldown from here takes."""
+        """Take no more steps than the budget pays for, and always as many as a cooldown from here takes.
+
+        Where no check was kept, as of a run that diverged, there is none.
+        """
         if self.budget is None or self._pace is None:
             return
-        paid = agreed(self._pace.affordable(self.budget.amount, self.settings.growth), trainer.device)
-        trainer.num_steps = min(self.most, max(paid, trainer.step + self._cooldown_of(trainer.step)))
+        found = self._pace.affordable(self.budget.amount, self.next_check, self.settings.growth)
+        room = 1 if self._kept is None else self._cooldown_of(trainer.step)
+        trainer.num_steps = min(self.most, max(agreed(found, trainer.device), trainer.step + room))
 
     def _warmup_steps(self, trainer: Trainer) -> int:
         return round(min(self.settings.warmup * _epoch(trainer), _WARMUP_SHARE * trainer.num_steps))

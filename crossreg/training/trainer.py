@@ -134,6 +134,7 @@ class Trainer:
         """Get ready for the first step of a fresh or restored run; `fit` does this itself."""
         self._wrapped = data_parallel(self.model)
         self._prepare()
+        self._clock = time.perf_counter()
         if self.course is not None:
             self.course.begin(self)
         for callback in self.callbacks:
@@ -208,6 +209,7 @@ class Trainer:
             "examples": dict(self.ledger.examples),
             "backward": dict(self.ledger.backward),
             "worker_seconds": self.ledger.worker_seconds,
+            "seconds": self.ledger.seconds,
             "course": self.course.state_dict() if self.course else None,
             "ranks": ranks,
         }
@@ -242,7 +244,7 @@ class Trainer:
             return
         self.ledger.examples = dict(self._resumed["examples"])
         self.ledger.backward = dict(self._resumed["backward"])
-        self.ledger.worker_seconds = self._resumed["worker_seconds"]
+        self.ledger.worker_seconds, self.ledger.seconds = self._resumed["worker_seconds"], self._resumed["seconds"]
         ranks = self._resumed["ranks"]
         if len(ranks) == world_size():
             set_rng_state(ranks[rank()]["rng"])
@@ -393,6 +395,7 @@ class Trainer:
         assert self.ledger is not None
         if counts:
             self.ledger.worker_seconds += (now - self._clock) * world_size()
+            self.ledger.seconds += now - self._clock
             self.ledger.measure_memory(self.device)
         self._clock = now
 

@@ -126,10 +126,8 @@ class Conditions:
         return space_of(dict.fromkeys([*found, *(name for name in self._tuned if name == "weight_decay")]))
 
     @cached_property
-    def _tuned(self) -> list[str]:
-        """What is searched for where nothing is learned, by regularizer."""
-        if self.config.learned:
-            return []
+    def places(self) -> list[str]:
+        """What people tune, by regularizer, as far as the model has a place for it."""
         config = self.single(self.config.seed)
         model = build_model(config, self.data(self.config.seed))
         there = {
@@ -137,7 +135,12 @@ class Conditions:
             "dropout": bool(dropout_layers(model)) or models.takes(config.model, "dropout"),
             "noise": any(is_normalization(module) for module in model.modules()),
         }
-        return [name for name, place in there.items() if place and name not in self.config.regularizers]
+        return [name for name, place in there.items() if place]
+
+    @property
+    def _tuned(self) -> list[str]:
+        """What is searched for where nothing is learned."""
+        return [] if self.config.learned else [n for n in self.places if n not in self.config.regularizers]
 
     def fixed(self) -> dict[str, Any]:
         """Return the configuration changes that learn nothing: every regularizer stays where it starts."""
@@ -219,16 +222,16 @@ class Conditions:
                 break
         return spec
 
-    def given_length(self, name: str) -> None:
-        """Refuse a method that repeats what was learned over a given length.
+    def given_length(self, name: str, why: str) -> None:
+        """Refuse a method that needs a given length.
 
         Raises:
-            UserError: names it.
+            UserError: names it, and says why.
         """
         if self.config.finds_length:
             raise UserError(
-                f"method {name!r} repeats what was learned step by step, which takes a given length; use --schedule "
-                "cosine, or leave it out of --methods"
+                f"method {name!r} {why}, which takes a given length; use --schedule cosine, or leave it out of "
+                "--methods"
             )
 
     def _data_config(self, seed: int, all_data: bool) -> DataConfig:

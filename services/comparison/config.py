@@ -46,6 +46,11 @@ class CompareConfig(Settings):
                 raise UserError(f"{name} is {','.join(values)!r}; give at least one, each once")
         for budget in self.budgets:
             factor_of(budget, self.population)
+        if self.training.budget is not None:
+            raise UserError(
+                f"the training has a budget of {self.training.budget}, but those of a comparison are multiples of what "
+                "the run may cost by its epochs or steps; give one of these"
+            )
         if not self.training.finds_length and not self.training.learned:
             raise UserError(
                 "the training learns nothing, but a comparison is over what it learns; name what to --learn, and "

@@ -32,7 +32,7 @@ class Refit(Method):
 
     def run(self, conditions: Conditions, seed: int, budget: Budget) -> Run:
         """Train, then replay."""
-        conditions.given_length(self.name)
+        conditions.given_length(self.name, "repeats what crossreg learned step by step")
         (learned,) = yield Trials([conditions.own_trial(seed)])
         schedule = schedule_of(learned.lineage)
         (refitted,) = yield Trials([conditions.trial(seed, all_data=True, schedule=schedule, **conditions.fixed())])

@@ -14,6 +14,7 @@ from crossreg.estimators import Estimator
 from crossreg.losses import as_loss
 from crossreg.regularizers.base import rho_hyperparameters, rho_parameters
 from crossreg.training.compute import Cost, measure_flops
+from crossreg.training.course import CourseSettings
 from services.data import Dataset
 from services.search.spec import Record, digest
 from services.training.assemble import build_estimator, build_model, learned_names
@@ -71,7 +72,11 @@ class Plan:
             rho_forward, rho_backward = self.estimator.passes(config.rho.samples)
             examples["rho"] = updates * rho_forward * config.rho.batch_size
             backward += updates * rho_backward * config.rho.batch_size
-        if self.select:
+        if config.finds_length:
+            settings = CourseSettings()
+            checks = settings.most_checks(steps, len(self.data.train) // config.batch_size * config.ensemble)
+            examples["forward"] = self.evaluations * self.draws * checks * len(self.data.reg)
+        elif self.select:
             interval = config.model_copy(update={"steps": steps}).evaluation_interval
             evaluations = math.ceil(steps / interval) - 1
             passes = self.evaluations * (evaluations * self.draws + self.final_draws)

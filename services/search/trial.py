@@ -160,6 +160,10 @@ class Trial:
         content = {"trainer": trainer.state_dict(), "predictions": predictions_of(trainer)}
         save_checkpoint(content, self.states.checkpoint(state), spec=self.spec.digest)
         self._live = (state, trainer, rng_state())
+        before_it = None if self.state is None else self.states.record(self.state)
+        scores = {split: result.scores for split, result in trainer.evaluated.items()}
+        if not scores and before_it is not None:  # checks may lie further apart than intervals
+            scores = before_it.scores
         return Record(
             state=state,
             parent=self.state,
@@ -168,7 +172,7 @@ class Trial:
             last=trainer.ended,
             given=self.given,
             hyperparameters=get_hyperparameters(trainer.model, trainer.optimizer),
-            scores={split: result.scores for split, result in trainer.evaluated.items()},
+            scores=scores,
             metrics=list(self._seen.values),
             cost=cost * times,
             peak_memory_bytes=trainer.ledger.peak_memory_bytes,

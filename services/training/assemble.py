@@ -67,7 +67,7 @@ def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
 def build_optimizer(config: ResolvedConfig, theta: list[nn.Parameter]) -> torch.optim.Optimizer:
     """Return the optimizer of theta."""
     kind = optimizer_kind(config.optimizer.name)
-    return kind.build(config.optimizer, theta, config.weight_decay, config.steps)
+    return kind.build(config.optimizer, theta, config.weight_decay, config.expected_steps)
 
 
 def learned_names(config: TrainConfig, model: nn.Module) -> list[str]:

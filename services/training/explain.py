@@ -16,6 +16,8 @@ __all__ = ["EXPLANATION", "explain"]
 EXPLANATION = "explanation.md"
 """The artifact that keeps it."""
 
+_MEASURED = ("mlp", "cnn")
+"""Networks of the study that have a name here."""
 _FAR, _ERRORS = 1.5, 4.0
 """How many times larger one split's loss is than another's, and by how many standard errors at least (those of an
 exponential distribution, about as wide as losses are), that are no longer alike."""
@@ -100,6 +102,8 @@ def _searched(config: ResolvedConfig, data: Dataset) -> list[str]:
     ask = "`crossreg compare` with the same data answers it"
     if leads is None or not says_nothing(config, data):
         return [f"What {search} would have given is known of runs without flags alone; {ask}."]
+    if config.model not in _MEASURED:
+        return [f"What {search} would have given was measured with {' and '.join(_MEASURED)} alone; {ask}."]
     low, high = known.examples
     if not low / 2 <= len(data.train) <= 2 * high:
         return [f"What {search} would have given was measured with {low:,} to {high:,} training examples alone; {ask}."]

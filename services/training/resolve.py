@@ -54,9 +54,13 @@ class ResolvedRho(RhoConfig):
 
 
 class ResolvedConfig(TrainConfig):
-    """What is trained, in numbers; `steps` says how long, and `epochs` nothing any more."""
+    """What is trained, in numbers; `steps` says how long, and `epochs` nothing any more.
+
+    `usual_steps` is how long such a run usually is, where `steps` are but a bound that a budget will lower.
+    """
 
     steps: int
+    usual_steps: int | None = None
     batch_size: int
     ensemble: int
     optimizer: ResolvedOptimizer
@@ -65,9 +69,7 @@ class ResolvedConfig(TrainConfig):
     @property
     def expected_steps(self) -> int:
         """Theta steps that the run takes as far as is known before: what it logs and keeps is spaced by them."""
-        if self.budget is None or self.epochs is not None:
-            return self.steps
-        return max(1, self.steps * _FOUND.epochs // _EPOCHS_WITHIN_A_BUDGET)
+        return self.steps if self.usual_steps is None else min(self.steps, self.usual_steps)
 
     @property
     def evaluation_interval(self) -> int:
@@ -115,10 +117,13 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         )
     size = _batch_size(config, data, workers)
     most = defaults.epochs if config.budget is None else _EPOCHS_WITHIN_A_BUDGET
-    steps = config.steps or (config.epochs or most) * (len(data.train) // max(size, 1))
+    epoch = len(data.train) // max(size, 1)
+    steps = config.steps or (config.epochs or most) * epoch
+    bounded = config.budget is not None and config.steps is None and config.epochs is None
+    usual = max(1, defaults.epochs * epoch) if bounded else None
     regularizers = _regularizers(config, _weight_decay(config, data))
     rho = config.rho.model_dump() | {
-        "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, steps // _FEWEST_UPDATES)),
+        "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, (usual or steps) // _FEWEST_UPDATES)),
         "batch_size": config.rho.batch_size or _rho_batch_size(config, data, workers, size),
         "estimator": config.rho.estimator or _estimator(config),
     }
@@ -128,6 +133,7 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
             "optimizer": config.optimizer.model_dump()
             | {"lr": config.optimizer.lr or defaults.lr, "beta2": config.optimizer.beta2 or defaults.beta2},
             "steps": max(steps, 1),
+            "usual_steps": usual,
             "batch_size": size,
             "rho": rho,
             "regularizers": regularizers,
@@ -140,8 +146,8 @@ def says_nothing(config: ResolvedConfig, data: Dataset) -> bool:
     """Say whether a training is what comes of data and a model alone, with no other setting."""
     options = {name: value for name, value in config.model_options.items() if name != "dropout"}
     plain = TrainConfig(model=config.model, model_options=options, data=config.data, seed=config.seed)
-    fields = {"steps", "batch_size", "ensemble", "optimizer", "regularizers", "augment", "budget"}
-    return resolve(plain, data).model_dump(include=fields) == config.model_dump(include=fields)
+    usual = not config.data.raw and config.data.reg_share is None
+    return usual and resolve(plain, data).model_dump() == config.model_dump()
 
 
 def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, RegularizerConfig]:

@@ -15,6 +15,7 @@ class SGD(OptimizerKind):
     """Momentum 0.9; weight decay is added to the gradient."""
 
     name = "sgd"
+    weight_decay = 5e-4  # the usual one; AdamW's are of another kind
 
     def build(
         self, config: ResolvedOptimizer, theta: list[nn.Parameter], weight_decay: float, steps: int

@@ -22,7 +22,7 @@ from tests.services.search.conftest import MakeTrial
 from tests.services.search.population import LEARNED, SIGMA, digits, sigma, spec
 
 ROOT = Path(__file__).resolve().parents[3]
-CLOCKS = ("latest", "worker_seconds")
+CLOCKS = ("latest", "worker_seconds", "seconds")
 
 
 def run(trial: Trial, intervals: int | None = None) -> list[Record]:
