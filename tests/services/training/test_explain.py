@@ -83,7 +83,11 @@ def test_it_says_what_a_search_would_probably_have_given_where_that_was_measured
         f"a random search of 16 trainings, at about {known.compute:.0f} times this compute, runs like this one" in text
     )
     assert f"one led by {known.leads['classification'].mean:+.2g} points of accuracy on average" in text
-    assert "% of RMSE on average" in said(training={"data": {"name": "diabetes"}}, test={"rmse": 0.5}, reg={})
+    assert "It would probably give about the same here" in text
+    numbers = said(training={"data": {"name": "diabetes"}}, test={"rmse": 0.5}, reg={})
+    assert "% of RMSE on average" in numbers
+    worse = known.leads["regression"].untouched_mean < -1
+    assert f"It would probably give {'more' if worse else 'about the same'} here" in numbers
 
 
 @pytest.mark.parametrize(
