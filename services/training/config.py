@@ -131,6 +131,12 @@ class TrainConfig(Settings):
         description="Most that a run may cost that finds its length: time of training (90s, 5m, 2h), operations "
         "(1e15flops) or a share of a search of 16 trainings (0.1search). In place of --epochs, or beside them.",
     )
+    usual_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="How long such a run usually is, where a budget alone bounds it; set when the rest is resolved.",
+    )
     stopping: dict[str, float] = Field(
         default_factory=dict,
         description="A rule that may end the training earlier, see `crossreg.training.stopping`: `{patience: 5}`.",

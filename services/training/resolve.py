@@ -54,13 +54,9 @@ class ResolvedRho(RhoConfig):
 
 
 class ResolvedConfig(TrainConfig):
-    """What is trained, in numbers; `steps` says how long, and `epochs` nothing any more.
-
-    `usual_steps` is how long such a run usually is, where `steps` are but a bound that a budget will lower.
-    """
+    """What is trained, in numbers; `steps` says how long, and `epochs` nothing any more."""
 
     steps: int
-    usual_steps: int | None = None
     batch_size: int
     ensemble: int
     optimizer: ResolvedOptimizer

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from baselines import METHODS
 from crossreg.core.errors import UserError
@@ -20,6 +22,11 @@ from tests.baselines.conftest import POPULATION, make_conditions
 
 def found(**changes: object) -> Conditions:
     return make_conditions(optimizer={"schedule": "found"}, batch_size=None, steps=None, epochs=6, **changes)
+
+
+def bare(*, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """A network of one's own, without dropout and normalization."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_outputs))
 
 
 def asked(name: str, conditions: Conditions) -> list[TrialSpec]:
@@ -41,7 +48,7 @@ def test_the_reference_is_what_train_does_and_rivals_are_one_network_with_a_cosi
     assert plain.config.batch_size * 4 == own.config.batch_size
     assert set(plain.config.regularizers) == {"weight_decay"}
     examples = [spec.steps * spec.config.batch_size for spec in (own, plain)]
-    assert examples[0] <= examples[1] <= 1.05 * examples[0]
+    assert examples[0] <= examples[1] <= 1.2 * examples[0]  # which pays for its checks
 
 
 def test_searches_look_through_what_people_tune_where_nothing_is_learned() -> None:
@@ -67,7 +74,7 @@ def test_a_method_that_repeats_a_schedule_is_refused_with_the_way_out(name: str)
         asked(name, found())
 
 
-@pytest.mark.parametrize(("model", "missing"), [("resnet18", "dropout"), ("torchvision:squeezenet1_1", "noise")])
+@pytest.mark.parametrize(("model", "missing"), [("resnet18", "dropout"), ("tests.baselines.test_found:bare", "noise")])
 def test_a_model_is_searched_over_what_it_has_a_place_for(model: str, missing: str) -> None:
     conditions = found(model=model, model_options={}, data={"name": "digits", "limit": 100})
     for name in ("tuned-search", "pbt"):

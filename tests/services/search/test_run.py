@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from crossreg.prediction.calibration import TEMPERATURE_PRIOR
 from crossreg.training.compute import Cost
 from services.comparison.outcome import best_of, curve_of, outcome_of, utilization_of
 from services.search.evaluate import final_evaluation
@@ -234,8 +235,12 @@ def test_temperature_scaling_is_fitted_on_the_regularization_split() -> None:
     found = calibrated(predictions)
     scores, temperature = found["test_scaled"], found["temperature"]
     assert 2 < temperature < 4
-    best = nll("reg", temperature)
-    assert all(nll("reg", temperature * factor) > best for factor in (0.9, 0.97, 1.03, 1.1))
+
+    def with_prior(temperature: float) -> float:
+        return nll("reg", temperature) + (math.log(temperature) / TEMPERATURE_PRIOR) ** 2 / (2 * 400)
+
+    best = with_prior(temperature)
+    assert all(with_prior(temperature * factor) > best for factor in (0.9, 0.97, 1.03, 1.1))
     assert scores["nll"] == pytest.approx(nll("test", temperature), rel=1e-4)
     assert scores["nll"] < nll("test", 1.0)
     accuracy = (predictions["test"]["mean"].argmax(1) == predictions["test"]["targets"]).float().mean()
