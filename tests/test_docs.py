@@ -26,6 +26,7 @@ from crossreg.training.rules import RULES
 from jobs import flags
 from jobs.cli import JOBS
 from jobs.options import validated
+from services.comparison.config import CompareConfig
 from services.data import load_data
 from services.tracking.config import TrackingConfig
 from services.training.assemble import build_trainer
@@ -194,7 +195,8 @@ def check_job(name: str, arguments: list[str]) -> None:
         _, command, arguments = command.resolve_command(command.context_class(command), arguments)
     given = command.make_context(name, arguments).params  # parsed, and nothing done
     if name in ("train", "compare") and "list" not in [given.get("methods"), *(given["learn"] or ())]:
-        (what,) = flags.settings({**given, "data": given["data"] or "digits"}, TrainConfig)
+        kinds = [CompareConfig, TrainConfig] if name == "compare" else [TrainConfig]
+        what = flags.settings({**given, "data": given["data"] or "digits"}, *kinds)[-1]
         validated(TrainConfig, what)
     if name == "submit":
         inner, *rest = given["command"]
