@@ -35,12 +35,13 @@ class TunedSearch(PopulationSearch):
         # draws of its own for every data set
         drawn = [draw(Path(data.name).stem, seed, index) for index in range(conditions.population)]
         whole = budget.amount / sum(values["length"] for values in drawn)
+        optimizer = conditions.single(seed).optimizer.model_dump()
         specs = []
         for index, given in enumerate(drawn):
             # a model without a place for one is searched over the others
             values = given | {name: 0.0 for name in ("dropout", "noise") if name not in conditions.places}
             changes = training_changes(values, data.task == "classification")
-            changes["optimizer"] = conditions.single(seed).optimizer.model_dump() | changes["optimizer"]
+            changes["optimizer"] = optimizer | changes["optimizer"]
             changes["regularizers"] = conditions.regularized_by(**changes["regularizers"])["regularizers"]
             specs.append(
                 conditions.trial(

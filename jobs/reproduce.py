@@ -55,7 +55,7 @@ def reproduce(
 
     - `weight-decay`: weight decay and noise learned together with each estimator, against a grid of both
 
-    - `zero-flag`: one run without flags against a random search of 16 trainings, on 19 pairs of data and network
+    - `zero-flag`: one run without flags against a random search of 16 trainings, on pairs of data and network
 
     - `sensitivity`: every constant of such a run, larger and smaller
 

@@ -20,7 +20,7 @@ from crossreg.prediction.predict import num_draws, predict
 from crossreg.regularizers.noise import sampling
 from crossreg.regularizers.temperature import temperature
 
-__all__ = ["Evaluation", "EvaluationPlan", "evaluate"]
+__all__ = ["Evaluation", "EvaluationPlan", "evaluate", "num_passes"]
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,20 @@ def evaluate(
         # a model that diverged has no scores, but its training is told so and not broken off
         nan = calibration.Scores(math.nan, math.nan, math.nan, math.nan)
         scores = (calibration.score(mean, target) if mean.isfinite().all() else nan).as_dict()
-        return Evaluation(scores, mean, target, draws * len(target))
+        return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target))
     total = gather_rows(torch.stack([torch.zeros(()), *values]).to(device)).sum().item() / len(target)
     scores = {"nll": total}
     if target.is_floating_point() and target.numel() == mean.numel():
         scores["rmse"] = float((mean - target.reshape(mean.shape)).square().mean().sqrt())
-    return Evaluation(scores, mean, target, 2 * draws * len(target))
+    return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target))
+
+
+def num_passes(loss: Loss, draws: int) -> int:
+    """Return how often `evaluate` runs the model on an example, of which a prediction averages so many draws.
+
+    The loss of an average that is no probability is computed by passes of its own.
+    """
+    return draws if isinstance(loss, Classification) else 2 * draws
 
 
 def _loss_of_average(model: nn.Module, loss: Loss, x: Any, y: Tensor, draws: int, seed: int, dropout: bool) -> Tensor:

@@ -12,13 +12,13 @@ import torch.distributed as dist
 
 from crossreg.core.distributed import world_size
 from crossreg.core.errors import UserError
-from crossreg.losses import Classification
+from crossreg.prediction.evaluation import num_passes
 from crossreg.prediction.predict import num_draws
 
 if TYPE_CHECKING:
     from crossreg.training.trainer import Trainer
 
-__all__ = ["Budget", "Pace"]
+__all__ = ["Budget", "Pace", "agreed"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,9 @@ class Budget:
             return 0.0
         plan, ledger = trainer.evaluation, trainer.ledger
         assert ledger is not None
-        passes = num_draws(trainer.model, plan.samples, dropout=plan.dropout)
-        # the loss of an averaged prediction that is no probability is computed by other passes
-        passes *= 1 if isinstance(trainer.loss, Classification) else 2
-        return self._of_flops(
-            ledger.flops_per_example["forward"] * plan.splits[held_out].num_examples * passes, trainer
-        )
+        passes = num_passes(trainer.loss, num_draws(trainer.model, plan.samples, plan.dropout))
+        examples = passes * plan.splits[held_out].num_examples
+        return self._of_flops(ledger.flops_per_example["forward"] * examples, trainer)
 
     def of_rho(self, trainer: Trainer) -> float:
         """Return what learning will cost a step, in the budget's unit, where it has not begun."""

@@ -122,8 +122,9 @@ class Conditions:
         if self.config.learned:
             return space_of(learned_names(config, build_model(config, self.data(seed))))
         config = resolve(TrainConfig.model_validate(config.model_dump() | self.fixed()), self.data(seed))
-        found = [name for name in hyperparameters(build_model(config, self.data(seed))) if _base(name) in self._tuned]
-        return space_of(dict.fromkeys([*found, *(name for name in self._tuned if name == "weight_decay")]))
+        found = hyperparameters(build_model(config, self.data(seed)))
+        own = [name for name in self._tuned if name == "weight_decay"]  # the optimizer's, which is not built here
+        return space_of([*(name for name, one in found.items() if one.base in self._tuned), *own])
 
     @cached_property
     def places(self) -> list[str]:
@@ -237,7 +238,3 @@ class Conditions:
     def _data_config(self, seed: int, all_data: bool) -> DataConfig:
         changes: dict[str, Any] = {"seed": seed, **({"reg_share": 0.0} if all_data else {})}
         return self.config.data.model_copy(update=changes)
-
-
-def _base(name: str) -> str:
-    return name.partition("/")[0]

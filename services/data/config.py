@@ -17,6 +17,7 @@ KEYS = ("x", "y", "x_test", "y_test")
 """Arrays of an .npz by what they are."""
 
 ColumnKind = Literal["number", "boolean", "category", "date"]
+TimeAxis = Literal["first", "last"]
 
 
 def known() -> dict[str, str]:
@@ -66,7 +67,7 @@ class DataConfig(Settings):
     time_order: Annotated[str | None, Flag(default="splits are drawn")] = Field(
         default=None, description="Column (or array) to order by: train comes first, then reg, then test."
     )
-    time_axis: Annotated[Literal["first", "last"] | None, Flag(default="the longer one")] = Field(
+    time_axis: Annotated[TimeAxis | None, Flag(default="the longer one")] = Field(
         default=None,
         description="Which axis of an example of two, a sequence in an .npz, is time; values along the other have a "
         "mean and a deviation of their own.",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crossreg.inputs import Array, Inputs
+from services.data.config import TimeAxis
 
 __all__ = ["Dataset", "Split", "Task", "fingerprint"]
 
@@ -74,7 +75,7 @@ class Dataset:
     example: Any = None
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
-    time_axis: Literal["first", "last"] | None = None
+    time_axis: TimeAxis | None = None
     standardized: bool = True
     missing: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from crossreg.core.errors import UserError, nearest
 from crossreg.core.paths import local_path
 from crossreg.inputs import Inputs
 from services.data.bundled import BUNDLED, load_bundled
-from services.data.config import DataConfig, known
+from services.data.config import DataConfig, TimeAxis, known
 from services.data.dataset import Dataset, Split, Task, fingerprint
 from services.data.decode import Progress
 from services.data.moments import moments
@@ -169,7 +169,7 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
     )
 
 
-def _time_axis(x: np.ndarray, config: DataConfig, notes: list[str]) -> Literal["first", "last"] | None:
+def _time_axis(x: np.ndarray, config: DataConfig, notes: list[str]) -> TimeAxis | None:
     """Return which axis of a sequence is time, and say so; None where examples have no two axes."""
     if x.ndim != 3:
         if config.time_axis is not None:
@@ -178,7 +178,7 @@ def _time_axis(x: np.ndarray, config: DataConfig, notes: list[str]) -> Literal["
                 "sequence has two axes"
             )
         return None
-    longer: Literal["first", "last"] = "first" if x.shape[1] > x.shape[2] else "last"
+    longer: TimeAxis = "first" if x.shape[1] > x.shape[2] else "last"
     axis = config.time_axis or longer
     steps, values = x.shape[1:] if axis == "first" else x.shape[:0:-1]
     said = (

@@ -12,6 +12,7 @@ from torch import Tensor
 from crossreg.core.errors import UserError
 from crossreg.estimators import Estimator
 from crossreg.losses import as_loss
+from crossreg.prediction.evaluation import num_passes
 from crossreg.regularizers.base import rho_hyperparameters, rho_parameters
 from crossreg.training.compute import Cost, measure_flops
 from crossreg.training.course import CourseSettings
@@ -59,8 +60,7 @@ class Plan:
         draws = config.mc_dropout or any(name.partition("/")[0] == "noise" for name in config.regularizers)
         final = config.final_samples if config.final_test else config.evaluate_samples
         self.draws, self.final_draws = (config.evaluate_samples, final) if draws else (1, 1)
-        # other tasks are evaluated twice: the averaged prediction, and the loss of the average
-        self.evaluations = 1 if data.task == "classification" else 2
+        self.loss = as_loss(data.task)
 
     def cost(self, steps: int) -> Cost:
         """Return what so many steps cost, with evaluations at the end of each of the run's intervals."""
@@ -75,11 +75,11 @@ class Plan:
         if config.finds_length:
             settings = CourseSettings()
             checks = settings.most_checks(steps, len(self.data.train) // config.batch_size * config.ensemble)
-            examples["forward"] = self.evaluations * self.draws * checks * len(self.data.reg)
+            examples["forward"] = checks * num_passes(self.loss, self.draws) * len(self.data.reg)
         elif self.select:
             interval = config.model_copy(update={"steps": steps}).evaluation_interval
             evaluations = math.ceil(steps / interval) - 1
-            passes = self.evaluations * (evaluations * self.draws + self.final_draws)
+            passes = evaluations * num_passes(self.loss, self.draws) + num_passes(self.loss, self.final_draws)
             examples["forward"] = passes * len(self.data.reg)
         flops = sum(self.flops.get(phase, math.nan) * n for phase, n in examples.items())
         return Cost(examples=sum(examples.values()), backward_examples=backward, flops=flops)

@@ -166,17 +166,20 @@ def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, Regular
 
 def with_model(config: TrainConfig, data: Dataset) -> TrainConfig:
     """Return the configuration with a model: its own, or where it names none one that takes such data."""
-    if config.model == "cnn1d" and data.time_axis is not None:
-        return config.model_copy(update={"model_options": {"time": data.time_axis} | config.model_options})
-    if config.model != BY_DATA:
-        return config
+    model, options = config.model, config.model_options
+    if model == BY_DATA:
+        model = _model_for(data)
+    if model == "cnn1d" and data.time_axis is not None:
+        options = {"time": data.time_axis} | options
+    return config.model_copy(update={"model": model, "model_options": options})
+
+
+def _model_for(data: Dataset) -> str:
+    """Return the name of a model that takes such data."""
     shape = data.input_shape
     if len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE:
-        return config.model_copy(update={"model": "cnn"})
-    if data.time_axis is not None and max(shape) >= SHORTEST_SEQUENCE:
-        options = {"time": data.time_axis} | config.model_options
-        return config.model_copy(update={"model": "cnn1d", "model_options": options})
-    return config.model_copy(update={"model": "mlp"})
+        return "cnn"
+    return "cnn1d" if data.time_axis is not None and max(shape) >= SHORTEST_SEQUENCE else "mlp"
 
 
 def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
