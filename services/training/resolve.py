@@ -35,7 +35,7 @@ class _Defaults:
 _FOUND = _Defaults(epochs=40, ensemble=4, lr=5e-3, beta2=0.95)
 _GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, beta2=0.999)
 _EPOCHS_WITHIN_A_BUDGET = 1_000
-_DROPOUT = 0.1
+_DROPOUT = 0.1  # of classifiers
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
 SHORTEST_SEQUENCE = 8  # steps
 _LARGEST_DEFAULT_BATCH = 128
@@ -117,7 +117,8 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     steps = config.steps or (config.epochs or most) * epoch
     bounded = config.budget is not None and config.steps is None and config.epochs is None
     usual = max(1, defaults.epochs * epoch) if bounded else None
-    regularizers = _regularizers(config, _weight_decay(config, data))
+    dropout = _dropout(config, data)
+    regularizers = _regularizers(config, _weight_decay(config, data), dropout)
     rho = config.rho.model_dump() | {
         "interval": config.rho.interval or min(_DEFAULT_INTERVAL, max(1, (usual or steps) // _FEWEST_UPDATES)),
         "batch_size": config.rho.batch_size or _rho_batch_size(config, data, workers, size),
@@ -133,7 +134,7 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
             "batch_size": size,
             "rho": rho,
             "regularizers": regularizers,
-            "model_options": _model_options(config, regularizers),
+            "model_options": _model_options(config, regularizers, dropout),
         }
     )
 
@@ -146,7 +147,7 @@ def says_nothing(config: ResolvedConfig, data: Dataset) -> bool:
     return usual and resolve(plain, data).model_dump() == config.model_dump()
 
 
-def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, RegularizerConfig]:
+def _regularizers(config: TrainConfig, weight_decay: float, dropout: float) -> dict[str, RegularizerConfig]:
     """Return all that regularizes, with what a training has that says nothing about it."""
 
     def fixed(value: float) -> RegularizerConfig:
@@ -154,8 +155,8 @@ def _regularizers(config: TrainConfig, weight_decay: float) -> dict[str, Regular
 
     found = dict(config.regularizers)
     if config.finds_length:
-        if "dropout" not in found and _takes_dropout(config) and not models.is_custom(config.model):
-            found["dropout"] = fixed(_DROPOUT)
+        if dropout and "dropout" not in found and not models.is_custom(config.model):
+            found["dropout"] = fixed(dropout)
         # fitted at the end
         found.setdefault("temperature", fixed(1.0))
     if "weight_decay" not in found:
@@ -233,15 +234,20 @@ def _weight_decay(config: TrainConfig, data: Dataset) -> float:
     return 0.5 if isinstance(data.inputs, Table) else 0.2
 
 
-def _takes_dropout(config: TrainConfig) -> bool:
-    return models.takes(config.model, "dropout") and "dropout" not in config.model_options
+def _dropout(config: TrainConfig, data: Dataset) -> float:
+    """Return that of a model which says none and takes one, where the length is found; 0 for all else."""
+    if not config.finds_length or "dropout" in config.model_options or not models.takes(config.model, "dropout"):
+        return 0.0
+    return _DROPOUT if data.task == "classification" else 0.0  # what is dropped changes the scale of a number
 
 
-def _model_options(config: TrainConfig, regularizers: Mapping[str, RegularizerConfig]) -> dict[str, Any]:
+def _model_options(
+    config: TrainConfig, regularizers: Mapping[str, RegularizerConfig], dropout: float
+) -> dict[str, Any]:
     """Return the model's options; a model that builds dropout only when asked for is asked."""
     options = dict(config.model_options)
-    if config.finds_length and "dropout" not in regularizers and _takes_dropout(config):
-        options["dropout"] = _DROPOUT  # of one's own function, which may have no layer that could be set
+    if dropout and "dropout" not in regularizers:
+        options["dropout"] = dropout  # of one's own function, which may have no layer that could be set
     if "dropout" in regularizers and "dropout" not in options and models.takes(config.model, "dropout"):
         options["dropout"] = regularizers["dropout"].value
     return options

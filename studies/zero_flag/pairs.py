@@ -289,6 +289,16 @@ PAIRS: dict[str, Pair] = {
              norm="LayerNorm", options={"norm": "layer"}, data={"target": "ldrugexp", "drop": ("drugexp",)} | _HALF,
              untouched=True),
         Pair("digits-cnn", "image", _digits, "cnn", options={"width": 16}, data={"test_share": 0.5}, untouched=True),
+        # and those below when regression had lost its dropout
+        Pair("bikes", "table", _limited(_csv("ISLP", "data", "Bikeshare.csv"), _FEW),
+             data={"target": "bikers", "task": "regression", "drop": ("casual", "registered")} | _HALF, untouched=True),
+        Pair("tuition", "table", _csv("ISLP", "data", "College.csv"), norm="LayerNorm", options={"norm": "layer"},
+             data={"target": "Outstate", "task": "regression", "test_share": 0.4}, untouched=True),
+        Pair("gross-product", "table", _csv("linearmodels", "datasets", "munnell", "munnell.csv.bz2"),
+             data={"target": "GSP", "task": "regression", "drop": ("ST_ABB",), "test_share": 0.4}, untouched=True),
+        Pair("wages", "table", _limited(_csv("linearmodels", "datasets", "wage_panel", "wage_panel.csv.bz2"), _FEW),
+             norm="LayerNorm", options={"norm": "layer"}, data={"target": "lwage", "drop": ("nr",)} | _HALF,
+             untouched=True),
     )
 }  # fmt: skip
 """Every pair by its name; those that chose defaults first."""

@@ -85,6 +85,14 @@ def test_dropout_is_off_where_it_is_said_to_be(off: Any) -> None:
     assert resolved(regularizers={"l2": None}).regularizers["dropout"].value == 0.1
 
 
+def test_what_predicts_numbers_has_no_dropout_unless_told() -> None:
+    assert "dropout" not in resolved(data={"name": "diabetes"}, model="mlp").regularizers
+    assert (
+        resolved(data={"name": "diabetes"}, model="mlp", regularizers={"dropout": 0.2}).regularizers["dropout"].value
+        == 0.2
+    )
+
+
 def test_a_temperature_that_would_be_fitted_over_is_refused() -> None:
     with pytest.raises(ValueError, match="temperature is fixed at 2"):
         resolved(regularizers={"temperature": 2.0})
