@@ -11,19 +11,20 @@ import numpy as np
 from crossreg.core.errors import UserError, quoted
 from crossreg.inputs.array import Array
 from crossreg.inputs.columns import CYCLES, KINDS, Category, Column, Date, Number
+from crossreg.inputs.sequence import Sequence
 from crossreg.inputs.table import Ignored, Table
 from crossreg.inputs.text import DATE_FORMATS
 
 __all__ = ["Inputs", "from_json", "to_json"]
 
-Inputs = Table | Array
+Inputs = Table | Array | Sequence
 _LAYOUTS = ("as stored", "channels last", "no channel axis")
 
 
 def to_json(inputs: Inputs) -> dict[str, Any]:
     """Return plain values for `from_json`."""
-    if isinstance(inputs, Array):
-        return {"kind": "array"} | _plain(inputs)
+    if not isinstance(inputs, Table):
+        return {"kind": "array" if isinstance(inputs, Array) else "sequence"} | _plain(inputs)
     columns = [{"kind": column.kind} | _plain(column) for column in inputs.columns]
     ignored = [_plain(one) for one in inputs.ignored]
     target = {key: getattr(inputs, key) for key in ("target", "decimal", "thousands", "unit")}
@@ -46,8 +47,13 @@ def from_json(content: Any) -> Inputs:
         if array.layout not in _LAYOUTS:
             raise UserError(f"inputs: layout is {quoted(array.layout)}; allowed are {', '.join(_LAYOUTS)}")
         return array
+    if kind == "sequence":
+        sequence = _made(Sequence, content, "inputs")
+        if sequence.time not in ("first", "last"):
+            raise UserError(f"inputs: time is {quoted(sequence.time)}; allowed are first and last")
+        return sequence
     if kind != "table" or not isinstance(content.get("columns"), list) or not isinstance(content.get("ignored"), list):
-        raise UserError("inputs is neither a table with columns nor an array")
+        raise UserError("inputs is neither a table with columns nor an array nor a sequence")
     columns = tuple(_column(one) for one in content["columns"])
     names = [column.name for column in columns]
     if len(set(names)) < len(names) or not names:

@@ -14,6 +14,7 @@ import numpy as np
 __all__ = [
     "DATE_FORMATS",
     "ISO",
+    "MINUS",
     "UNITS",
     "NumberFormat",
     "date_formats",
@@ -40,7 +41,7 @@ CURRENCIES = frozenset(["$", "€", "£", "¥", "USD", "EUR", "GBP", "CHF", "JPY
 """What may stand before them: A1 and B2 are no numbers."""
 
 _AFFIXES = re.compile(r"([^\d+\-.,]*?)\s*([+-]?[\d.,'\s]*\d[\d.,]*(?:[eE][+-]?\d+)?)\s*(\D*|\D+[²³2-3]?)")
-_MINUS = "\u2212"  # as typesetters write it
+MINUS = "\u2212"  # as typesetters write it
 ISO = "ISO8601"
 DIGITS = "%Y%m%d"  # read where that is asked for alone: such are numbers otherwise
 QUARTER = "%YQ%q"  # Python has no letter for quarters
@@ -116,7 +117,7 @@ class NumberFormat:
         """
         import pandas as pd
 
-        plain = text.str.replace(_MINUS, "-")
+        plain = text.str.replace(MINUS, "-")
         if self.unit:
             plain = plain.map(lambda one: _without(one, self.unit), na_action="ignore")
         if self.thousands or self.decimal != ".":
@@ -157,7 +158,7 @@ def number_formats(text: Any) -> list[NumberFormat]:
     Args:
         text: Series of text, see `text_of`.
     """
-    given = text.dropna().str.replace(_MINUS, "-")
+    given = text.dropna().str.replace(MINUS, "-")
     if not len(given):
         return []
     unit = _unit(given)

@@ -12,17 +12,19 @@ from crossreg.core.errors import UserError, nearest
 from crossreg.models import custom, zoo
 from crossreg.models.checks import positive
 from crossreg.models.cnn import cnn
-from crossreg.models.cnn1d import cnn1d
 from crossreg.models.mlp import mlp
 from crossreg.models.resnet import resnet18, resnet34, resnet50
+from crossreg.models.sequences import cnn1d, gru, lstm, transformer
 from crossreg.models.vgg import vgg16
 from crossreg.models.wide_resnet import wide_resnet
 
-__all__ = ["build", "describe", "is_custom", "known", "takes"]
+__all__ = ["build", "describe", "is_custom", "known", "takes", "takes_padding"]
 
 OWN: dict[str, Callable[..., nn.Module]] = {
-    builder.__name__: builder for builder in (mlp, cnn, cnn1d, vgg16, resnet18, resnet34, resnet50, wide_resnet)
+    builder.__name__: builder
+    for builder in (mlp, cnn, cnn1d, lstm, gru, transformer, vgg16, resnet18, resnet34, resnet50, wide_resnet)
 }
+_OF_SEQUENCES = ("cnn1d", "lstm", "gru", "transformer")
 
 
 def build(name: str, *, input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> nn.Module:
@@ -77,6 +79,11 @@ def takes(name: str, option: str) -> bool:
     if name in OWN:
         return option in _options(name)
     return is_custom(name) and custom.takes(name, option)
+
+
+def takes_padding(name: str) -> bool:
+    """Say whether a model leaves out what follows the end of a sequence, which is NaN; a user's own is taken to."""
+    return name in _OF_SEQUENCES or is_custom(name)
 
 
 def is_custom(name: str) -> bool:

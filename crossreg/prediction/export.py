@@ -114,15 +114,17 @@ class Exported:
     def __init__(self, model: nn.Module, preprocess: Preprocess | None, description: dict[str, Any]) -> None:
         import numpy as np
 
-        from crossreg.inputs import Array, from_json
+        from crossreg.inputs import Array, Sequence, Table, from_json
 
         self.input_shape: tuple[int, ...] = tuple(description["input_shape"])
         self.num_outputs: int = description["num_outputs"]
         self.task: str = description["task"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.inputs: Inputs = from_json(description["inputs"])
-        if not isinstance(self.inputs, Array) and (len(self.inputs.features),) != self.input_shape:
+        if isinstance(self.inputs, Table) and (len(self.inputs.features),) != self.input_shape:
             raise UserError(f"its columns make {len(self.inputs.features)} features, and it takes {self.input_shape}")
+        if isinstance(self.inputs, Sequence) and len(self.input_shape) != 2:
+            raise UserError(f"sequences are (channels, time), and it takes {self.input_shape}")
         self.images = isinstance(self.inputs, Array) and self.inputs.images(self.input_shape)
         self.integers = preprocess is None
         self._model, self._preprocess = model, preprocess
@@ -150,7 +152,8 @@ class Exported:
 
         Args:
             rows: for a table, a pandas DataFrame, a list of mappings from column names to values, or an array of
-                numbers with a column for each of the table's; else an array `[N, ...]` as the training data had it.
+                numbers with a column for each of the table's; else an array `[N, ...]` as the training data had it,
+                or of sequences a list of arrays, which may differ in length where those of training did.
             notes: where is said what was guessed, such as categories that training never saw.
             surplus: whether columns that training did not have are let be.
 
@@ -159,8 +162,10 @@ class Exported:
         """
         import numpy as np
 
-        from crossreg.inputs import Array
+        from crossreg.inputs import Array, Sequence
 
+        if isinstance(self.inputs, Sequence):
+            return self.inputs.encode(rows, self.input_shape)
         if isinstance(self.inputs, Array):
             x = np.asarray(rows)
             if self.integers and x.dtype.kind == "f":
@@ -188,9 +193,12 @@ class Exported:
             batch: rows in a forward pass. All share the draws, so it makes no difference beyond rounding.
 
         Raises:
-            UserError: inputs of another shape.
+            UserError: inputs of another shape; of sequences, of other channels.
         """
-        if x.shape[1:] != self.input_shape:
+        from crossreg.inputs import Sequence
+
+        shape, expected = x.shape[1:], self.input_shape
+        if not (self.inputs.takes(shape, expected) if isinstance(self.inputs, Sequence) else shape == expected):
             raise UserError(
                 f"inputs have shape {x.shape}; this model takes (N, {', '.join(map(str, self.input_shape))})"
             )

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.lib import format as npy
 
 from crossreg.core.errors import UserError
-from crossreg.inputs import Array
+from crossreg.inputs import Array, Sequence
 from crossreg.inputs.array import Layout, narrowed
 from crossreg.inputs.columns import offset_of
 from services.data.config import KEYS, DataConfig
 from services.data.dataset import Task
 from services.data.memory import require_memory
 from services.data.raw import Raw, require_finite
+from services.data.sequences import sequences_of
 from services.data.targets import read_targets
 
 __all__ = ["load_arrays", "read_arrays"]
@@ -30,8 +31,9 @@ MOST_EXACT = 2**53
 def load_arrays(path: Path, config: DataConfig) -> Raw:
     """Load x, y and, where present, x_test and y_test.
 
-    Four axes are images, channels first or last, and so are three of bytes; whole numbers of other shapes stay whole,
-    and all else becomes float32. What y is, `services.data.targets` says.
+    Four axes are images, channels first or last, and so are three of bytes; three of other numbers are sequences, see
+    `services.data.sequences`. Whole numbers of other shapes stay whole, and all else becomes float32. What y is,
+    `services.data.targets` says.
 
     Args:
         path: An .npz, or a file named x.npy whose neighbours are y.npy, x_test.npy and y_test.npy.
@@ -55,9 +57,9 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
             )
     if ("x_test" in found) != ("y_test" in found):
         raise UserError(f"{source}: x_test and y_test come together or not at all; found {listed}")
-    notes = _left(source, given, set(wanted))
-    inputs = _inputs_of(source, found["x"], notes)
-    x, *x_test = (_inputs(source, key, found[key], inputs) for key in ("x", "x_test") if key in found)
+    sequences = _are_sequences(found["x"], config)
+    notes = _left(source, given, set(wanted) if sequences else set(wanted) - {keys["lengths"], keys["lengths_test"]})
+    inputs, arrays = (_sequences if sequences else _plain)(source, found, config, notes)
     targets = [_targets(source, key, found[key], config.task) for key in ("y", "y_test") if key in found]
     if len({target.dtype.kind in "bU" for target in targets}) > 1:
         kinds = f"y is {found['y'].dtype} and y_test is {found['y_test'].dtype}"
@@ -65,13 +67,41 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
     classes, (y, *y_test) = read_targets(source, keys["y"], targets, config.task, notes, integers_are_classes=True)
     groups, order = _splitting(source, config, given, len(found["y"]))
     return Raw(
-        source, x, y, classes, x_test[0] if x_test else None, y_test[0] if y_test else None,
-        inputs=inputs, example=found["x"][:2].copy(), groups=groups, order=order, notes=notes,
+        source, arrays["x"], y, classes, arrays.get("x_test"), y_test[0] if y_test else None, inputs=inputs,
+        example=None if sequences else found["x"][:2].copy(), groups=groups, order=order, notes=notes,
     )  # fmt: skip
 
 
+def _are_sequences(x: np.ndarray, config: DataConfig) -> bool:
+    """Say whether examples are sequences: those of two axes that are no images of bytes, and what is said to be."""
+    return config.time_axis is not None or (x.ndim == 3 and x.dtype != np.uint8)
+
+
+def _plain(
+    source: str, found: dict[str, np.ndarray], config: DataConfig, notes: list[str]
+) -> tuple[Array, dict[str, np.ndarray]]:
+    inputs = _inputs_of(source, found["x"], notes)
+    return inputs, {key: _inputs(source, key, found[key], inputs) for key in ("x", "x_test") if key in found}
+
+
+def _sequences(
+    source: str, found: dict[str, np.ndarray], config: DataConfig, notes: list[str]
+) -> tuple[Sequence, dict[str, np.ndarray]]:
+    x = found["x"]
+    if x.ndim == 3 and x.shape[1] == x.shape[2] >= SMALLEST_IMAGE and config.time_axis is None:
+        notes.append(
+            f"x {x.shape} is not taken as images; if it holds grey ones, store it as {(len(x), 1, *x.shape[1:])}"
+        )
+    names = {"x": "lengths", "x_test": "lengths_test"}
+    lengths: dict[str, np.ndarray] = {key: found[name] for key, name in names.items() if name in found}
+    if "x_test" in found and len(lengths) == 1:
+        raise UserError(f"{source}: lengths and lengths_test come together or not at all")
+    stored: dict[str, np.ndarray] = {key: found[key] for key in ("x", "x_test") if key in found}
+    return sequences_of(source, stored, lengths, config.time_axis, notes)
+
+
 def read_arrays(path: Path, keys: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return the arrays of a file by what they are, `x` and where they are there `y`, `x_test` and `y_test`.
+    """Return the arrays of a file by what they are: `x`, and where they are there the others of `KEYS`.
 
     Args:
         path: an .npz, or x.npy with others beside it.
@@ -211,10 +241,6 @@ def _inputs_of(source: str, x: np.ndarray, notes: list[str]) -> Array:
         notes.append(f"x {x.shape} is taken as images with channels last")
     elif x.ndim == 1 or (x.dtype == np.uint8 and x.ndim == 3):
         layout = "no channel axis"
-    elif x.ndim == 3 and x.shape[1] == x.shape[2] >= SMALLEST_IMAGE:
-        notes.append(
-            f"x {x.shape} is not taken as images; if it holds grey ones, store it as {(len(x), 1, *x.shape[1:])}"
-        )
     if x.dtype.kind in "iu" and x.size and max(abs(int(x.max())), abs(int(x.min()))) > MOST_EXACT:
         raise UserError(
             f"{source}: x holds {int(x.max())}; whole numbers beyond 2^53, as ids and hashes, cannot be told apart: "

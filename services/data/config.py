@@ -7,22 +7,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from crossreg.inputs.sequence import TimeAxis
 from services.data.bundled import BUNDLED
+from services.data.sequences import SEQUENCES
 from services.data.vision import VISION
 from services.settings import Flag, Settings
 
 __all__ = ["KEYS", "DataConfig", "known"]
 
-KEYS = ("x", "y", "x_test", "y_test")
+KEYS = ("x", "y", "x_test", "y_test", "lengths", "lengths_test")
 """Arrays of an .npz by what they are."""
 
 ColumnKind = Literal["number", "boolean", "category", "date"]
-TimeAxis = Literal["first", "last"]
 
 
 def known() -> dict[str, str]:
     """Return the names that can be loaded without a file of one's own, each with a one-line description."""
-    return BUNDLED | VISION
+    return BUNDLED | SEQUENCES | VISION
 
 
 class DataConfig(Settings):
@@ -30,7 +31,7 @@ class DataConfig(Settings):
 
     name: Annotated[str, Flag("data")] = Field(
         min_length=1,
-        description=f"{', '.join(known())}, or a path: image folder, .npz, .npy, .csv, .tsv, .parquet.",
+        description=f"{', '.join(known())}, or a path: image folder, .npz, .npy, .ts, .csv, .tsv, .parquet.",
     )
     root: Annotated[Path, Flag("data-root")] = Field(
         default=Path("data"), description="Folder where torchvision's datasets lie or are downloaded to."
@@ -69,14 +70,20 @@ class DataConfig(Settings):
     )
     time_axis: Annotated[TimeAxis | None, Flag(default="the longer one")] = Field(
         default=None,
-        description="Which axis of an example of two, a sequence in an .npz, is time; values along the other have a "
-        "mean and a deviation of their own.",
+        description="Which axis of an example of two, a sequence in an .npz, is time; given, rows of one axis are "
+        "sequences too. Values along the other have a mean and a deviation of their own.",
+    )
+    window: Annotated[int | None, Flag(default="whole recordings; 100 for `watch`")] = Field(
+        default=None, ge=1, description="Cut sequences into windows of so many steps, each an example."
+    )
+    hop: Annotated[int | None, Flag(default="a window")] = Field(
+        default=None, ge=1, description="Steps from the start of a window to that of the next."
     )
     image_size: Annotated[int | None, Flag(default="that of the files, which must be one")] = Field(
         default=None, ge=1, le=4096, description="Bring image files to N x N pixels, cut in the middle."
     )
     raw: Annotated[bool, Flag()] = Field(default=False, description="Do not standardize inputs.")
-    keys: Annotated[dict[str, str], Flag(default="x, y, x_test, y_test")] = Field(
+    keys: Annotated[dict[str, str], Flag(default="x, y, x_test, y_test, lengths")] = Field(
         default={}, description="Names of the arrays in an .npz, e.g. x=images,y=labels."
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Fixes every random choice of the split.")
@@ -85,6 +92,8 @@ class DataConfig(Settings):
     def _one_way_to_split(self) -> Self:
         if self.split_by is not None and self.time_order is not None:
             raise ValueError("split_by and time_order are both given, and splits are made in one way; leave one out")
+        if self.hop is not None and self.window is None and self.name != "watch":
+            raise ValueError(f"hop is {self.hop}, and no window is given; give --window too")
         if unknown := sorted(self.keys.keys() - set(KEYS)):
             raise ValueError(f"keys names {unknown[0]!r}; allowed are {', '.join(KEYS)}, as in x=images,y=labels")
         return self

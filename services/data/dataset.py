@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 
 from crossreg.inputs import Array, Inputs
-from services.data.config import TimeAxis
 
 __all__ = ["Dataset", "Split", "Task", "fingerprint"]
 
@@ -24,7 +23,8 @@ class Split:
     """Examples and targets, row by row.
 
     Attributes:
-        x: uint8 [N, C, H, W] for images of bytes, int64 [N, ...] for whole numbers, else float32 [N, ...].
+        x: uint8 [N, C, H, W] for images of bytes, int64 [N, ...] for whole numbers, else float32 [N, ...]; sequences
+            are [N, channels, time], NaN after their ends.
         y: int64 [N], class indices, or float64 [N, outputs] for regression, in the target's units.
     """
 
@@ -47,15 +47,13 @@ class Dataset:
         reg: What the regularization is trained on; has no rows when no regularization split was asked for.
         test: What is reported.
         mean: float32 [C], mean of the train split over everything but axis 1: per channel of images, in 0..255 for
-            bytes, or per feature; [1, C] of sequences whose time axis is the first; zeros where nothing is to be
-            standardized.
+            bytes, of sequences, or per feature; zeros where nothing is to be standardized.
         std: float32, standard deviation likewise; 1 where the train split is constant.
         fingerprint: 16 hex digits over content and split, see `fingerprint`.
         inputs: How rows, arrays or files of the same kind become x: what an exported model needs to know.
         example: Two examples before that: a pandas DataFrame of a table's rows, or an array as it is stored.
         target_mean: float64 [outputs], of the train split; None for classification.
         target_std: float64 [outputs], likewise; 1 where constant.
-        time_axis: Of sequences, examples of two axes: which of them is time; None for all else.
         standardized: Whether a model gets `(x - mean) / std`; False is asked for by `raw`.
         missing: Rows of a table without a value, by column.
         skipped: Files that were not read, by ending.
@@ -75,7 +73,6 @@ class Dataset:
     example: Any = None
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
-    time_axis: TimeAxis | None = None
     standardized: bool = True
     missing: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from crossreg.inputs.columns import (
 from crossreg.inputs.text import (
     DIGITS,
     ISO,
+    MINUS,
     UNITS,
     NumberFormat,
     date_formats,
@@ -215,7 +216,8 @@ def _example(column: pd.Series) -> str:
 def mostly_numbers(given: pd.Series) -> bool:
     """Say whether most values look like numbers, however they are written: with a unit, in brackets, as a duration."""
     units = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
-    number = rf"[(+\-\u2212]?\s*[$€£¥]?\s*\d[\d.,'\s]*([eE][+-]?\d+)?\s*(?:{units})?\)?"
+    # the mark itself: pandas may hand the pattern to RE2, which knows no escape for it
+    number = rf"[(+\-{MINUS}]?\s*[$€£¥]?\s*\d[\d.,'\s]*([eE][+-]?\d+)?\s*(?:{units})?\)?"
     looks = given.str.fullmatch(rf"{number}|\d+:\d\d(:\d\d)?([.,]\d+)?")
     # dates have points and spaces too
     return bool(looks.mean() >= _MOSTLY and not date_formats(given))

@@ -9,20 +9,24 @@ import numpy as np
 
 from crossreg.core.errors import UserError, nearest
 from crossreg.core.paths import local_path
-from crossreg.inputs import Inputs
+from crossreg.inputs import Inputs, Sequence
+from crossreg.inputs.sequence import lengths_of
 from services.data.bundled import BUNDLED, load_bundled
-from services.data.config import DataConfig, TimeAxis, known
+from services.data.config import DataConfig, known
 from services.data.dataset import Dataset, Split, Task, fingerprint
 from services.data.decode import Progress
 from services.data.moments import moments
 from services.data.raw import Raw, validate
+from services.data.sequences import SEQUENCES, cut, load_sequences, load_ts
 from services.data.split import Indices, make_indices
 from services.data.vision import VISION, load_vision
 
 __all__ = ["load_data"]
 
 ARRAYS = (".npz", ".npy")
+SERIES = (".ts",)
 TABLES = (".csv", ".tsv", ".parquet")
+_FILES = ARRAYS + SERIES + TABLES
 MANY = 5  # notes on rare classes
 
 
@@ -41,6 +45,7 @@ def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
         UserError: The data cannot be found, read or split as asked.
     """
     raw = validate(_load_raw(config, progress))
+    raw = _in_windows(raw, config)
     own_test = raw.x_test is not None
     try:
         indices = make_indices(
@@ -66,11 +71,17 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     is_folder = not is_known and path.is_dir()
     named = config.name in BUNDLED and config.name != "digits"
     _require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
-    _require_fitting(config, is_table or named or is_npz, "tables and arrays", "split_by", "time_order", "task")
+    is_series = not is_known and path.suffix.lower() in SERIES
+    _require_fitting(config, is_table or named or is_npz or is_series, "tables, arrays and .ts files", "task")
+    _require_fitting(config, is_table or named or is_npz, "tables and arrays", "time_order")
+    with_groups = is_table or named or is_npz or config.name == "watch"
+    _require_fitting(config, with_groups, "tables, arrays and 'watch'", "split_by")
     _require_fitting(config, is_npz, "arrays (.npz)", "keys", "time_axis")
     _require_fitting(config, is_folder, "image folders", "image_size")
     if config.name in BUNDLED:
         return load_bundled(config)
+    if config.name in SEQUENCES:
+        return load_sequences(config)
     if config.name in VISION:
         return load_vision(config.name, config.root, download=config.download)
     if is_folder:
@@ -81,7 +92,7 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
         raise _not_found(config.name, path)
     # a pipe would be waited for, and a device may never end
     if not path.is_file():
-        raise UserError(f"{config.name}: neither a file nor a folder; allowed: a folder, {', '.join(ARRAYS + TABLES)}")
+        raise UserError(f"{config.name}: neither a file nor a folder; allowed: a folder, {', '.join(_FILES)}")
     if is_table:
         from services.data.tables import load_table
 
@@ -90,9 +101,9 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
         from services.data.arrays import load_arrays
 
         return load_arrays(path, config)
-    raise UserError(
-        f"{config.name}: cannot load a file ending in {path.suffix!r}; allowed: {', '.join(ARRAYS + TABLES)}"
-    )
+    if is_series:
+        return load_ts(path, config)
+    raise UserError(f"{config.name}: cannot load a file ending in {path.suffix!r}; allowed: {', '.join(_FILES)}")
 
 
 def _require_fitting(config: DataConfig, fits: bool, what: str, *settings: str) -> None:
@@ -104,11 +115,11 @@ def _require_fitting(config: DataConfig, fits: bool, what: str, *settings: str) 
 
 
 def _not_found(name: str, path: Path) -> UserError:
-    if path.suffix.lower() in ARRAYS + TABLES or len(path.parts) > 1:
+    if path.suffix.lower() in _FILES or len(path.parts) > 1:
         return UserError(f"{name}: no such file or folder; looked for {path.absolute()}")
     return UserError(
         f"unknown dataset {name!r}{nearest(name, known())}; known names: {', '.join(known())}; or give the "
-        f"path of an image folder or of a file ending in {', '.join(ARRAYS + TABLES)}"
+        f"path of an image folder or of a file ending in {', '.join(_FILES)}"
     )
 
 
@@ -137,12 +148,8 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
             test = Split(raw.x_test, raw.y_test)
         else:
             test = Split(raw.x[indices.test], raw.y[indices.test])
-        example = test.x[:2].copy() if raw.example is None else raw.example
-    time_axis = _time_axis(train.x, config, notes)
-    if time_axis == "first":
-        mean, std = (found[None] for found in moments(np.moveaxis(train.x, -1, 1)))
-    else:
-        mean, std = moments(train.x)
+        example = _as_stored(test.x[:2], inputs) if raw.example is None else raw.example
+    mean, std = moments(train.x)
     if config.raw:
         mean, std = np.zeros_like(mean), np.ones_like(std)
     target_mean, target_std = (None, None) if raw.classes else moments(train.y)
@@ -161,7 +168,6 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
         example=example,
         target_mean=target_mean,
         target_std=target_std,
-        time_axis=time_axis,
         standardized=not config.raw,
         missing={} if raw.table is None else raw.table.missing,
         skipped=raw.skipped,
@@ -169,23 +175,22 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
     )
 
 
-def _time_axis(x: np.ndarray, config: DataConfig, notes: list[str]) -> TimeAxis | None:
-    """Return which axis of a sequence is time, and say so; None where examples have no two axes."""
-    if x.ndim != 3:
-        if config.time_axis is not None:
-            raise UserError(
-                f"time_axis is {config.time_axis!r}, but an example of {config.name} has shape {x.shape[1:]}: a "
-                "sequence has two axes"
-            )
-        return None
-    longer: TimeAxis = "first" if x.shape[1] > x.shape[2] else "last"
-    axis = config.time_axis or longer
-    steps, values = x.shape[1:] if axis == "first" else x.shape[:0:-1]
-    said = (
-        "" if config.time_axis else f"; if the {'other' if steps != values else 'first'} axis is time, say --time-axis"
-    )
-    notes.append(f"examples {x.shape[1:]} are taken as sequences of {steps} steps of {values} values{said}")
-    return axis
+def _in_windows(raw: Raw, config: DataConfig) -> Raw:
+    """Return what examples are made of: recordings, or windows of them."""
+    if config.window is None:
+        return raw
+    if not isinstance(raw.inputs, Sequence):
+        raise UserError(f"window={config.window} is for sequences only, and an example of {config.name} is none")
+    return cut(raw, config.window, config.hop)
+
+
+def _as_stored(x: np.ndarray, inputs: Inputs) -> np.ndarray:
+    """Return examples as a file has them; of sequences of several lengths, as many steps as all have."""
+    if not isinstance(inputs, Sequence):
+        return x.copy()
+    shortest = int(lengths_of("x", x).min())
+    x = x[:, :, :shortest] + np.asarray(inputs.offset or (0.0,))[:, None]
+    return np.ascontiguousarray(np.moveaxis(x, 1, 2) if inputs.time == "first" else x)
 
 
 def _rare(classes: tuple[str, ...], train: Split, reg: Split, test: Split) -> list[str]:

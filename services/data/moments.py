@@ -10,10 +10,10 @@ CHUNK = 2048  # rows converted at a time, so that a large split is never held tw
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation over everything but axis 1.
+    """Return mean and standard deviation over everything but axis 1; what follows a sequence's end does not count.
 
     Args:
-        x: numbers [N, C, ...] with N at least 1.
+        x: numbers [N, C, ...] with N at least 1; of sequences NaN where they have ended.
 
     Returns:
         float64 [C] and float64 [C]; the standard deviation is 1 where x is constant, so dividing is safe.
@@ -37,6 +37,8 @@ def _from_counts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _two_pass(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rest = tuple(axis for axis in range(x.ndim) if axis != 1)
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        return np.asarray(np.nanmean(x, rest, np.float64)), np.asarray(np.nanstd(x, rest, np.float64))
     count = x.size // x.shape[1]
     shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
     chunks = [x[start : start + CHUNK] for start in range(0, len(x), CHUNK)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossreg.core.errors import UserError
-from crossreg.inputs import Array, Ignored, Table
+from crossreg.inputs import Array, Ignored, Sequence, Table
 from services.data.memory import require_memory
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Raw:
 
     Attributes:
         source: What messages call it: a name or a path.
-        x: uint8 [N, C, H, W] (images), int64 or float32 [N, ...]; None for a table.
+        x: uint8 [N, C, H, W] (images), int64 or float32 [N, ...], of sequences [N, channels, time] with NaN after
+            their ends; None for a table.
         y: int64 [N] (classification) or float64 [N, outputs] (regression).
         classes: Class names by index; empty for regression.
         x_test: Like x, or None where a test split must be split off.
@@ -85,7 +86,7 @@ class Raw:
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
     table: Rows | None = None
-    inputs: Array = field(default_factory=Array)
+    inputs: Array | Sequence = field(default_factory=Array)
     example: np.ndarray | None = None
     own_reg: np.ndarray | None = None
     groups: np.ndarray | None = None
@@ -112,7 +113,8 @@ def validate(raw: Raw) -> Raw:
             raise UserError(f"{raw.source}: {x_name} has {len(x)} rows and {y_name} has {len(y)}; they must be equal")
         if x.size == 0:
             raise UserError(f"{raw.source}: {x_name} is empty, shape {x.shape}; at least one example is needed")
-        require_finite(raw.source, x_name, x)
+        if not isinstance(raw.inputs, Sequence):  # whose ends were looked at when they were read
+            require_finite(raw.source, x_name, x)
         require_finite(raw.source, y_name, y)
     _, x, _, y = parts[0]
     for x_name, other, y_name, target in parts[1:]:

@@ -35,7 +35,7 @@ def describe(data: Dataset) -> dict[str, Any]:
         "features": _features(data),
         "input_shape": list(data.input_shape),
         "input_dtype": data.inputs.dtype if isinstance(data.inputs, Array) else "float32",
-        "input_range": [float(data.train.x.min()), float(data.train.x.max())],
+        "input_range": [float(np.nanmin(data.train.x)), float(np.nanmax(data.train.x))],
         "splits": {name: len(split) for name, split in splits.items()},
         "duplicates": _duplicates(data),
         "skipped": dict(data.skipped),

@@ -69,7 +69,7 @@ def make_indices(
     _require_two_of_each(y, classes)
     draw: _Draw = _Draw(y, classes)
     if groups is not None:
-        draw = _GroupDraw(y, classes, groups, str(config.split_by))
+        draw = _GroupDraw(y, classes, groups, config.split_by or "recording")
     elif order is not None:
         draw = _LastDraw(y, classes, order, str(config.time_order))
     # One seed per draw: a draw then stays the same when an earlier one is left out.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossreg.core.errors import UserError
-from crossreg.inputs import Array, Table
+from crossreg.inputs import Array, Sequence, Table
 from services.data.arrays import read_arrays
 from services.data.decode import Progress, read_image
 from services.data.images import image_files
-from services.data.load import ARRAYS, TABLES
+from services.data.load import ARRAYS, SERIES, TABLES
+from services.data.sequences import read_ts
 from services.data.tables import read_frame
 from services.prediction.scores import scored
 
@@ -115,6 +116,8 @@ def _examples(model: LoadedModel, path: Path, target: str | None, keys: dict[str
         raise UserError(f"--target names a column of a table ({', '.join(TABLES)}); {path} is none")
     if path.is_file() and suffix in ARRAYS:
         return _arrays(exported, path, keys)
+    if path.is_file() and suffix in SERIES and isinstance(exported.inputs, Sequence):
+        return _series(exported, path)
     if not exported.images or exported.input_shape[0] not in (1, 3):
         raise _other_kind(path, "a folder" if path.is_dir() else f"a file ending in {suffix!r}", exported)
     return _images(exported, path, notes)
@@ -125,8 +128,9 @@ def _other_kind(path: Path, what: str, exported: Any) -> UserError:
         names = ", ".join(column.name for column in exported.inputs.columns[:10])
         takes = f"rows of a table ({', '.join(TABLES)}) with columns {names}"
     else:
-        images = ", or images" if exported.images else ""
-        takes = f"arrays ({', '.join(ARRAYS)}) of shape (N, {', '.join(map(str, exported.input_shape))}){images}"
+        shape, images = exported.input_shape, ", or images" if exported.images else ""
+        shape = exported.inputs.stored_shape(shape) if isinstance(exported.inputs, Sequence) else shape
+        takes = f"arrays ({', '.join(ARRAYS)}) of shape (N, {', '.join(map(str, shape))}){images}"
     return UserError(f"{path} is {what}; this model takes {takes}")
 
 
@@ -149,9 +153,11 @@ def _arrays(exported: Any, path: Path, keys: dict[str, str]) -> _Examples:
     import pandas as pd
 
     found = read_arrays(path, keys)
-    x = found["x"]
+    x: Any = found["x"]
     if not len(x):
         raise UserError(f"{path}: x is empty, shape {x.shape}")
+    if isinstance(exported.inputs, Sequence) and "lengths" in found:
+        x = _until(path, x, found["lengths"], exported.inputs)
     try:
         exported.encode(x[:1])  # what is wrong with all is said before any is predicted
     except UserError as error:
@@ -166,7 +172,38 @@ def _arrays(exported: Any, path: Path, keys: dict[str, str]) -> _Examples:
         y = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
         y = y[:, None] if y.ndim == 1 else y
         answers = pd.Series(y[:, 0]) if y.shape[1] == 1 else pd.DataFrame(y)
-    return _Examples(len(x), lambda start, end: _finite(path, exported.encode(x[start:end]), start), answers=answers)
+
+    def batch(start: int, end: int) -> np.ndarray:
+        encoded = exported.encode(x[start:end])
+        # a sequence's NaN, which stands for what comes after its end, was looked at there
+        return encoded if isinstance(exported.inputs, Sequence) else _finite(path, encoded, start)
+
+    return _Examples(len(x), batch, answers=answers)
+
+
+def _until(path: Path, x: np.ndarray, lengths: np.ndarray, inputs: Sequence) -> list[np.ndarray]:
+    """Return sequences as they are stored, each to its end."""
+    steps = x.shape[1] if x.ndim == 2 or inputs.time == "first" else x.shape[-1]
+    if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or lengths.min() < 1 or lengths.max() > steps:
+        raise UserError(
+            f"{path}: lengths has dtype {lengths.dtype} and shape {lengths.shape}; for each of {len(x)} sequences a "
+            f"whole number from 1 to {steps} is needed"
+        )
+    first = x.ndim == 2 or inputs.time == "first"
+    return [row[:length] if first else row[:, :length] for row, length in zip(x, lengths, strict=True)]
+
+
+def _series(exported: Any, path: Path) -> _Examples:
+    import pandas as pd
+
+    sequences, answers = read_ts(path)
+    first = exported.inputs.time == "first"
+    stored = [one.T if first else one for one in sequences]
+    try:
+        exported.encode(stored[:1])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return _Examples(len(stored), lambda start, end: exported.encode(stored[start:end]), answers=pd.Series(answers))
 
 
 def _finite(path: Path, x: np.ndarray, start: int) -> np.ndarray:

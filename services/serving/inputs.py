@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossreg.core.errors import UserError, nearest
-from crossreg.inputs import Array, Table
+from crossreg.inputs import Array, Sequence, Table
 from crossreg.prediction.export import Exported
 from services.data.decode import is_deep, pixels_of, turned
 
@@ -79,7 +79,12 @@ def _expected(model: Exported) -> str:
         shown = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: ..." for name in names[:20])
         more = ", ..." if len(names) > 20 else ""
         return f'{{"rows": [{{{shown}{more}}}]}} with a list of objects'
-    return f'{{"inputs": [...]}} with a list of examples of shape {list(model.input_shape)}'
+    shape = list(model.input_shape)
+    if not isinstance(model.inputs, Sequence):
+        return f'{{"inputs": [...]}} with a list of examples of shape {shape}'
+    stored = list(model.inputs.stored_shape(model.input_shape))
+    of = f"like {stored}, of any number of steps" if model.inputs.lengths_differ else f"of shape {stored}"
+    return f'{{"inputs": [...]}} with a list of sequences {of}'
 
 
 def _of_rows(rows: list[Any], model: Exported, notes: list[str]) -> np.ndarray:
@@ -109,6 +114,8 @@ def _is_text(value: str) -> bool:
 
 
 def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: str) -> np.ndarray:
+    if isinstance(model.inputs, Sequence):
+        return _of_sequences(inputs, model, expected)
     x = _numbers(inputs, expected, missing=isinstance(model.inputs, Table))
     try:
         x = model.encode(x, notes)
@@ -127,6 +134,14 @@ def _of_arrays(inputs: list[Any], model: Exported, notes: list[str], expected: s
             422, f"pixels run from {x.min():g} to {x.max():g}; expected 0 to 255, as in the images it was trained on"
         )
     return x
+
+
+def _of_sequences(inputs: list[Any], model: Exported, expected: str) -> np.ndarray:
+    rows = [_numbers([one], expected, missing=False)[0] for one in inputs]
+    try:
+        return model.encode(rows)
+    except UserError as error:
+        raise RefusedError(422, f"{error}; expected {expected}") from None
 
 
 def _refuse_constant(name: str) -> None:

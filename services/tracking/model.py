@@ -63,14 +63,21 @@ def _signature(directory: Path, input_example: Any) -> Any:
     """Return what `predict` takes and returns; columns of a table are named, and take numbers and text alike."""
     import pandas as pd
     from mlflow.models import ModelSignature, infer_signature
-    from mlflow.types.schema import AnyType, ColSpec, Schema
+    from mlflow.types.schema import AnyType, ColSpec, Schema, TensorSpec
 
+    from crossreg.inputs import Sequence
     from crossreg.prediction.export import load_exported
 
     exported = load_exported(directory)
     mean, spread = exported.predict(exported.encode(input_example), **DEFAULT_PARAMS)
     if not isinstance(input_example, pd.DataFrame):
-        return infer_signature(input_example, mean, params=DEFAULT_PARAMS)
+        found = infer_signature(input_example, mean, params=DEFAULT_PARAMS)
+        if isinstance(exported.inputs, Sequence) and exported.inputs.lengths_differ:
+            shape = [-1, *input_example.shape[1:]]
+            shape[1 if exported.inputs.time == "first" or len(shape) == 2 else 2] = -1
+            arrays = Schema([TensorSpec(input_example.dtype, shape)])
+            return ModelSignature(arrays, found.outputs, found.params)
+        return found
     found = infer_signature(None, pd.DataFrame(exported.answers(mean, spread)), params=DEFAULT_PARAMS)
     # a type would refuse whole numbers for decimal ones, and text that a file holds for numbers; what a column cannot
     # hold, the model itself refuses, with the row

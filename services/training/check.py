@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+from crossreg import models
 from crossreg.core.errors import UserError
+from crossreg.inputs import Sequence
 from crossreg.losses import as_loss
 from crossreg.regularizers.noise import dropout_layers
 from crossreg.regularizers.penalties import training_loss
@@ -74,6 +76,12 @@ def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
 
 def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     """Build the model and take two examples through it."""
+    padded = isinstance(data.inputs, Sequence) and data.inputs.lengths_differ
+    if padded and not models.takes_padding(config.model):
+        raise UserError(
+            f"model {config.model!r} takes sequences of one length, and those of {data.name} differ; use cnn1d, lstm, "
+            "gru or transformer, or cut them with --window"
+        )
     torch.manual_seed(0)
     model = build_model(config, data)
     if config.mc_dropout and not dropout_layers(model):
@@ -101,6 +109,11 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
         given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise UserError(
             f"model {config.model!r} returns {given} for {few} examples; it must return ({few}, {data.num_outputs})"
+        )
+    if padded and not bool(output.isfinite().all()):
+        raise UserError(
+            f"model {config.model!r} returns NaN or infinity for sequences of several lengths; it must leave out what "
+            "follows their ends, which is NaN in every channel"
         )
     training_loss(model, as_loss(data.task), output, torch.from_numpy(targets_of(data, data.train)[:few].copy()))
 

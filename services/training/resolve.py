@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from crossreg import models
 from crossreg.core.errors import UserError
-from crossreg.inputs import Table
+from crossreg.inputs import Sequence, Table
 from crossreg.regularizers.registry import description, regularizer
 from services.data import Dataset
 from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
@@ -167,12 +167,8 @@ def _regularizers(config: TrainConfig, weight_decay: float, dropout: float) -> d
 
 def with_model(config: TrainConfig, data: Dataset) -> TrainConfig:
     """Return the configuration with a model: its own, or where it names none one that takes such data."""
-    model, options = config.model, config.model_options
-    if model == BY_DATA:
-        model = _model_for(data)
-    if model == "cnn1d" and data.time_axis is not None:
-        options = {"time": data.time_axis} | options
-    return config.model_copy(update={"model": model, "model_options": options})
+    model = _model_for(data) if config.model == BY_DATA else config.model
+    return config.model_copy(update={"model": model})
 
 
 def _model_for(data: Dataset) -> str:
@@ -180,7 +176,9 @@ def _model_for(data: Dataset) -> str:
     shape = data.input_shape
     if len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE:
         return "cnn"
-    return "cnn1d" if data.time_axis is not None and max(shape) >= SHORTEST_SEQUENCE else "mlp"
+    if isinstance(data.inputs, Sequence) and (data.inputs.lengths_differ or shape[1] >= SHORTEST_SEQUENCE):
+        return "cnn1d"
+    return "mlp"
 
 
 def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossreg.inputs import Table
+from crossreg.inputs import Sequence, Table
 from crossreg.prediction import calibration
 from services.data import Dataset, Split
 
@@ -86,16 +86,19 @@ def _models(data: Dataset, seed: int) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def _flat(x: np.ndarray) -> np.ndarray:
+def _flat(x: np.ndarray, data: Dataset) -> np.ndarray:
+    """Return a row an example; what follows a sequence's end is its channel's mean."""
+    if isinstance(data.inputs, Sequence):
+        x = np.where(np.isnan(x), data.mean[:, None], x)
     return x.reshape(len(x), -1).astype(np.float32)
 
 
 def _classify(model: Any, data: Dataset, part: Split) -> dict[str, float]:
-    model.fit(_flat(part.x), part.y)
+    model.fit(_flat(part.x, data), part.y)
 
     def probabilities(split: Split) -> torch.Tensor:
         found = np.zeros((len(split), data.num_outputs))
-        found[:, model.classes_] = model.predict_proba(_flat(split.x))  # a part of the rows may lack a class
+        found[:, model.classes_] = model.predict_proba(_flat(split.x, data))  # a part of the rows may lack a class
         return torch.from_numpy(found)
 
     test, targets = probabilities(data.test), torch.from_numpy(data.test.y)
@@ -109,7 +112,7 @@ def _regress(model: Any, data: Dataset, part: Split) -> dict[str, float]:
     assert data.target_mean is not None
     assert data.target_std is not None
     y = (part.y - data.target_mean) / data.target_std
-    model.fit(_flat(part.x), y[:, 0] if y.shape[1] == 1 else y)
-    error = model.predict(_flat(data.test.x)).reshape(len(data.test), -1)
+    model.fit(_flat(part.x, data), y[:, 0] if y.shape[1] == 1 else y)
+    error = model.predict(_flat(data.test.x, data)).reshape(len(data.test), -1)
     error -= (data.test.y - data.target_mean) / data.target_std
     return {"rmse": math.sqrt(float(np.mean(error**2)))}

@@ -50,8 +50,9 @@ from crossreg import (
 )
 from crossreg.core.distributed import gather_rows
 from crossreg.core.errors import UserError
-from crossreg.inputs import Array, Category, Number, Table
+from crossreg.inputs import Array, Category, Number, Sequence, Table
 from crossreg.inputs.columns import is_missing, offset_of
+from crossreg.inputs.sequence import lengths_of, padded
 from crossreg.models import Ensemble, build
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.augmentation import warp
@@ -256,6 +257,10 @@ ELSEWHERE = {
     "inputs.columns.Column.refuse": "test_rows_are_encoded_a_feature_each",
     "inputs.columns.is_missing": "test_rows_are_encoded_a_feature_each",
     "inputs.columns.offset_of": "test_rows_are_encoded_a_feature_each",
+    "inputs.sequence.Sequence": "test_sequences_are_encoded_a_row_each",
+    "inputs.sequence.Sequence.encode": "test_sequences_are_encoded_a_row_each",
+    "inputs.sequence.lengths_of": "test_sequences_are_encoded_a_row_each",
+    "inputs.sequence.padded": "test_sequences_are_encoded_a_row_each",
     "inputs.table.Table.encode": "test_rows_are_encoded_a_feature_each",
     "inputs.table.Table.encode_columns": "test_rows_are_encoded_a_feature_each",
     "inputs.table.Table.from_array": "test_rows_are_encoded_a_feature_each",
@@ -266,7 +271,10 @@ ELSEWHERE = {
     "prediction.export.Exported.observed_std": "test_exported_models_return_rows",
     "prediction.export.Exported.predict": "test_exported_models_return_rows",
     "models.cnn.cnn": "test_models_map_rows_to_outputs",
-    "models.cnn1d.cnn1d": "test_sequences_map_rows_to_outputs",
+    "models.sequences.cnn1d": "test_sequences_map_rows_to_outputs",
+    "models.sequences.gru": "test_sequences_map_rows_to_outputs",
+    "models.sequences.lstm": "test_sequences_map_rows_to_outputs",
+    "models.sequences.transformer": "test_sequences_map_rows_to_outputs",
     "models.mlp.mlp": "test_models_map_rows_to_outputs",
     "models.vgg.vgg16": "test_models_map_rows_to_outputs",
     "models.vgg.VGG.forward": "test_models_map_rows_to_outputs",
@@ -512,11 +520,20 @@ def test_models_map_rows_to_outputs(name: str, input_shape: tuple[int, ...]) -> 
         assert (tuple(output.shape), output.dtype) == ((3, 7), dtype)
 
 
-@pytest.mark.parametrize("time", ["last", "first"])
-def test_sequences_map_rows_to_outputs(time: str) -> None:
-    for input_shape in ((6, 50), (1, 3), (29, 12)):
+def test_sequences_are_encoded_a_row_each() -> None:
+    rows = [np.ones((steps, 2)) for steps in (4, 7, 1)]
+    found = Sequence("first", True).encode(rows, (2, 5))
+    assert (found.shape, found.dtype) == ((3, 2, 7), np.float32)
+    assert padded([row.T for row in rows]).shape == (3, 2, 7)
+    lengths = lengths_of("x", found)
+    assert (lengths.tolist(), lengths.dtype) == ([4, 7, 1], np.int64)
+
+
+@pytest.mark.parametrize("name", ["cnn1d", "lstm", "gru", "transformer"])
+def test_sequences_map_rows_to_outputs(name: str) -> None:
+    for input_shape in ((6, 50), (1, 3), (12, 29)):
         with torch.device("meta"):
-            model = build("cnn1d", input_shape=input_shape, num_outputs=7, time=time)
+            model = build(name, input_shape=input_shape, num_outputs=7)
         for dtype in FULL:
             output = model.to(dtype)(torch.empty(3, *input_shape, device="meta", dtype=dtype))
             assert (tuple(output.shape), output.dtype) == ((3, 7), dtype)

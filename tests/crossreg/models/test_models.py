@@ -17,8 +17,9 @@ from torch import nn
 from crossreg.core.errors import UserError
 from crossreg.models import build, describe, known, zoo
 
-OWN = ["mlp", "cnn", "cnn1d", "vgg16", "resnet18", "resnet34", "resnet50", "wide_resnet"]
-FOR_IMAGES = [name for name in OWN if name != "cnn1d"]
+FOR_SEQUENCES = ["cnn1d", "lstm", "gru", "transformer"]
+OWN = ["mlp", "cnn", *FOR_SEQUENCES, "vgg16", "resnet18", "resnet34", "resnet50", "wide_resnet"]
+FOR_IMAGES = [name for name in OWN if name not in FOR_SEQUENCES]
 
 
 def on_meta(name: str, input_shape: tuple[int, ...], num_outputs: int = 10, **options: Any) -> nn.Module:
@@ -41,7 +42,7 @@ def test_own_models_map_images_to_logits(name: str, input_shape: tuple[int, ...]
     assert output_shape(on_meta(name, input_shape, num_outputs=7), input_shape) == (2, 7)
 
 
-@pytest.mark.parametrize("name", [n for n in OWN if n not in ("vgg16", "cnn1d")])
+@pytest.mark.parametrize("name", [n for n in FOR_IMAGES if n != "vgg16"])
 def test_own_models_take_digits(name: str) -> None:
     assert output_shape(on_meta(name, (1, 8, 8)), (1, 8, 8)) == (2, 10)
 
@@ -114,18 +115,6 @@ def test_initial_weights_have_the_variance_of_he(name: str) -> None:
     assert float(output.weight.detach().abs().max()) <= output.in_features**-0.5
 
 
-@pytest.mark.parametrize("length", [1, 2, 7, 50])
-def test_sequences_of_any_length_with_time_on_either_axis_give_the_same(length: int) -> None:
-    torch.manual_seed(0)
-    last = build("cnn1d", input_shape=(3, length), num_outputs=5, dropout=0.2).eval()
-    first = build("cnn1d", input_shape=(length, 3), num_outputs=5, dropout=0.2, time="first").eval()
-    first.load_state_dict(last.state_dict())
-    x = torch.randn(4, 3, length)
-    assert torch.equal(last(x), first(x.transpose(1, 2)))
-    assert sum(isinstance(m, nn.Dropout) for m in last.modules()) == 3
-    assert sum(isinstance(m, nn.GroupNorm) for m in last.modules()) == 3
-
-
 def test_own_models_train() -> None:
     torch.manual_seed(0)
     model = build("cnn", input_shape=(1, 8, 8), num_outputs=3, width=8)
@@ -192,7 +181,7 @@ def test_torchvision_options_are_passed_on() -> None:
             "resnet19",
             (3, 32, 32),
             {},
-            "unknown model 'resnet19'; did you mean 'resnet1.'.*own models are mlp, cnn, cnn1d, vgg16",
+            "unknown model 'resnet19'; did you mean 'resnet1.'.*own models are mlp, cnn, cnn1d, lstm, gru",
         ),
         ("nothing_like_it", (3, 32, 32), {}, "unknown model 'nothing_like_it'; own models are mlp"),
         ("fasterrcnn_resnet50_fpn", (3, 32, 32), {}, "unknown model"),
@@ -235,7 +224,14 @@ def test_torchvision_options_are_passed_on() -> None:
         ("cnn", (1, 8, 8), {"width": -1}, "width of 'cnn' must be a positive integer"),
         ("cnn1d", (1, 8, 8), {}, r"takes sequences \(channels, time\), but an example has shape \(1, 8, 8\)"),
         ("cnn1d", (3, 50), {"width": 20}, "width of 'cnn1d' is 20; it must be a multiple of 8"),
-        ("cnn1d", (3, 50), {"time": "frist"}, "time of 'cnn1d' is 'frist'; did you mean 'first'"),
+        ("lstm", (50,), {}, r"'lstm' takes sequences \(channels, time\)"),
+        ("gru", (3, 50), {"hidden": 0}, "hidden of 'gru' must be a positive integer, not 0"),
+        (
+            "transformer",
+            (3, 50),
+            {"width": 30},
+            "width of 'transformer' is 30; it must be even and a multiple of its 4",
+        ),
         ("wide_resnet", (3, 32, 32), {"depth": 27}, "depth of 'wide_resnet' is 27; it must be 6n [+] 4"),
         ("wide_resnet", (3, 32, 32), {"depth": 4}, "it must be 6n [+] 4"),
         ("mlp", (), {}, r"input_shape is \(\)"),
