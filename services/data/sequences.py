@@ -276,7 +276,21 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
             raise UserError(
                 f"{path}: the channels of sequence {row} have {', '.join(str(len(c)) for c in channels)} steps"
             )
-    return [np.stack(channels) for channels in values], np.asarray(y)
+    return [np.stack(channels) for channels in values], np.asarray(y, np.float64) if _of_numbers(path) else np.asarray(
+        y
+    )
+
+
+def _of_numbers(path: Path) -> bool:
+    """Say whether a .ts file holds numbers to predict, which its reader gives as text like classes."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            word, _, value = line.strip().lower().partition(" ")
+            if word == "@targetlabel":
+                return value.strip().startswith("true")
+            if word == "@data":
+                break
+    return False
 
 
 def packaged(package: str, *parts: str) -> Path:

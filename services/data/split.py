@@ -147,6 +147,7 @@ class _GroupDraw(_Draw):
             )
         folds = min(max(2, _FOLDS if count > _FOLDS else count), count)
         labels = np.zeros(len(pool), int) if self.labels is None else self.labels[pool]
+        folds = min(folds, int(np.bincount(labels).max()))  # scikit-learn refuses more than any class has examples
         with warnings.catch_warnings():
             # a class with fewer examples than folds: what is in no split is said afterwards
             warnings.simplefilter("ignore", UserWarning)
