@@ -104,7 +104,7 @@ def _options(kind: type[BaseModel], prefix: str = "") -> Iterator[_Option]:
         flag = next((mark for mark in field.metadata if isinstance(mark, Flag)), None)
         if flag is None:
             continue
-        plain, choices, form = _plain_type(field.annotation)
+        plain, choices, form = (str, flag.text, "") if flag.text else _plain_type(field.annotation)
         long = flag.name or name.replace("_", "-")
         names = [f"--{long}/--no-{long}" if flag.negated else f"--{long}"] if plain is bool else [f"--{long}"]
         text = " ".join(filter(None, [field.description, "" if plain is bool else _default(field, flag)]))

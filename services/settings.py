@@ -21,11 +21,13 @@ class Flag:
         name: without the dashes; None takes the field's name.
         default: what is taken where nothing is given, in words; None says the field's default.
         negated: a switch that can also be turned off, `--no-...`.
+        text: what help shows for a value that is read as text, and that the configuration makes something of.
     """
 
     name: str | None = None
     default: str | None = None
     negated: bool = False
+    text: str | None = None
 
 
 class Settings(BaseModel):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
+from crossreg.core.modules import unwrap
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "apart"]
 
 
 class Ensemble(nn.Module):
-    """M networks of one kind that differ in their first weights, in the rows they see and in what they draw.
+    """M networks that differ in their first weights, in the rows they see, in what they draw and perhaps in kind.
 
     In training mode a batch is dealt out among the members, so each takes a step of its own on rows of its own, as it
     would alone; a loss of their average would let them make up for one another. In evaluation mode the average of
@@ -27,6 +29,7 @@ class Ensemble(nn.Module):
 
     Attributes:
         shares: into how many parts a batch is dealt out in training mode.
+        apart: in evaluation mode members answer for themselves now, `[M, B, ...]`; see the function.
 
     Raises:
         UserError: no member.
@@ -41,20 +44,39 @@ class Ensemble(nn.Module):
             raise UserError("an ensemble has at least one member")
         self.task = task
         self.shares = len(self.members)
+        self.apart = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `[B, ...]`: in training mode one member's output a row, else the members' average of every row.
-
-        Averaged probabilities are returned as their logarithm, whose softmax they are.
-        """
+        """Return `[B, ...]`: in training mode one member's output a row, else the members' average of every row."""
         if self.training:
             parts = x.tensor_split(len(self.members))
             outputs = [member(part) for member, part in zip(self.members, parts, strict=True) if len(part)]
             return _as_if_alone(torch.cat(outputs), len(self.members))
-        outputs = [member(x) for member in self.members]
+        together = torch.stack([member(x) for member in self.members])
+        return together if self.apart else self.average(together)
+
+    def average(self, outputs: Tensor) -> Tensor:
+        """Return the average `[B, ...]` of the members' outputs `[M, B, ...]`.
+
+        Averaged probabilities are returned as their logarithm, whose softmax they are.
+        """
         if self.task == "regression":
-            return torch.stack(outputs).mean(0)
-        return torch.logsumexp(torch.stack(outputs).log_softmax(2), dim=0) - math.log(len(outputs))
+            return outputs.mean(0)
+        return torch.logsumexp(outputs.log_softmax(2), dim=0) - math.log(len(outputs))
+
+
+@contextmanager
+def apart(model: nn.Module) -> Iterator[Ensemble | None]:
+    """Let the members of an ensemble answer for themselves in evaluation mode; yields it, or None for another model."""
+    inner = unwrap(model)
+    if not isinstance(inner, Ensemble):
+        yield None
+        return
+    inner.apart = True
+    try:
+        yield inner
+    finally:
+        inner.apart = False
 
 
 def _as_if_alone(output: Tensor, members: int) -> Tensor:

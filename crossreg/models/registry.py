@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ from crossreg.models.sequences import cnn1d, gru, lstm, transformer
 from crossreg.models.vgg import vgg16
 from crossreg.models.wide_resnet import wide_resnet
 
-__all__ = ["build", "describe", "is_custom", "known", "takes", "takes_padding"]
+__all__ = ["build", "build_networks", "describe", "is_custom", "known", "networks", "takes", "takes_padding"]
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     builder.__name__: builder
@@ -65,17 +65,57 @@ def build(name: str, *, input_shape: tuple[int, ...], num_outputs: int, **option
     )
 
 
+def build_networks(
+    names: str, count: int, *, input_shape: tuple[int, ...], num_outputs: int, options: Mapping[str, Any]
+) -> list[nn.Module]:
+    """Build the networks of a model: one, or the members of an ensemble.
+
+    Args:
+        names: as `build` takes one; several, with commas between them, are taken in turn.
+        count: how many networks.
+        input_shape: as in `build`.
+        num_outputs: as in `build`.
+        options: of the networks; where they are of several kinds, each gets those that it has.
+
+    Raises:
+        UserError: as `build` does, or an option that none of several kinds has.
+    """
+    each = networks(names, count)
+    kinds = dict.fromkeys(each)
+    if len(kinds) > 1:
+        for option in options:
+            if not any(takes(kind, option) for kind in kinds):
+                raise UserError(f"none of {', '.join(kinds)} takes the option {option!r}")
+    return [
+        build(
+            name,
+            input_shape=input_shape,
+            num_outputs=num_outputs,
+            **{key: value for key, value in options.items() if len(kinds) == 1 or takes(name, key)},
+        )
+        for name in each
+    ]
+
+
+def networks(names: str, count: int) -> tuple[str, ...]:
+    """Return the name of each of so many networks: the given ones, with commas between them, in turn."""
+    kinds = names.split(",")
+    return tuple(kinds[index % len(kinds)] for index in range(count))
+
+
 def known() -> dict[str, str]:
     """Return the models that need no prefix or import path: name -> one line."""
     return {name: (inspect.getdoc(builder) or "").partition("\n")[0] for name, builder in OWN.items()}
 
 
 def takes(name: str, option: str) -> bool:
-    """Say whether a model of our own, or a function of the user's, has an option of this name.
+    """Say whether a model of our own, or a function of the user's, has an option of this name; of several, any.
 
     Raises:
         UserError: a function of the user's that cannot be imported.
     """
+    if "," in name:
+        return any(takes(one, option) for one in name.split(","))
     if name in OWN:
         return option in _options(name)
     return is_custom(name) and custom.takes(name, option)
@@ -83,12 +123,12 @@ def takes(name: str, option: str) -> bool:
 
 def takes_padding(name: str) -> bool:
     """Say whether a model leaves out what follows the end of a sequence, which is NaN; a user's own is taken to."""
-    return name in _OF_SEQUENCES or is_custom(name)
+    return all(one in _OF_SEQUENCES or is_custom(one) for one in name.split(","))
 
 
 def is_custom(name: str) -> bool:
-    """Say whether a name is that of a function of the user's own, `package.module:function`."""
-    return ":" in name and not name.startswith(zoo.PREFIX)
+    """Say whether a name is that of a function of the user's own, `package.module:function`; of several, all."""
+    return all(":" in one and not one.startswith(zoo.PREFIX) for one in name.split(","))
 
 
 def describe() -> str:

@@ -15,8 +15,9 @@ from crossreg.core.distributed import broadcast_buffers, gather_rows, rank
 from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, forked_rng, seed_device
 from crossreg.losses import Classification, Loss
+from crossreg.models import Ensemble
 from crossreg.prediction import calibration
-from crossreg.prediction.predict import num_draws, predict
+from crossreg.prediction.predict import num_draws, predict_apart
 from crossreg.regularizers.noise import sampling
 from crossreg.regularizers.temperature import temperature
 
@@ -59,12 +60,14 @@ class Evaluation(NamedTuple):
         mean: averaged predictions `[N, ...]`, on the CPU, equal on all ranks.
         targets: `[N, ...]`.
         passes: forward passes of an example that this took, over all ranks.
+        members: averaged predictions of each member of an `Ensemble`, `[M, N, ...]`, on the CPU; else None.
     """
 
     scores: dict[str, float]
     mean: Tensor
     targets: Tensor
     passes: int
+    members: Tensor | None = None
 
 
 @torch.no_grad()
@@ -88,25 +91,28 @@ def evaluate(
     model = unwrap(model)
     draws = num_draws(model, samples, dropout)
     classification = isinstance(loss, Classification)
-    means, targets, values = [], [], []
+    means, each, targets, values = [], [], [], []
     for index, (x, y) in enumerate(batches):
         key = derive_seed(seed, "evaluate", index, rank())
-        means.append(predict(model, x, samples, loss=loss, seed=key, dropout=dropout).mean.cpu())
+        found, apart = predict_apart(model, x, samples, loss=loss, seed=key, dropout=dropout)
+        means.append(found.mean.cpu())
+        each.append(apart.transpose(0, 1).cpu())
         targets.append(y.cpu())
         if not classification and len(y):  # a rank may have no rows of a last batch
             values.append(_loss_of_average(model, loss, x, y, draws, key, dropout).cpu() * len(y))
     device = next(model.parameters()).device
     mean, target = (gather_rows(torch.cat(parts).to(device)).cpu() for parts in (means, targets))
+    members = gather_rows(torch.cat(each).to(device)).cpu().transpose(0, 1) if isinstance(model, Ensemble) else None
     if classification:
         # a model that diverged has no scores, but its training is told so and not broken off
         nan = calibration.Scores(math.nan, math.nan, math.nan, math.nan)
         scores = (calibration.score(mean, target) if mean.isfinite().all() else nan).as_dict()
-        return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target))
+        return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target), members)
     total = gather_rows(torch.stack([torch.zeros(()), *values]).to(device)).sum().item() / len(target)
     scores = {"nll": total}
     if target.is_floating_point() and target.numel() == mean.numel():
         scores["rmse"] = float((mean - target.reshape(mean.shape)).square().mean().sqrt())
-    return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target))
+    return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target), members)
 
 
 def num_passes(loss: Loss, draws: int) -> int:

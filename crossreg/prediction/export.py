@@ -16,7 +16,7 @@ from crossreg.batches import Preprocess
 from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.paths import local_path
-from crossreg.models import Ensemble, build, is_custom
+from crossreg.models import Ensemble, build_networks, is_custom, networks
 from crossreg.prediction.predict import Prediction, predict
 from crossreg.regularizers.registry import attach
 from crossreg.regularizers.temperature import temperature
@@ -55,11 +55,12 @@ def export_model(
         model: trained; see `regularizers`.
         preprocess: what its inputs go through; None for one that takes them as they are, as integers.
         directory: created if missing.
-        name: as `crossreg.models.build` takes it; a function of your own must be importable where it is loaded.
+        name: as `crossreg.models.build_networks` takes it; a function of your own must be importable where it is
+            loaded.
         input_shape: of one example.
         num_outputs: classes, or outputs of a regression.
         options: other arguments of the model.
-        members: networks of this kind that it is an `Ensemble` of; 1 is a network by itself.
+        members: networks that it is an `Ensemble` of; 1 is a network by itself.
         regularizers: those that the model still holds, see `crossreg.regularizers.remove`: their options by name.
         task: "classification" or "regression".
         classes: names of the classes.
@@ -215,6 +216,8 @@ class Exported:
     def observed_std(self, spread: np.ndarray) -> np.ndarray | None:
         """Return the standard deviation of an observation `[N, outputs]`: the draws' and the learned noise together.
 
+        Of an ensemble it is the noise alone, since that was fitted to the errors of its average.
+
         Args:
             spread: `[N, outputs]`, of the mean over draws.
 
@@ -223,7 +226,11 @@ class Exported:
         """
         import numpy as np
 
-        return None if self.observation_std is None else np.sqrt(spread**2 + self.observation_std**2)
+        if self.observation_std is None:
+            return None
+        if isinstance(self._model, Ensemble):  # whose temperature was fitted to errors of the average, doubt and all
+            return np.broadcast_to(self.observation_std, spread.shape)
+        return np.sqrt(spread**2 + self.observation_std**2)
 
     def answers(self, mean: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
         """Return predictions as columns of N values: `label` and `probability_<class>`, or `mean` and `std`.
@@ -258,7 +265,7 @@ class Exported:
         if not parts or not len(parts[0].mean):
             nothing = np.zeros((0, self.num_outputs), np.float32 if self.task == "classification" else np.float64)
             return nothing, nothing
-        mean, spread = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+        mean, spread = (torch.cat([part[place] for part in parts]).numpy() for place in (0, 1))
         if self.task == "classification":
             return mean, spread
         return mean * self._scale + self._centre, spread * self._scale
@@ -296,20 +303,19 @@ def _load(directory: Path) -> Exported:
     arguments = {
         "input_shape": tuple(description["input_shape"]),
         "num_outputs": description["num_outputs"],
-        **description["options"],
+        "options": description["options"],
     }
     members = description["members"]
     if members > len(weights):
         raise UserError(f"members is {members}, and there are {len(weights)} weights")
-    if not is_custom(description["model"]):  # a function of the user's own may not run without memory
-        _check_sizes(description["model"], arguments, members, weights)
+    _check_sizes(description["model"], arguments, members, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{name} holds NaN or infinity")
         if name.startswith("preprocess.") and not tensor.is_floating_point():
             raise UserError(f"{name} has dtype {tensor.dtype}; a mean or a deviation is a floating-point number")
     with torch.random.fork_rng(devices=[]):
-        built = [build(description["model"], **arguments) for _ in range(members)]
+        built = build_networks(description["model"], members, **arguments)
         model = built[0] if members == 1 else Ensemble(built, description["task"])
     attach(model, dict.fromkeys(description["regularizers"]), description["regularizers"])
     model.load_state_dict(weights)
@@ -357,27 +363,30 @@ def _check_description(description: Any) -> None:
             raise UserError(f"target has other lengths than the {description['num_outputs']} outputs")
 
 
-def _check_sizes(name: str, arguments: dict[str, Any], members: int, weights: dict[str, Tensor]) -> None:
+def _check_sizes(names: str, arguments: dict[str, Any], members: int, weights: dict[str, Tensor]) -> None:
     """Compare the model with the weights before it takes memory: what is in the file bounds what it may ask for.
 
     Raises:
         UserError: names the first difference.
     """
     elements = sum(tensor.numel() for tensor in weights.values())
-    for key, value in arguments.items():
+    for key, value in {**arguments, **arguments["options"]}.items():
         for size in value if isinstance(value, list | tuple) else (value,):
             if isinstance(size, int) and size > elements:
                 raise UserError(f"{key} is {value}, and all weights together have {elements} elements")
+    each = networks(names, members)
+    if any(is_custom(name) for name in each):  # a function of the user's own may not run without memory
+        return
     with torch.device("meta"):
-        one = build(name, **arguments).state_dict()
-    expected = one
-    if members > 1:
-        expected = {f"members.{index}.{key}": tensor for index in range(members) for key, tensor in one.items()}
+        built = build_networks(names, members, **arguments)
+    expected: Mapping[str, Tensor] = (
+        built[0] if members == 1 else nn.ModuleDict({"members": nn.ModuleList(built)})
+    ).state_dict()
     for key, tensor in expected.items():
         found = weights.get(key)
         if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
             given = "missing" if found is None else f"{found.dtype} {tuple(found.shape)}"
-            raise UserError(f"weight {key} is {given}; {name} needs {tensor.dtype} {tuple(tensor.shape)}")
+            raise UserError(f"weight {key} is {given}; {names} needs {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,10 +13,11 @@ from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.random import forked_rng, seed_device
 from crossreg.losses import Loss, as_loss
+from crossreg.models.ensemble import apart
 from crossreg.regularizers.noise import dropout_layers, sampling, stochastic
 from crossreg.regularizers.temperature import temperature
 
-__all__ = ["Prediction", "num_draws", "predict"]
+__all__ = ["Prediction", "num_draws", "predict", "predict_apart"]
 
 
 class Prediction(NamedTuple):
@@ -24,8 +25,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         mean: probabilities `[B, C, ...]` (classification) or means `[B, ...]` (regression), float.
-        spread: standard deviation over the draws, of the same shape; zero where a single draw was asked for or the
-            model draws nothing.
+        spread: standard deviation over the draws, and over the members of an `Ensemble` too, of the same shape; zero
+            where there is one of both, or the model draws nothing.
     """
 
     mean: Tensor
@@ -59,18 +60,40 @@ def predict(
     Raises:
         UserError: `samples` below 1, or `dropout` for a model without a dropout layer.
     """
+    return predict_apart(model, x, samples, loss=loss, seed=seed, dropout=dropout, common=common)[0]
+
+
+@torch.no_grad()
+def predict_apart(
+    model: nn.Module,
+    x: Any,
+    samples: int = 16,
+    *,
+    loss: Loss | nn.Module | str = "classification",
+    seed: int | None = None,
+    dropout: bool = False,
+    common: bool = False,
+) -> tuple[Prediction, Tensor]:
+    """Return what `predict` does, and what each member of an `Ensemble` says: means over draws `[M, B, ...]`.
+
+    M is 1 for another model. Arguments and errors are those of `predict`.
+    """
     draws = num_draws(model, samples, dropout)
     task, scale = as_loss(loss), temperature(model)
-    mean = square = torch.zeros(())
-    with _seeded(model, seed), sampling(unwrap(model), dropout=dropout, common=common):
+    mean = members = square = torch.zeros(())
+    with _seeded(model, seed), sampling(unwrap(model), dropout=dropout, common=common), apart(model) as ensemble:
         for k in range(1, draws + 1):
-            output = model(x)
-            draw = task.predict(output, scale.to(output.device))
+            outputs = model(x) if ensemble else model(x)[None]
+            output = ensemble.average(outputs) if ensemble else outputs[0]
+            mean = mean + (task.predict(output, scale.to(output.device)) - mean) / k
+            each = torch.stack([task.predict(one, scale.to(one.device)) for one in outputs])
             # Welford's update: one pass, one draw in memory
-            delta = draw - mean
-            mean = mean + delta / k
-            square = square + delta * (draw - mean)
-    return Prediction(mean, (square / max(draws - 1, 1)).clamp_min(0).sqrt())
+            delta = each - members
+            members = members + delta / k
+            square = square + delta * (each - members)
+    # of all M K answers: within members over the draws, and between members
+    total = square.sum(0) + draws * (members - members.mean(0)).square().sum(0)
+    return Prediction(mean, (total / max(len(members) * draws - 1, 1)).clamp_min(0).sqrt()), members
 
 
 def num_draws(model: nn.Module, samples: int, dropout: bool = False) -> int:

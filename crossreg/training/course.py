@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +35,7 @@ from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.losses import Classification, GaussianRegression, Loss
 from crossreg.prediction import calibration
+from crossreg.prediction.diversity import Alone, best_alone
 from crossreg.prediction.evaluation import Evaluation
 from crossreg.regularizers.base import rho_hyperparameters
 from crossreg.regularizers.temperature import temperature
@@ -101,6 +102,7 @@ class _Judged:
         scores: of the scaled predictions.
         mean: these predictions.
         targets: of the split.
+        alone: of an ensemble, the member that is best by itself, see `crossreg.prediction.diversity`; else None.
     """
 
     losses: Tensor
@@ -108,6 +110,7 @@ class _Judged:
     scores: dict[str, float]
     mean: Tensor
     targets: Tensor
+    alone: Alone | None = None
 
     @property
     def loss(self) -> float:
@@ -224,8 +227,12 @@ class Course:
 
     def check(self, trainer: Trainer) -> dict[str, float]:
         """Judge the evaluation that was just made, and keep the state if it is worth going on from."""
-        judged = _judged(trainer.loss, self.predictor(trainer), trainer.evaluated[self.held_out])
+        found = trainer.evaluated[self.held_out]
+        judged = _judged(trainer.loss, self.predictor(trainer), found)
         if math.isfinite(judged.loss) and not (self._lowest is not None and _worse(judged.losses, self._lowest)):
+            if found.members is not None and judged.temperature is not None:
+                own = float(temperature(self.predictor(trainer)))
+                judged = replace(judged, alone=best_alone(found.members, found.targets, own))
             broadcast_buffers(trainer.model)
             model, optimizer = unwrap(trainer.model).state_dict(), trainer.optimizer.state_dict()
             self._kept = _Kept(trainer.step, judged, copy.deepcopy(model), copy.deepcopy(optimizer))
@@ -260,6 +267,10 @@ class Course:
         found = rho_hyperparameters(unwrap(self.predictor(trainer))).get("temperature")
         if found is not None and self._kept is not None and self._kept.judged.temperature is not None:
             found.set(self._kept.judged.temperature)
+
+    def alone(self) -> Alone | None:
+        """Return which member of an ensemble was best by itself at the kept check; None for one network."""
+        return self._kept.judged.alone if self._kept else None
 
     def held_out_evaluation(self) -> Evaluation:
         """Return the evaluation of the held-out split at the kept check, by weights that had not seen it, scaled."""
@@ -303,7 +314,7 @@ class Course:
             "lowest": self._lowest,
             "pace": None if self._pace is None else vars(self._pace),
             "cut_by_budget": self._cut_by_budget,
-            "kept": None if kept is None else {**vars(kept), "judged": dict(vars(kept.judged))},
+            "kept": None if kept is None else {**vars(kept), "judged": _plain(kept.judged)},
         }
 
     def load_state_dict(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
@@ -316,7 +327,7 @@ class Course:
         # that of another unit says nothing
         self._pace = found if found and self.budget and found.unit == self.budget.unit else None
         self._lowest, kept = state["lowest"], state["kept"]
-        self._kept = None if kept is None else _Kept(**kept | {"judged": _Judged(**kept["judged"])})
+        self._kept = None if kept is None else _Kept(**kept | {"judged": _restored(kept["judged"])})
         if not self.cooling and self._kept is not None and trainer.step + self._cooldown_steps() > trainer.num_steps:
             raise UserError(
                 f"the checkpoint is of step {trainer.step}, and its cooldown takes {self._cooldown_steps()} more, "
@@ -375,6 +386,15 @@ class Course:
         """Say whether a longer trunk would leave no room for its cooldown."""
         following = trainer.step + 1
         return following + self._cooldown_of(following) > trainer.num_steps
+
+
+def _plain(judged: _Judged) -> dict[str, Any]:
+    """Return plain values and tensors, as a checkpoint holds them."""
+    return {**vars(judged), "alone": None if judged.alone is None else dict(vars(judged.alone))}
+
+
+def _restored(state: Mapping[str, Any]) -> _Judged:
+    return _Judged(**{**state, "alone": None if state["alone"] is None else Alone(**state["alone"])})
 
 
 def _epoch(trainer: Trainer) -> int:

@@ -47,14 +47,16 @@ class ClassPrediction(BaseModel):
     label: str = Field(description="The most probable class.")
     probabilities: list[float] = Field(description="Averaged over the noise draws, in the order of `classes`.")
     entropy: float = Field(description="Of these probabilities, in nats: 0 is certain, log(classes) knows nothing.")
-    spread: list[float] = Field(description="Standard deviation of each probability over the draws.")
+    spread: list[float] = Field(description="Standard deviation of each probability over draws and networks.")
 
 
 class NumberPrediction(BaseModel):
     """One example's prediction by a regression."""
 
     mean: list[float] = Field(description="Averaged over the noise draws, in the target's units.")
-    spread: list[float] = Field(description="Standard deviation of the mean over the draws: doubt of the model.")
+    spread: list[float] = Field(
+        description="Standard deviation of the mean over draws and networks: doubt of the model."
+    )
     std: list[float] | None = Field(
         description="Standard deviation of an observation: the draws' and the learned noise of the target together. "
         "Null for a model trained without noise."

@@ -66,11 +66,12 @@ def load(files: Mapping[str, bytes], max_batch: int, trusted: tuple[str, ...] = 
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{DESCRIPTION_FILE} does not describe a model ({type(error).__name__}: {error})") from None
     # a name with a colon is an import: whoever writes the file would choose what is called here
-    if is_custom(name) and name not in trusted:
-        raise UserError(
-            f"this model is built by the function {name!r}, which the file names and this machine would call; "
-            f"if it is yours, allow it: --trust {name}"
-        )
+    for one in name.split(","):
+        if is_custom(one) and one not in trusted:
+            raise UserError(
+                f"this model is built by the function {one!r}, which the file names and this machine would call; "
+                f"if it is yours, allow it: --trust {one}"
+            )
     with tempfile.TemporaryDirectory() as folder:
         for file, content in files.items():
             (Path(folder) / file).write_bytes(content)

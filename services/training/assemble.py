@@ -17,7 +17,7 @@ from crossreg.core.distributed import world_size
 from crossreg.core.random import derive_seed, seed_everything
 from crossreg.estimators import T1T2, Direct, Estimator, Implicit, Unrolled
 from crossreg.losses import as_loss
-from crossreg.models import Ensemble, build, is_custom
+from crossreg.models import Ensemble, build_networks, is_custom
 from crossreg.prediction.evaluation import EvaluationPlan
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
@@ -53,10 +53,9 @@ _EVALUATION_BATCH = 500
 def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
     """Return the model on the CPU, with all that regularizes it."""
     shape, outputs = data.input_shape, data.num_outputs
-    members = [
-        build(config.model, input_shape=shape, num_outputs=outputs, **config.model_options)
-        for _ in range(config.ensemble or 1)
-    ]
+    members = build_networks(
+        config.model, config.ensemble or 1, input_shape=shape, num_outputs=outputs, options=config.model_options
+    )
     return attach(
         members[0] if len(members) == 1 else Ensemble(members, data.task),
         {name: one.initial for name, one in config.regularizers.items()},

@@ -98,15 +98,16 @@ class TrainConfig(Settings):
 
     model: Annotated[str, Flag(default="cnn for images, cnn1d for sequences, else mlp")] = Field(
         default=BY_DATA,
-        description="mlp, cnn, cnn1d, vgg16, resnet18/34/50, wide_resnet, any torchvision classifier, or "
-        "package.module:function of your own.",
+        description="mlp, cnn, cnn1d, lstm, gru, transformer, vgg16, resnet18/34/50, wide_resnet, any torchvision "
+        "classifier, or package.module:function of your own.",
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
-    ensemble: Annotated[int | None, Flag(default="4, or 1 where the schedule is given")] = Field(
+    ensemble: Annotated[int | None, Flag(default="4, or 1 where the schedule is given", text="M|NAME,...")] = Field(
         default=None,
         ge=1,
         le=100,
-        description="Networks trained side by side, each on its share of every batch, which predict as one model.",
+        description="Networks trained side by side, each on its share of every batch, which predict as one model: how "
+        "many, or which, as lstm,cnn1d.",
     )
     data: DataConfig
     regularizers: dict[str, RegularizerConfig] = Field(
@@ -203,6 +204,24 @@ class TrainConfig(Settings):
         if isinstance(values, dict) and isinstance(values.get("data"), dict) and "seed" in values:
             return {**values, "data": {"seed": values["seed"], **values["data"]}}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _networks(cls, values: Any) -> Any:
+        """Read networks that are named one by one: `model` holds their names, `ensemble` how many they are."""
+        if not isinstance(values, dict):
+            return values
+        given, model = values.get("ensemble"), values.get("model", BY_DATA)
+        if isinstance(given, str):
+            given = int(given) if given.strip().isdigit() else given.split(",")
+        if isinstance(given, list | tuple):
+            names = ",".join(str(name).strip() for name in given if str(name).strip())
+            if model not in (BY_DATA, names):
+                raise ValueError(f"ensemble names networks, {names}, and model is {model}; leave one out")
+            return {**values, "model": names, "ensemble": names.count(",") + 1}
+        if given is None and isinstance(model, str) and "," in model:
+            given = model.count(",") + 1
+        return values if given is None else {**values, "ensemble": given}
 
     @model_validator(mode="before")
     @classmethod

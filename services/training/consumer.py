@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -178,6 +179,12 @@ class MessageConsumer(threading.Thread):
         if result.test_scaled:
             scaled = {**result.test_scaled, "temperature": result.temperature}
             self._tracker.record(metrics.scores("test_scaled", scaled), step)
+        for index, scores in enumerate(result.networks):
+            self._tracker.record(metrics.scores(f"test/networks/{index}", scores), step)
+        if result.networks:
+            apart = {"disagreement": result.disagreement, "error_correlation": result.error_correlation}
+            finite = {name: value for name, value in apart.items() if math.isfinite(value)}
+            self._tracker.record(metrics.scores("test/networks", finite), step)
         if result.stopped:
             text = f"ended at step {step}: {result.stopped}"
             self._tracker.set_tags({"stopped": text})

@@ -97,5 +97,5 @@ def command() -> str:
 
 def slug(config: TrainConfig) -> str:
     """Return the experiment's name, `<data>-<model>`, free of path separators."""
-    model = config.model.replace(":", "_")
+    model = config.model.replace(":", "_").replace(",", "+")
     return f"{Path(config.data.name).stem}-{model}".replace("/", "_")

@@ -41,6 +41,7 @@ def explain(
     """
     return [
         _reached(config, data, result),
+        *_apart(result),
         _length(config, result),
         _regularized(config, result),
         *_searched(config, data),
@@ -62,6 +63,22 @@ def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult) -> s
         return f"{trained} are off by {own} on {rows} (RMSE; {test['rmse']:.3f} of the target's standard deviation)."
     scores = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
     return f"{trained} reach {scores} on {rows}."
+
+
+def _apart(result: TrainingResult) -> list[str]:
+    """Return what the networks of an ensemble reach alone, and how much they differ."""
+    if not result.networks:
+        return []
+    key = "accuracy" if "accuracy" in result.networks[0] else "rmse"
+    values = sorted(one[key] for one in result.networks)
+    if key == "accuracy":
+        alone = f"{values[0]:.1%} to {values[-1]:.1%}"
+        apart = f"two of them differ on {result.disagreement:.1%} of examples"
+    else:
+        alone = f"RMSE {values[0]:.3f} to {values[-1]:.3f}"
+        apart = f"two of them differ by {result.disagreement:.3f} of the target's standard deviation"
+    errors = f", errors correlate by {result.error_correlation:.2f}" if math.isfinite(result.error_correlation) else ""
+    return [f"Its networks reach {alone} alone; {apart}{errors}."]
 
 
 def _length(config: ResolvedConfig, result: TrainingResult) -> str:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from crossreg.core.errors import UserError
+from crossreg.models import Ensemble, networks, takes
 from crossreg.prediction.calibration import Reliability
 from crossreg.prediction.export import export_model
-from crossreg.regularizers.registry import REGISTRY, remove
+from crossreg.regularizers.registry import REGISTRY, attach, remove
 from crossreg.training.checkpoint import load_checkpoint
 from services.data import Dataset
 from services.tracking import Tracker
 from services.training.assemble import build_model, preprocess_of
+from services.training.config import RegularizerConfig
 from services.training.resolve import ResolvedConfig
 from services.training.result import TrainingResult
 
-__all__ = ["export_training", "publish"]
+__all__ = ["ALONE", "export_alone", "export_training", "publish"]
+
+ALONE = "alone"
+"""Folder beside an exported ensemble, and of the run's artifacts, that holds its best network as a model by itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +61,10 @@ def publish(
     model = build_model(config, data)
     model.load_state_dict(state["model"])
     export_training(config, data, model, folder)
+    if result.alone:
+        export_alone(config, data, model, result.alone, folder / ALONE)
+        for file in sorted((folder / ALONE).iterdir()):
+            tracker.artifact(f"{ALONE}/{file.name}", file.read_bytes())
     try:
         return tracker.log_model(folder, data.example)
     except UserError as error:
@@ -72,6 +82,41 @@ def export_training(config: ResolvedConfig, data: Dataset, model: nn.Module, fol
         folder: where; made if missing.
     """
     remove(model, keep_exported=True)
+    _export(config, data, model, folder)
+
+
+def export_alone(
+    config: ResolvedConfig, data: Dataset, model: nn.Module, alone: Mapping[str, float], folder: Path
+) -> None:
+    """Write one network of a trained ensemble as a model by itself, with a temperature of its own.
+
+    Args:
+        config: what was trained.
+        data: on what.
+        model: the ensemble, as `export_training` left it.
+        alone: the `member`, and its `temperature`.
+        folder: where; made if missing.
+    """
+    assert isinstance(model, Ensemble)
+    place = int(alone["member"])
+    network, name = model.members[place], networks(config.model, config.ensemble)[place]
+    attach(network, {"temperature": alone["temperature"]})
+    options = config.model_options
+    if "," in config.model:
+        options = {key: value for key, value in options.items() if takes(name, key)}
+    fitted = RegularizerConfig(learn=False, value=alone["temperature"])
+    own = config.model_copy(
+        update={
+            "model": name,
+            "model_options": options,
+            "ensemble": 1,
+            "regularizers": {**config.regularizers, "temperature": fitted},
+        }
+    )
+    _export(own, data, network, folder)
+
+
+def _export(config: ResolvedConfig, data: Dataset, model: nn.Module, folder: Path) -> None:
     exported = {name for name, entry in REGISTRY.items() if entry.exported}
     target = None
     if data.target_mean is not None and data.target_std is not None:

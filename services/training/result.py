@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from crossreg.core.modules import unwrap
 from crossreg.prediction import calibration
+from crossreg.prediction.diversity import best_alone, diversity
 from crossreg.regularizers.registry import get_hyperparameters
+from crossreg.regularizers.temperature import temperature
 from crossreg.training.compute import Cost
 from crossreg.training.trainer import Trainer
 
@@ -33,6 +36,10 @@ class TrainingResult(BaseModel):
         cost: all that it took.
         peak_memory_bytes: of the worker that used most.
         reliability: bins of the reliability diagram on the test split: confidence, accuracy, count, edges, ece.
+        networks: scores of each network of an ensemble alone on the test split; empty for one network.
+        disagreement: of these, see `crossreg.prediction.diversity`; NaN for one network.
+        error_correlation: likewise.
+        alone: of these, the `member` that was best on held-out data and the `temperature` that it needs.
         steps: training steps done.
         stopped: why training ended where it did; empty where it ended after all steps that it was given.
     """
@@ -48,6 +55,10 @@ class TrainingResult(BaseModel):
     cost: Cost = Cost()
     peak_memory_bytes: int = 0
     reliability: dict[str, Any] = {}
+    networks: list[dict[str, float]] = []
+    disagreement: float = math.nan
+    error_correlation: float = math.nan
+    alone: dict[str, float] = {}
     steps: int = 0
     stopped: str = ""
 
@@ -65,7 +76,26 @@ def result_of(trainer: Trainer) -> TrainingResult:
         steps=trainer.step,
         stopped=_why(trainer),
         **calibrated(_as_judged(trainer)),
+        **_apart(trainer),
     )
+
+
+def _apart(trainer: Trainer) -> dict[str, Any]:
+    """Return what the networks of an ensemble reach alone, and which of them is the best by itself."""
+    test = trainer.evaluated["test"]
+    if test.members is None or not bool(test.members.isfinite().all()):
+        return {}
+    found = diversity(test.members, test.targets)
+    alone = trainer.course.alone() if trainer.course else None
+    reg = trainer.evaluated.get("reg")
+    if alone is None and reg is not None and reg.members is not None and bool(reg.members.isfinite().all()):
+        alone = best_alone(reg.members, reg.targets, float(temperature(unwrap(trainer.model))))
+    return {
+        "networks": found.scores,
+        "disagreement": found.disagreement,
+        "error_correlation": found.error_correlation,
+        "alone": {} if alone is None else dict(vars(alone)),
+    }
 
 
 def _as_judged(trainer: Trainer) -> Predictions:

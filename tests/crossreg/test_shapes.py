@@ -54,7 +54,10 @@ from crossreg.inputs import Array, Category, Number, Sequence, Table
 from crossreg.inputs.columns import is_missing, offset_of
 from crossreg.inputs.sequence import lengths_of, padded
 from crossreg.models import Ensemble, build
+from crossreg.models.ensemble import apart
+from crossreg.prediction.diversity import diversity
 from crossreg.prediction.export import export_model, load_exported
+from crossreg.prediction.predict import predict_apart
 from crossreg.regularizers.augmentation import warp
 from crossreg.regularizers.base import rho_parameters, sigma_from_rho
 from crossreg.regularizers.noise import Draw
@@ -242,7 +245,10 @@ CASES = [
 
 ELSEWHERE = {
     "models.ensemble.Ensemble": "test_an_ensemble_answers_once_a_row",
+    "models.ensemble.Ensemble.average": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.Ensemble.forward": "test_an_ensemble_answers_once_a_row",
+    "prediction.diversity.diversity": "test_an_ensemble_answers_once_a_row",
+    "prediction.predict.predict_apart": "test_an_ensemble_answers_once_a_row",
     "estimators.base.Estimator.gradient": "test_gradients_are_shaped_like_rho",
     "estimators.implicit.Implicit.gradient": "test_gradients_are_shaped_like_rho",
     "estimators.t1_t2.T1T2.gradient": "test_gradients_are_shaped_like_rho",
@@ -383,6 +389,13 @@ def test_an_ensemble_answers_once_a_row() -> None:
     x = torch.randn(7, 4)
     assert ensemble.train()(x).shape == (7, 3)
     assert ensemble.eval()(x).shape == (7, 3)
+    with apart(ensemble):
+        assert ensemble(x).shape == (5, 7, 3)
+        assert ensemble.average(ensemble(x)).shape == (7, 3)
+    members = predict_apart(ensemble, x)[1]
+    assert members.shape == (5, 7, 3)
+    assert len(diversity(members, torch.arange(7) % 3).scores) == 5
+    assert len(diversity(members, torch.randn(7, 3)).scores) == 5
 
 
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES}))
