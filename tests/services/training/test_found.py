@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 from pathlib import Path
@@ -212,3 +213,47 @@ def test_whole_numbers_that_could_be_tokens_are_said_to_be_taken_as_quantities(t
     config = TrainConfig.model_validate({"data": {"name": str(tmp_path / "names.npz")}})
     data = load_data(config.data)
     assert any("taken as quantities" in line for line in taken_as_is(resolve(config, data), data))
+
+
+# ensembles of several kinds
+
+
+def test_networks_are_given_as_a_number_or_by_name() -> None:
+    assert resolved(ensemble="3").ensemble == 3
+    for given in ({"ensemble": "mlp,cnn"}, {"ensemble": ["mlp", "cnn"]}, {"model": "mlp,cnn"}):
+        config = TrainConfig.model_validate({"data": {"name": "digits"}} | given)
+        assert (config.model, config.ensemble) == ("mlp,cnn", 2)
+    four = TrainConfig.model_validate({"data": {"name": "digits"}, "model": "mlp,cnn", "ensemble": 4})
+    assert (four.model, four.ensemble) == ("mlp,cnn", 4)
+    with pytest.raises(ValueError, match="ensemble names networks, mlp,cnn, and model is cnn; leave one out"):
+        TrainConfig.model_validate({"data": {"name": "digits"}, "model": "cnn", "ensemble": "mlp,cnn"})
+
+
+def test_what_does_not_suit_all_networks_is_refused() -> None:
+    config = TrainConfig.model_validate({"data": {"name": "japanese-vowels"}, "ensemble": "lstm,mlp"})
+    data = load_data(config.data)
+    with pytest.raises(UserError, match="'lstm,mlp' takes sequences of one length, and those of japanese"):
+        check(resolve(config, data), data)
+
+
+def test_networks_of_two_kinds_train_resume_and_are_judged_one_by_one() -> None:
+    torch.set_num_threads(1)
+    given = {"ensemble": "gru,cnn1d", "epochs": 6, "data": {"name": "japanese-vowels"}}
+    config = TrainConfig.model_validate(given)
+    data = load_data(config.data)
+    whole = build_trainer(resolve(config, data), data, CPU)
+    whole.fit()
+    found = result_of(whole)
+    assert len(found.networks) == 2
+    assert 0 < found.disagreement < 1
+    assert found.alone["member"] in (0, 1)
+    cut = build_trainer(resolve(config, data), data, CPU)
+    cut.start()
+    cut.advance(whole.step // 2)
+    state = copy.deepcopy(cut.state_dict())
+    again = build_trainer(resolve(config, data), data, CPU)
+    again.load_state_dict(state)
+    again.fit()
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert result_of(again).alone == found.alone
