@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 
-__all__ = ["Ensemble", "apart"]
+__all__ = ["Ensemble", "apart", "of_members"]
 
 
 class Ensemble(nn.Module):
     """M networks that differ in their first weights, in the rows they see, in what they draw and perhaps in kind.
 
     In training mode a batch is dealt out among the members, so each takes a step of its own on rows of its own, as it
-    would alone; a loss of their average would let them make up for one another. In evaluation mode the average of
+    would alone; a loss of their average would let them make up for one another. Where the training loss compares them
+    (`crossreg.regularizers.between`) all see all rows and answer for themselves. In evaluation mode the average of
     their predictions is the answer, on the scale of logits.
 
     Args:
@@ -28,7 +29,7 @@ class Ensemble(nn.Module):
         task: "classification" averages probabilities, "regression" the outputs.
 
     Attributes:
-        shares: into how many parts a batch is dealt out in training mode.
+        together: in training mode members see the same rows, and answer `[M, B, ...]`.
         apart: in evaluation mode members answer for themselves now, `[M, B, ...]`; see the function.
 
     Raises:
@@ -43,11 +44,17 @@ class Ensemble(nn.Module):
         if not self.members:
             raise UserError("an ensemble has at least one member")
         self.task = task
-        self.shares = len(self.members)
-        self.apart = False
+        self.together = self.apart = False
+
+    @property
+    def shares(self) -> int:
+        """Into how many parts a batch is dealt out in training mode."""
+        return 1 if self.together else len(self.members)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, ...]`: in training mode one member's output a row, else the members' average of every row."""
+        if self.training and self.together:
+            return _as_if_alone(torch.stack([member(x) for member in self.members]), len(self.members))
         if self.training:
             parts = x.tensor_split(len(self.members))
             outputs = [member(part) for member, part in zip(self.members, parts, strict=True) if len(part)]
@@ -77,6 +84,12 @@ def apart(model: nn.Module) -> Iterator[Ensemble | None]:
         yield inner
     finally:
         inner.apart = False
+
+
+def of_members(model: nn.Module, output: Tensor) -> Tensor | None:
+    """Return what members answered for themselves in training, `[M, B, ...]`; None where `output` is a row's answer."""
+    inner = unwrap(model)
+    return output if isinstance(inner, Ensemble) and inner.together and inner.training else None
 
 
 def _as_if_alone(output: Tensor, members: int) -> Tensor:

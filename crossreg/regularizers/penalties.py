@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
 from crossreg.core.modules import AttachedModules, Where, rho_device_and_dtype, selects, unwrap
+from crossreg.models.ensemble import of_members
 from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_parameters
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "term_regularizer",
     "terms",
     "training_loss",
+    "without_terms",
 ]
 
 _ATTRIBUTE = "rho_terms"
@@ -57,6 +59,7 @@ class Term(RhoModule):
 
     direct = False
     taken = False  # by a model
+    between = False  # it compares the members of an ensemble
 
     @abstractmethod
     def added(self, model: nn.Module, output: Tensor, target: Tensor) -> Tensor:
@@ -279,13 +282,28 @@ def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], ou
     Args:
         model: wrapped or not.
         loss: `(output, target) -> scalar`, e.g. `F.cross_entropy`.
-        output: of the model, `[B, ...]`.
+        output: of the model, `[B, ...]`; of an ensemble whose members are compared `[M, B, ...]`, whose losses are
+            averaged.
         target: `[B, ...]`.
     """
-    value = loss(output, target)
     inner = unwrap(model)
+    apart = of_members(inner, output)
+    if apart is None:
+        return _objective(inner, loss, output, target, terms(inner))
+    own = [term for term in terms(inner) if not term.between]
+    value = torch.stack([_objective(inner, loss, one, target, own) for one in apart]).mean()
     for term in terms(inner):
-        value = value + term.added(inner, output, target).to(value)
+        if term.between:
+            value = value + term.added(inner, apart, target).to(value)
+    return value
+
+
+def _objective(
+    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, own: list[Term]
+) -> Tensor:
+    value = loss(output, target)
+    for term in own:
+        value = value + term.added(model, output, target).to(value)
     return value
 
 
@@ -298,6 +316,14 @@ def remove_terms(model: nn.Module) -> None:
     """Take the terms out of a model, if it has any."""
     if hasattr(model, _ATTRIBUTE):
         delattr(model, _ATTRIBUTE)
+
+
+def without_terms(model: nn.Module, kind: type[Term]) -> None:
+    """Take the terms of a class out of a model."""
+    kept = [term for term in terms(model) if not isinstance(term, kind)]
+    remove_terms(unwrap(model))
+    if kept:
+        unwrap(model).add_module(_ATTRIBUTE, AttachedModules(kept))
 
 
 def strengths(model: nn.Module) -> list[Tensor]:
@@ -339,10 +365,7 @@ def term_regularizer(
         penalize(model, kind(start), where)
 
     def remove(model: nn.Module) -> None:
-        kept = [term for term in terms(model) if not isinstance(term, cast(type, kind))]
-        remove_terms(unwrap(model))
-        if kept:
-            unwrap(model).add_module(_ATTRIBUTE, AttachedModules(kept))
+        without_terms(model, cast(type[Term], kind))
 
     return Regularizer(hyperparameter, attach, remove, options or {})
 

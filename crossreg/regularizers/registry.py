@@ -16,6 +16,7 @@ from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.core.modules import unwrap
 from crossreg.regularizers.augmentation import AUGMENTATIONS
 from crossreg.regularizers.base import Hyperparameter, Regularizer, read_all, rho_hyperparameters
+from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.builtin import DROPOUT, WEIGHT_DECAY
 from crossreg.regularizers.levels import L1_LEVEL
 from crossreg.regularizers.noise import NOISE
@@ -47,6 +48,7 @@ REGISTRY: dict[str, Regularizer] = {
         LABEL_SMOOTHING,
         LOSS_TEMPERATURE,
         *AUGMENTATIONS,
+        *BETWEEN,
         WEIGHT_DECAY,
         DROPOUT,
     )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.losses import Loss, as_loss
+from crossreg.models.ensemble import Ensemble, of_members
 from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
 from crossreg.regularizers.base import read_all
@@ -274,6 +275,8 @@ class Trainer:
         if self.scheduler:
             self.scheduler.step()
         with torch.no_grad():
+            apart = of_members(self.model, output)
+            output = output if apart is None else cast(Ensemble, unwrap(self.model)).average(apart)
             classes = y.ndim == 1 and not y.is_floating_point() and output.ndim == 2
             correct = (output.argmax(1) == y).sum() if classes else torch.zeros((), device=self.device)
             rows = torch.tensor(len(y), device=self.device)

@@ -80,7 +80,7 @@ class Conditions:
             "budget": None,
             "model": own.model,
             "ensemble": 1,
-            "batch_size": own.batch_size // own.ensemble,
+            "batch_size": own.batch_size // own.shares,
             "steps": own.steps * own.ensemble,
             "seed": seed,
             "data": own.data.model_dump(),

@@ -52,7 +52,7 @@ class Plan:
 
     def __init__(self, config: ResolvedConfig, data: Dataset, select: bool) -> None:
         self.config, self.data, self.select = config, data, select
-        rows = 2 * config.ensemble
+        rows = 2 * config.shares
         x = torch.from_numpy(data.train.x[:rows].copy()).float()
         y = torch.from_numpy(data.train.y[:rows].copy())
         self.estimator = build_estimator(config, x, y, len(y))
@@ -74,7 +74,7 @@ class Plan:
             backward += updates * rho_backward * config.rho.batch_size
         if config.finds_length:
             settings = CourseSettings()
-            checks = settings.most_checks(steps, len(self.data.train) // config.batch_size * config.ensemble)
+            checks = settings.most_checks(steps, len(self.data.train) // config.batch_size * config.shares)
             examples["forward"] = checks * num_passes(self.loss, self.draws) * len(self.data.reg)
         elif self.select:
             interval = config.model_copy(update={"steps": steps}).evaluation_interval

@@ -48,10 +48,10 @@ def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     size, reg = config.batch_size, config.rho.batch_size
     if size % workers:
         raise UserError(f"batch size is {size}; it must be a multiple of the {workers} workers")
-    if config.ensemble > 1 and size // workers < 2 * config.ensemble:
+    if config.shares > 1 and size // workers < 2 * config.shares:
         raise UserError(
             f"batch size is {size}, which {workers} worker{'s' if workers > 1 else ''} share and then "
-            f"{config.ensemble} networks: each needs two examples at least; use a larger --batch-size or a smaller "
+            f"{config.shares} networks: each needs two examples at least; use a larger --batch-size or a smaller "
             "--ensemble"
         )
     if size > len(data.train.x):
@@ -61,10 +61,10 @@ def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
             "batch size (--batch-size, or rho.batch_size) or hold out more (--reg-share)"
         )
-    few = config.learned and config.rho.estimator != "direct" and reg // workers < 2 * config.ensemble
-    if config.ensemble > 1 and few:
+    few = config.learned and config.rho.estimator != "direct" and reg // workers < 2 * config.shares
+    if config.shares > 1 and few:
         raise UserError(
-            f"rho.batch_size is {reg}, and {config.ensemble} networks share it: each needs two examples at least; hold "
+            f"rho.batch_size is {reg}, and {config.shares} networks share it: each needs two examples at least; hold "
             "out more (--reg-share), or use a smaller --ensemble"
         )
     if config.learned and reg % workers:
@@ -93,13 +93,15 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     rows = config.batch_size // workers  # as many as a worker gets: BatchNorm needs two
     if config.learned and config.rho.estimator != "direct":
         rows = min(rows, config.rho.batch_size // workers)
-    few = min(2 * config.ensemble, len(data.train))
+    few = min(2 * config.shares, len(data.train))
     x = torch.from_numpy(data.train.x[:few].copy())
+    y = torch.from_numpy(targets_of(data, data.train)[:few].copy())
     preprocess = preprocess_of(data, config.model)
     x = x if preprocess is None else preprocess(x)
     try:
         with torch.no_grad():
-            model.train()(x[:rows])
+            in_training = model.train()(x[:rows])
+            training_loss(model, as_loss(data.task), in_training, y[: len(x[:rows])])
             output = model.eval()(x)
     except Exception as error:
         raise UserError(
@@ -115,7 +117,6 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             f"model {config.model!r} returns NaN or infinity for sequences of several lengths; it must leave out what "
             "follows their ends, which is NaN in every channel"
         )
-    training_loss(model, as_loss(data.task), output, torch.from_numpy(targets_of(data, data.train)[:few].copy()))
 
 
 def starting_state(config: ResolvedConfig, data: Dataset, location: str) -> dict[str, Any]:

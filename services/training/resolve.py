@@ -13,6 +13,7 @@ from typing import Any, Literal
 from crossreg import models
 from crossreg.core.errors import UserError
 from crossreg.inputs import Sequence, Table
+from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import description, regularizer
 from services.data import Dataset
 from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
@@ -68,6 +69,11 @@ class ResolvedConfig(TrainConfig):
         return self.steps if self.usual_steps is None else min(self.steps, self.usual_steps)
 
     @property
+    def shares(self) -> int:
+        """Parts of a batch that networks are dealt; 1 where they are compared, and all see all of it."""
+        return 1 if _together(self) else self.ensemble
+
+    @property
     def evaluation_interval(self) -> int:
         """Theta steps between evaluations of the splits."""
         return max(1, math.ceil(self.steps / self.evaluations))
@@ -114,9 +120,11 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     size = _batch_size(config, data, workers)
     most = defaults.epochs if config.budget is None else _EPOCHS_WITHIN_A_BUDGET
     epoch = len(data.train) // max(size, 1)
-    steps = config.steps or (config.epochs or most) * epoch
+    # where all networks see all rows, a pass of theirs is as many
+    passes = config.ensemble or 1 if _together(config) else 1
+    steps = config.steps or (config.epochs or most) * epoch // passes
     bounded = config.budget is not None and config.steps is None and config.epochs is None
-    usual = max(1, defaults.epochs * epoch) if bounded else None
+    usual = max(1, defaults.epochs * epoch // passes) if bounded else None
     dropout = _dropout(config, data)
     regularizers = _regularizers(config, _weight_decay(config, data), dropout)
     rho = config.rho.model_dump() | {
@@ -188,7 +196,7 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     if config.finds_length:
         # averages and a constant rate take many steps rather than large ones
         rows = next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH)
-        networks = config.ensemble or 1
+        networks = 1 if _together(config) else config.ensemble or 1
         size = networks * max(2 * workers, min(rows, _power_of_two(len(data.train) // (2 * networks))))
     else:
         size = min(_LARGEST_DEFAULT_BATCH, _power_of_two(min(len(data.train), len(data.reg) or len(data.train))))
@@ -198,7 +206,12 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
 def _networks(config: TrainConfig, data: Dataset, workers: int, most: int) -> int:
     """Return how many networks there are: as many as is usual, or as each can have two examples of a batch."""
     rows = config.batch_size or len(data.train)
-    return max(1, min(most, rows // (2 * workers)))
+    return most if _together(config) else max(1, min(most, rows // (2 * workers)))
+
+
+def _together(config: TrainConfig) -> bool:
+    """Say whether the networks of an ensemble are compared, and so see the same rows."""
+    return any(entry.name in config.regularizers for entry in BETWEEN)
 
 
 def _power_of_two(most: int) -> int:

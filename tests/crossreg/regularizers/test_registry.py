@@ -27,6 +27,7 @@ from crossreg import (
     set_hyperparameters,
 )
 from crossreg.inputs import Array
+from crossreg.models import Ensemble
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.augmentation import KINDS
 from crossreg.regularizers.registry import REGISTRY, attach, description, regularizer, remove
@@ -38,6 +39,9 @@ TRAINING_ONLY = ("l2", "l1", "label_smoothing", "loss_temperature", *KINDS)
 LEARNED = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]
 SET = [name for name in REGISTRY if name not in LEARNED]
 
+BETWEEN = ("diversity", "consistency", "joint")
+"""Those between the networks of an ensemble."""
+
 every = pytest.mark.parametrize("name", REGISTRY)
 
 
@@ -46,9 +50,20 @@ def other(name: str) -> str:
     return "l2" if name == "temperature" else "temperature"
 
 
+def suited(name: str) -> nn.Module:
+    """Return a model that has a place for it."""
+    if name not in BETWEEN:
+        return network()
+    ones = [network(), network()]
+    with torch.no_grad():
+        for parameter in ones[1].parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return Ensemble(ones, "classification")
+
+
 def regularized(name: str, value: float | None = None) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Return a model with this one and `other`, and an optimizer that has the weight decay."""
-    model = attach(network(), {name: value, other(name): None})
+    model = attach(suited(name), {name: value, other(name): None})
     rho = {id(one.rho) for one in hyperparameters(model).values()}
     decay = value if name == "weight_decay" and value is not None else 0.01
     return model, torch.optim.AdamW([p for p in model.parameters() if id(p) not in rho], lr=0.01, weight_decay=decay)
@@ -69,7 +84,8 @@ def estimator_for(name: str, optimizer: torch.optim.Optimizer | None = None) -> 
 def test_the_names_and_their_order() -> None:
     assert list(REGISTRY) == [
         "noise", "temperature", "norm", "l1_level", "l2", "l1", "label_smoothing", "loss_temperature", "shift",
-        "rotation", "shear", "scale", "brightness", "contrast", "input_noise", "weight_decay", "dropout",
+        "rotation", "shear", "scale", "brightness", "contrast", "input_noise", "diversity", "consistency", "joint",
+        "weight_decay", "dropout",
     ]  # fmt: skip
     assert {name for name, entry in REGISTRY.items() if entry.exported} == {"noise", "temperature"}
     assert {name for name, entry in REGISTRY.items() if entry.changes_images} == set(KINDS)
@@ -141,20 +157,20 @@ def test_it_is_attached_at_its_default_or_at_a_value_and_set(name: str) -> None:
 def test_values_and_options_that_are_not_allowed_are_refused(name: str) -> None:
     for wrong in (-1.0, math.nan, math.inf, "0.1"):
         with pytest.raises(UserError, match=f"{name} is .*; it must lie in"):
-            attach(network(), {name: wrong})  # type: ignore[dict-item]
+            attach(suited(name), {name: wrong})  # type: ignore[dict-item]
     with pytest.raises(UserError, match=f"{name} has no option 'whre'"):
-        attach(network(), {name: None}, {name: {"whre": "*"}})
+        attach(suited(name), {name: None}, {name: {"whre": "*"}})
     with pytest.raises(UserError, match=f"has no hyperparameter '{name}/77_nothing'"):
-        attach(network(), {name: None, f"{name}/77_nothing": 0.1})
+        attach(suited(name), {name: None, f"{name}/77_nothing": 0.1})
     with pytest.raises(UserError, match=f"no hyperparameter '{name}/00_part'.*it has"):
-        attach(network(), {other(name): None, f"{name}/00_part": 0.1})
+        attach(suited(name), {other(name): None, f"{name}/00_part": 0.1})
 
 
 @pytest.mark.parametrize("name", ["noise", "norm", "l1_level"])
 def test_a_part_has_its_own_value(name: str) -> None:
-    first, *rest = parts(name, attach(network(), {name: 0.2}))
+    first, *rest = parts(name, attach(suited(name), {name: 0.2}))
     assert first.startswith(f"{name}/00_")
-    model = attach(network(), {first: 0.05, name: 0.2})
+    model = attach(suited(name), {first: 0.05, name: 0.2})
     assert parts(name, model) == pytest.approx({first: 0.05, **dict.fromkeys(rest, 0.2)})
     assert rest
 
@@ -224,10 +240,10 @@ def test_removing_it_gives_the_plain_model_back(name: str) -> None:
     x, _ = images(8, 5)
     expected = model.eval()(x)
     assert remove(model) is model
-    assert set(model.state_dict()) == set(network().state_dict())
+    assert set(model.state_dict()) == set(suited(name).state_dict())
     assert list(get_hyperparameters(model)) == ["dropout"]
     torch.testing.assert_close(model(x), expected)
-    plain = network().eval()
+    plain = suited(name).eval()
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(plain(x), expected)
     remove(model)  # once more is nothing
@@ -237,7 +253,7 @@ def test_removing_it_gives_the_plain_model_back(name: str) -> None:
 @every
 def test_a_prediction_keeps_what_it_needs(name: str, tmp_path: Path) -> None:
     """As exported and loaded again: the same predictions, with noise and temperature in them."""
-    model = attach(network(), {name: description(name).at(0.6), other(name): None})
+    model = attach(suited(name), {name: description(name).at(0.6), other(name): None})
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     train(model, optimizer, name)
     x, _ = images(8, 5)
@@ -254,6 +270,7 @@ def test_a_prediction_keeps_what_it_needs(name: str, tmp_path: Path) -> None:
         input_shape=INPUT_SHAPE,
         inputs=Array("uint8"),
         num_outputs=CLASSES,
+        members=2 if name in BETWEEN else 1,
         regularizers={key: {} for key in kept},
     )
     exported = load_exported(folder)
@@ -275,7 +292,7 @@ def test_operations_are_counted(name: str) -> None:
     )
     flops = measure_flops(model, Classification(), x, y, 3, regularizer.estimator, list(regularizer.rho))
     assert set(flops) == {"theta", "forward", "rho"}
-    plain = measure_flops(network(), Classification(), x, y, 3)
+    plain = measure_flops(suited(name), Classification(), x, y, 3)
     assert set(plain) == {"theta", "forward"}
     for phase, value in flops.items():
         assert math.isfinite(value), phase
@@ -332,9 +349,9 @@ def test_all_of_them_are_learned_together_and_taken_off_again() -> None:
 
 @pytest.mark.parametrize("weights", ["norm", "l1_level"])
 def test_all_that_a_network_can_hold_at_once(weights: str) -> None:
-    """Norm and L1 level each compute the weights, so a network holds one of them."""
+    """Norm and L1 level each compute the weights, so the networks of an ensemble hold one of them."""
     names = [name for name in REGISTRY if name in (weights, *set(REGISTRY) - {"norm", "l1_level"})]
-    model = attach(network(), dict.fromkeys(names))
+    model = attach(suited("diversity"), dict.fromkeys(names))
     twin = copy.deepcopy(model)
     x, y = images(24, 1)
     estimator = Unrolled(Batches(x, y, 12))
@@ -426,7 +443,7 @@ def test_a_wrong_name_is_named() -> None:
 
 def test_weights_of_a_plain_model_load_strictly_where_their_names_stay() -> None:
     plain: dict[str, Tensor] = copy.deepcopy(network().state_dict())
-    names = [name for name in REGISTRY if name not in ("norm", "l1_level")]
+    names = [name for name in REGISTRY if name not in ("norm", "l1_level", *BETWEEN)]
     model = attach(network(), {name: description(name).at(0.3) for name in names})
     before = get_hyperparameters(model)
     model.load_state_dict(plain, strict=True)
