@@ -12,7 +12,7 @@ from torch import nn
 
 __all__ = ["AttachedModules", "Where", "remove_hook", "rho_device_and_dtype", "selects", "unwrap"]
 
-_MEMBER = re.compile(r"^members\.\d+\.")
+_MEMBER = re.compile(r"^(members\.\d+|body)\.")  # of `Ensemble` and `SharedMLP`
 
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 """A choice of layers or weights by name: a shell-style pattern, several, or a predicate `(name, module) -> bool`."""

@@ -2,7 +2,9 @@
 
 from crossreg.models.ensemble import Ensemble
 from crossreg.models.registry import (
+    Style,
     build,
+    build_ensemble,
     build_networks,
     describe,
     is_custom,
@@ -11,10 +13,14 @@ from crossreg.models.registry import (
     takes,
     takes_padding,
 )
+from crossreg.models.shared import SharedMLP
 
 __all__ = [
     "Ensemble",
+    "SharedMLP",
+    "Style",
     "build",
+    "build_ensemble",
     "build_networks",
     "describe",
     "is_custom",

@@ -41,7 +41,8 @@ class Ensemble(nn.Module):
     def __init__(self, members: Iterable[nn.Module], task: Literal["classification", "regression"]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        if not self.members:
+        self.count = len(self.members)
+        if not self.count:
             raise UserError("an ensemble has at least one member")
         self.task = task
         self.together = self.apart = False
@@ -49,18 +50,28 @@ class Ensemble(nn.Module):
     @property
     def shares(self) -> int:
         """Into how many parts a batch is dealt out in training mode."""
-        return 1 if self.together else len(self.members)
+        return 1 if self.together else self.count
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[B, ...]`: in training mode one member's output a row, else the members' average of every row."""
-        if self.training and self.together:
-            return _as_if_alone(torch.stack([member(x) for member in self.members]), len(self.members))
         if self.training:
-            parts = x.tensor_split(len(self.members))
-            outputs = [member(part) for member, part in zip(self.members, parts, strict=True) if len(part)]
-            return _as_if_alone(torch.cat(outputs), len(self.members))
-        together = torch.stack([member(x) for member in self.members])
-        return together if self.apart else self.average(together)
+            outputs = self.each(x) if self.together else self.dealt(x)
+            return _as_if_alone(outputs, self.count)
+        outputs = self.each(x)
+        return outputs if self.apart else self.average(outputs)
+
+    def each(self, x: Tensor) -> Tensor:
+        """Return every member's output of every row, `[M, B, ...]`."""
+        return torch.stack([member(x) for member in self.members])
+
+    def dealt(self, x: Tensor) -> Tensor:
+        """Return one member's output of a row, `[B, ...]`: the first rows are the first member's."""
+        parts = x.tensor_split(self.count)
+        return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True) if len(part)])
+
+    def alone(self, member: int) -> nn.Module:
+        """Return one member as a network by itself."""
+        return self.members[member]
 
     def average(self, outputs: Tensor) -> Tensor:
         """Return the average `[B, ...]` of the members' outputs `[M, B, ...]`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -12,13 +12,29 @@ from crossreg.core.errors import UserError, nearest
 from crossreg.models import custom, zoo
 from crossreg.models.checks import positive
 from crossreg.models.cnn import cnn
+from crossreg.models.ensemble import Ensemble
 from crossreg.models.mlp import mlp
 from crossreg.models.resnet import resnet18, resnet34, resnet50
 from crossreg.models.sequences import cnn1d, gru, lstm, transformer
+from crossreg.models.shared import SharedMLP
 from crossreg.models.vgg import vgg16
 from crossreg.models.wide_resnet import wide_resnet
 
-__all__ = ["build", "build_networks", "describe", "is_custom", "known", "networks", "takes", "takes_padding"]
+__all__ = [
+    "Style",
+    "build",
+    "build_ensemble",
+    "build_networks",
+    "describe",
+    "is_custom",
+    "known",
+    "networks",
+    "takes",
+    "takes_padding",
+]
+
+Style = Literal["independent", "shared"]
+"""How the networks of an ensemble hold their weights."""
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     builder.__name__: builder
@@ -63,6 +79,39 @@ def build(name: str, *, input_shape: tuple[int, ...], num_outputs: int, **option
         f"others are {zoo.PREFIX}NAME{'' if zoo.names() else ' (it does not work here)'} "
         "and package.module:function of your own"
     )
+
+
+def build_ensemble(
+    names: str,
+    count: int,
+    task: Literal["classification", "regression"],
+    style: Style = "independent",
+    *,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """Build a model of one network, or an `Ensemble` of several.
+
+    Args:
+        names: as `build_networks` takes them.
+        count: how many networks.
+        task: of an ensemble.
+        style: "independent" networks, or "shared": `mlp`s that share their weights, see `SharedMLP`.
+        input_shape: as in `build`.
+        num_outputs: as in `build`.
+        options: of the networks.
+
+    Raises:
+        UserError: as `build_networks` does, or shared weights of another network than `mlp`.
+    """
+    if style == "shared" and names != "mlp":
+        raise UserError(f"the networks {names} cannot share weights; 'mlp' alone has a shared form")
+    if style == "shared" and count > 1:
+        _check_options(names, dict(options))
+        return SharedMLP(count, task, input_shape=_shape(input_shape), num_outputs=num_outputs, **options)
+    built = build_networks(names, count, input_shape=input_shape, num_outputs=num_outputs, options=options)
+    return built[0] if count == 1 else Ensemble(built, task)
 
 
 def build_networks(

@@ -16,7 +16,7 @@ from crossreg.batches import Preprocess
 from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.paths import local_path
-from crossreg.models import Ensemble, build_networks, is_custom, networks
+from crossreg.models import Ensemble, Style, build_ensemble, is_custom, networks
 from crossreg.prediction.predict import Prediction, predict
 from crossreg.regularizers.registry import attach
 from crossreg.regularizers.temperature import temperature
@@ -43,6 +43,7 @@ def export_model(
     num_outputs: int,
     options: dict[str, Any] | None = None,
     members: int = 1,
+    style: Style = "independent",
     regularizers: Mapping[str, Mapping[str, Any]] | None = None,
     task: str = "classification",
     classes: tuple[str, ...] = (),
@@ -61,6 +62,7 @@ def export_model(
         num_outputs: classes, or outputs of a regression.
         options: other arguments of the model.
         members: networks that it is an `Ensemble` of; 1 is a network by itself.
+        style: whether these share their weights.
         regularizers: those that the model still holds, see `crossreg.regularizers.remove`: their options by name.
         task: "classification" or "regression".
         classes: names of the classes.
@@ -85,6 +87,7 @@ def export_model(
         "model": name,
         "options": options or {},
         "members": members,
+        "style": style,
         "input_shape": list(input_shape),
         "num_outputs": num_outputs,
         "regularizers": {name: dict(given) for name, given in (regularizers or {}).items()},
@@ -308,15 +311,15 @@ def _load(directory: Path) -> Exported:
     members = description["members"]
     if members > len(weights):
         raise UserError(f"members is {members}, and there are {len(weights)} weights")
-    _check_sizes(description["model"], arguments, members, weights)
+    arguments |= {"count": members, "task": description["task"], "style": description["style"]}
+    _check_sizes(description["model"], arguments, weights)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(f"{name} holds NaN or infinity")
         if name.startswith("preprocess.") and not tensor.is_floating_point():
             raise UserError(f"{name} has dtype {tensor.dtype}; a mean or a deviation is a floating-point number")
     with torch.random.fork_rng(devices=[]):
-        built = build_networks(description["model"], members, **arguments)
-        model = built[0] if members == 1 else Ensemble(built, description["task"])
+        model = build_ensemble(description["model"], **arguments)
     attach(model, dict.fromkeys(description["regularizers"]), description["regularizers"])
     model.load_state_dict(weights)
     model.eval()
@@ -343,10 +346,12 @@ def _check_description(description: Any) -> None:
     if version != _FORMAT:
         raise UserError(f"it has format {version!r}; this version of crossreg reads format {_FORMAT}")
     kinds = {"model": str, "options": dict, "input_shape": list, "num_outputs": int, "members": int, "task": str,
-             "classes": list, "regularizers": dict}  # fmt: skip
+             "style": str, "classes": list, "regularizers": dict}  # fmt: skip
     for key, kind in kinds.items():
         if not isinstance(description[key], kind):
             raise UserError(f"{key} is of type {type(description[key]).__name__}, not {kind.__name__}")
+    if description["style"] not in ("independent", "shared"):
+        raise UserError(f"style is {description['style']!r}; allowed are independent and shared")
     if description["members"] < 1:
         raise UserError(f"members is {description['members']}; a model has at least one")
     if description["classes"] and len(description["classes"]) != description["num_outputs"]:
@@ -363,7 +368,7 @@ def _check_description(description: Any) -> None:
             raise UserError(f"target has other lengths than the {description['num_outputs']} outputs")
 
 
-def _check_sizes(names: str, arguments: dict[str, Any], members: int, weights: dict[str, Tensor]) -> None:
+def _check_sizes(names: str, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Compare the model with the weights before it takes memory: what is in the file bounds what it may ask for.
 
     Raises:
@@ -374,14 +379,11 @@ def _check_sizes(names: str, arguments: dict[str, Any], members: int, weights: d
         for size in value if isinstance(value, list | tuple) else (value,):
             if isinstance(size, int) and size > elements:
                 raise UserError(f"{key} is {value}, and all weights together have {elements} elements")
-    each = networks(names, members)
-    if any(is_custom(name) for name in each):  # a function of the user's own may not run without memory
+    # a function of the user's own may not run without memory
+    if any(is_custom(name) for name in networks(names, arguments["count"])):
         return
     with torch.device("meta"):
-        built = build_networks(names, members, **arguments)
-    expected: Mapping[str, Tensor] = (
-        built[0] if members == 1 else nn.ModuleDict({"members": nn.ModuleList(built)})
-    ).state_dict()
+        expected = build_ensemble(names, **arguments).state_dict()
     for key, tensor in expected.items():
         found = weights.get(key)
         if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:

@@ -282,8 +282,7 @@ def training_loss(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], ou
     Args:
         model: wrapped or not.
         loss: `(output, target) -> scalar`, e.g. `F.cross_entropy`.
-        output: of the model, `[B, ...]`; of an ensemble whose members are compared `[M, B, ...]`, whose losses are
-            averaged.
+        output: of the model, `[B, ...]`; where members of an ensemble are compared, of each, whose losses are averaged.
         target: `[B, ...]`.
     """
     inner = unwrap(model)

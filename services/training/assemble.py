@@ -17,7 +17,7 @@ from crossreg.core.distributed import world_size
 from crossreg.core.random import derive_seed, seed_everything
 from crossreg.estimators import T1T2, Direct, Estimator, Implicit, Unrolled
 from crossreg.losses import as_loss
-from crossreg.models import Ensemble, build_networks, is_custom
+from crossreg.models import build_ensemble, is_custom
 from crossreg.prediction.evaluation import EvaluationPlan
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
@@ -53,11 +53,12 @@ _EVALUATION_BATCH = 500
 def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
     """Return the model on the CPU, with all that regularizes it."""
     shape, outputs = data.input_shape, data.num_outputs
-    members = build_networks(
-        config.model, config.ensemble or 1, input_shape=shape, num_outputs=outputs, options=config.model_options
-    )
+    model = build_ensemble(
+        config.model, config.ensemble or 1, data.task, config.ensemble_style, input_shape=shape, num_outputs=outputs,
+        options=config.model_options,
+    )  # fmt: skip
     return attach(
-        members[0] if len(members) == 1 else Ensemble(members, data.task),
+        model,
         {name: one.initial for name, one in config.regularizers.items()},
         {name: one.options for name, one in config.regularizers.items() if one.options},
     )
@@ -235,6 +236,7 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
         "model": config.model,
         "model_options": dict(config.model_options),
         "ensemble": config.ensemble,
+        "ensemble_style": config.ensemble_style,
         "regularizers": {name: one.model_dump(mode="json") for name, one in config.regularizers.items()},
         "data": data.fingerprint,
         "precision": config.precision,

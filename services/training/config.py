@@ -109,6 +109,10 @@ class TrainConfig(Settings):
         description="Networks trained side by side, each on its share of every batch, which predict as one model: how "
         "many, or which, as lstm,cnn1d.",
     )
+    ensemble_style: Annotated[Literal["independent", "shared"], Flag()] = Field(
+        default="independent",
+        description="independent networks, or shared: `mlp`s with one set of weights that each scales in its own way.",
+    )
     data: DataConfig
     regularizers: dict[str, RegularizerConfig] = Field(
         default_factory=dict,

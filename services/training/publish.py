@@ -99,7 +99,7 @@ def export_alone(
     """
     assert isinstance(model, Ensemble)
     place = int(alone["member"])
-    network, name = model.members[place], networks(config.model, config.ensemble)[place]
+    network, name = model.alone(place), networks(config.model, config.ensemble)[place]
     attach(network, {"temperature": alone["temperature"]})
     options = config.model_options
     if "," in config.model:
@@ -110,6 +110,7 @@ def export_alone(
             "model": name,
             "model_options": options,
             "ensemble": 1,
+            "ensemble_style": "independent",
             "regularizers": {**config.regularizers, "temperature": fitted},
         }
     )
@@ -130,6 +131,7 @@ def _export(config: ResolvedConfig, data: Dataset, model: nn.Module, folder: Pat
         num_outputs=data.num_outputs,
         options=config.model_options,
         members=config.ensemble,
+        style=config.ensemble_style,
         regularizers={name: one.options for name, one in config.regularizers.items() if name in exported},
         task=data.task,
         classes=data.classes,

@@ -53,14 +53,15 @@ from crossreg.core.errors import UserError
 from crossreg.inputs import Array, Category, Number, Sequence, Table
 from crossreg.inputs.columns import is_missing, offset_of
 from crossreg.inputs.sequence import lengths_of, padded
-from crossreg.models import Ensemble, build
-from crossreg.models.ensemble import apart
+from crossreg.models import Ensemble, SharedMLP, build
+from crossreg.models.ensemble import apart, of_members
 from crossreg.prediction.diversity import diversity
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.prediction.predict import predict_apart
 from crossreg.regularizers.augmentation import warp
 from crossreg.regularizers.base import rho_parameters, sigma_from_rho
 from crossreg.regularizers.noise import Draw
+from crossreg.regularizers.registry import attach
 from tests.crossreg.regularizers.network import CLASSES, INPUT_SHAPE, images, network
 
 Sizes = dict[str, Any]
@@ -246,7 +247,13 @@ CASES = [
 ELSEWHERE = {
     "models.ensemble.Ensemble": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.Ensemble.average": "test_an_ensemble_answers_once_a_row",
+    "models.ensemble.Ensemble.dealt": "test_an_ensemble_answers_once_a_row",
+    "models.ensemble.Ensemble.each": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.Ensemble.forward": "test_an_ensemble_answers_once_a_row",
+    "models.ensemble.of_members": "test_an_ensemble_answers_once_a_row",
+    "models.shared.SharedMLP.dealt": "test_an_ensemble_answers_once_a_row",
+    "models.shared.SharedMLP.each": "test_an_ensemble_answers_once_a_row",
+    "regularizers.between.Joint.added": "test_an_ensemble_answers_once_a_row",
     "prediction.diversity.diversity": "test_an_ensemble_answers_once_a_row",
     "prediction.predict.predict_apart": "test_an_ensemble_answers_once_a_row",
     "estimators.base.Estimator.gradient": "test_gradients_are_shaped_like_rho",
@@ -396,6 +403,14 @@ def test_an_ensemble_answers_once_a_row() -> None:
     assert members.shape == (5, 7, 3)
     assert len(diversity(members, torch.arange(7) % 3).scores) == 5
     assert len(diversity(members, torch.randn(7, 3)).scores) == 5
+    assert (ensemble.dealt(x).shape, ensemble.each(x).shape) == ((7, 3), (5, 7, 3))
+    shared = SharedMLP(5, "classification", input_shape=(4,), num_outputs=3, hidden=8)
+    assert (shared.dealt(x).shape, shared.each(x).shape) == ((7, 3), (5, 7, 3))
+    compared = attach(ensemble, {"joint": 0.5}).train()
+    output = compared(x)
+    assert of_members(compared, output) is output
+    assert output.shape == (5, 7, 3)
+    assert training_loss(compared, Classification(), output, torch.arange(7) % 3).shape == ()
 
 
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES}))

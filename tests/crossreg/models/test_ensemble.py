@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from crossreg import L2, Preprocess, UserError, inject_noise, penalize
 from crossreg.core.random import forked_rng
 from crossreg.losses import Classification
-from crossreg.models import Ensemble, build, build_networks, networks
+from crossreg.models import Ensemble, SharedMLP, build, build_ensemble, build_networks, networks
 from crossreg.prediction.diversity import best_alone, diversity
 from crossreg.prediction.evaluation import evaluate
 from crossreg.prediction.export import export_model, load_exported
@@ -190,3 +191,43 @@ def test_the_best_alone_has_a_temperature_of_its_own() -> None:
     numbers = torch.stack([target + 0.2 * torch.randn(400, 1), target + 0.5 * torch.randn(400, 1)])
     one = best_alone(numbers, target, 1.0)
     assert (one.member, one.temperature) == (0, pytest.approx(0.2, rel=0.1))
+
+
+# with shared weights
+
+
+def shared(**options: Any) -> SharedMLP:
+    torch.manual_seed(0)
+    return SharedMLP(3, "classification", input_shape=(4,), num_outputs=3, hidden=8, depth=2, **options)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_members_with_shared_weights_are_networks_of_their_own(norm: str) -> None:
+    model = shared(norm=norm)
+    x = torch.randn(50, 4)
+    for _ in range(3):
+        model.train()(x)  # running statistics
+    model.eval()
+    each = model.each(x)
+    for member in range(3):
+        torch.testing.assert_close(model.alone(member)(x), each[member])
+    assert not torch.allclose(each[0], each[1], atol=1e-3)
+    torch.testing.assert_close(model(x).softmax(1), each.softmax(2).mean(0))
+    rows = model.dealt(x)
+    parts = [part for part in x.tensor_split(3)]
+    torch.testing.assert_close(rows, torch.cat([model.alone(m)(part) for m, part in enumerate(parts)]))
+    assert sum(p.numel() for p in model.parameters()) < 2 * sum(p.numel() for p in model.alone(0).parameters())
+
+
+def test_a_model_with_shared_weights_is_exported_and_loaded(tmp_path: Path) -> None:
+    model = shared().eval()
+    about = {"input_shape": (4,), "num_outputs": 3, "options": {"hidden": 8, "depth": 2}, "members": 3}
+    preprocess = Preprocess(torch.zeros(4), torch.ones(4))
+    export_model(model, preprocess, tmp_path, name="mlp", style="shared", **about)  # type: ignore[arg-type]
+    x = torch.randn(5, 4)
+    np.testing.assert_allclose(load_exported(tmp_path)(x.numpy()), model(x).softmax(1).detach().numpy(), atol=1e-6)
+
+
+def test_other_networks_share_no_weights() -> None:
+    with pytest.raises(UserError, match="the networks cnn cannot share weights; 'mlp' alone has a shared form"):
+        build_ensemble("cnn", 2, "classification", "shared", input_shape=(1, 8, 8), num_outputs=3, options={})

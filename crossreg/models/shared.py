@@ -1,0 +1,97 @@
+"""An ensemble of multilayer perceptrons that share their weights, as TabM has it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from crossreg.models.ensemble import Ensemble
+from crossreg.models.mlp import mlp
+
+__all__ = ["SharedMLP"]
+
+
+class SharedMLP(Ensemble):
+    """M `mlp`s with one set of weights, whose inputs and outputs of every layer each member scales by its own factors.
+
+    A member has its own last layer; normalization and its running statistics are shared.
+
+    Args:
+        members: M.
+        task: see `Ensemble`.
+        input_shape: of one example; flattened.
+        num_outputs: width of the last layers.
+        options: of `mlp`.
+
+    Source: Gorishniy, Kotelnikov, Babenko 2025, TabM, arXiv:2410.24210 (which factors there are, and that the first
+    ones start at random signs); Wen, Tran, Ba 2020, BatchEnsemble, arXiv:2002.06715 (the layer).
+    """
+
+    def __init__(
+        self,
+        members: int,
+        task: Literal["classification", "regression"],
+        *,
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        **options: int | str | float,
+    ) -> None:
+        super().__init__([nn.Identity()], task)
+        self.members = nn.ModuleList()
+        self.count = members
+        self.template = {"input_shape": input_shape, "num_outputs": num_outputs, **options}
+        body = mlp(**self.template)  # type: ignore[arg-type]
+        assert isinstance(body, nn.Sequential)
+        last = body[-1]
+        assert isinstance(last, nn.Linear)
+        self.body = body[:-1]
+        scales: dict[str, nn.Parameter] = {}
+        for name, layer in self.body.named_children():
+            if isinstance(layer, nn.Linear):
+                first = not scales
+                size = (members, layer.in_features)
+                scales[f"{name}_in"] = nn.Parameter(torch.randint(0, 2, size) * 2.0 - 1 if first else torch.ones(size))
+                scales[f"{name}_out"] = nn.Parameter(torch.ones(members, layer.out_features))
+        self.scales = nn.ParameterDict(scales)
+        bound = 1 / math.sqrt(last.in_features)
+        self.weight = nn.Parameter(torch.empty(members, last.out_features, last.in_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(members, last.out_features))
+
+    def each(self, x: Tensor) -> Tensor:
+        """Return every member's output of every row, `[M, B, ...]`."""
+        rows = x.expand(self.count, *x.shape).flatten(0, 1)
+        return self._run(rows, [len(x)] * self.count).unflatten(0, (self.count, len(x)))
+
+    def dealt(self, x: Tensor) -> Tensor:
+        """Return one member's output of a row, `[B, ...]`: the first rows are the first member's."""
+        return self._run(x, [len(part) for part in x.tensor_split(self.count)])
+
+    def alone(self, member: int) -> nn.Module:
+        """Return one member as an `mlp` by itself, its factors in the weights."""
+        network = mlp(**self.template)  # type: ignore[arg-type]
+        state = {name: value.clone() for name, value in self.body.state_dict().items()}
+        for name, layer in self.body.named_children():
+            if isinstance(layer, nn.Linear):
+                before, after = self.scales[f"{name}_in"][member], self.scales[f"{name}_out"][member]
+                state[f"{name}.weight"] = (after[:, None] * layer.weight * before).detach()
+        state |= {"output.weight": self.weight[member].detach(), "output.bias": self.bias[member].detach()}
+        network.load_state_dict(state)
+        return network.train(self.training)
+
+    def _run(self, x: Tensor, counts: list[int]) -> Tensor:
+        """Return a row's output of the member that it is, of which the first `counts[0]` rows are the first."""
+        times = torch.tensor(counts, device=x.device)
+        whose = torch.arange(self.count, device=x.device).repeat_interleave(times, output_size=len(x))
+        for name, layer in self.body.named_children():
+            if isinstance(layer, nn.Linear):
+                x = layer(x * self.scales[f"{name}_in"][whose]) * self.scales[f"{name}_out"][whose]
+            else:
+                x = layer(x)
+        parts = [
+            nn.functional.linear(part, weight, bias)
+            for part, weight, bias in zip(x.split(counts), self.weight, self.bias, strict=True)
+        ]
+        return torch.cat(parts)
