@@ -29,7 +29,8 @@ def reproduce(
     study: Annotated[
         str,
         typer.Argument(
-            help="ridge, lasso, spline, hypergradient, augmentation, weight-decay, zero-flag, sensitivity, learned"
+            help="ridge, lasso, spline, hypergradient, augmentation, weight-decay, zero-flag, sensitivity, learned, "
+            "ensemble"
         ),
     ],
     seeds: Annotated[int, typer.Option(max=10_000, help="Random problems of each kind.")] = 3,
@@ -60,6 +61,8 @@ def reproduce(
     - `sensitivity`: every constant of such a run, larger and smaller
 
     - `learned`: noise and L2 learned in such a run, against its fixed base
+
+    - `ensemble`: several networks in one training against one; penalties between them, claim by claim
 
     For example:
 

@@ -15,6 +15,7 @@ from typing import Any
 from crossreg.core.errors import UserError, nearest
 from services.tracking import Tracker, TrackingConfig
 from studies.augmentation.study import AugmentationMagnitudes
+from studies.ensemble.study import EnsembleStudy
 from studies.hypergradient.study import Hypergradient
 from studies.lasso.study import Lasso
 from studies.ridge.study import Ridge
@@ -38,6 +39,7 @@ STUDIES: dict[str, type[Study]] = {
         ZeroFlag,
         Sensitivity,
         Learned,
+        EnsembleStudy,
     )
 }
 """Every study by its name."""
