@@ -10,6 +10,7 @@ from crossreg.models.registry import (
     is_custom,
     known,
     networks,
+    options_of,
     takes,
     takes_padding,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "is_custom",
     "known",
     "networks",
+    "options_of",
     "takes",
     "takes_padding",
 ]

@@ -29,6 +29,7 @@ __all__ = [
     "is_custom",
     "known",
     "networks",
+    "options_of",
     "takes",
     "takes_padding",
 ]
@@ -166,7 +167,7 @@ def takes(name: str, option: str) -> bool:
     if "," in name:
         return any(takes(one, option) for one in name.split(","))
     if name in OWN:
-        return option in _options(name)
+        return option in options_of(name)
     return is_custom(name) and custom.takes(name, option)
 
 
@@ -184,20 +185,21 @@ def describe() -> str:
     """Return one line per kind of model name, with the options each takes, for a command's help."""
     lines = []
     for name, summary in known().items():
-        settings = ", ".join(f"{key}={default!r}" for key, default in _options(name).items())
+        settings = ", ".join(f"{key}={default!r}" for key, default in options_of(name).items())
         lines.append(f"{name}: {summary}{f' Options: {settings}.' if settings else ''}")
     lines.append(f"{zoo.PREFIX}NAME: A classifier of torchvision, untrained. Only the names above need the prefix.")
     lines.append("package.module:function: Your own, called with input_shape=, num_outputs= and the options.")
     return "\n".join(lines)
 
 
-def _options(name: str) -> dict[str, Any]:
+def options_of(name: str) -> dict[str, Any]:
+    """Return the options of a model of our own, with their defaults."""
     parameters = inspect.signature(OWN[name]).parameters
     return {key: p.default for key, p in parameters.items() if key not in ("input_shape", "num_outputs")}
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:
-    valid = _options(name)
+    valid = options_of(name)
     for key in options:
         if key not in valid:
             allowed = f"its options are {', '.join(valid)}" if valid else "it takes no options"

@@ -10,6 +10,7 @@ from typing import Any
 from crossreg import models
 from crossreg.core.errors import UserError
 from crossreg.core.random import derive_seed
+from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.noise import dropout_layers, is_normalization
 from crossreg.regularizers.registry import description, hyperparameters
 from services.comparison.config import factor_of
@@ -28,6 +29,10 @@ MIN_INTERVALS = 4
 
 MAX_SELECTION = 0.15
 """Share of a member's compute that evaluating its intervals may take while there are more than the fewest."""
+
+
+_OF_THE_RUN = ("temperature", *(entry.name for entry in BETWEEN))
+"""Regularizers that one network with a given schedule does not have: it is scaled afterwards, and there is no other."""
 
 
 @dataclass
@@ -75,7 +80,9 @@ class Conditions:
         if not own.finds_length:
             return own
         alone: dict[str, Any] = {
-            "regularizers": {k: one.model_dump() for k, one in self.config.regularizers.items() if k != "temperature"},
+            "regularizers": {
+                name: one.model_dump() for name, one in self.config.regularizers.items() if name not in _OF_THE_RUN
+            },
             "optimizer": self.config.optimizer.model_dump() | {"schedule": "cosine"},
             "budget": None,
             "model": own.model,

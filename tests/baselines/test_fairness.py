@@ -10,6 +10,7 @@ import torch
 
 from baselines import METHODS
 from baselines.grid import points_by_axis
+from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
 from services.search.search import Search
 from services.search.space import values_in
@@ -50,7 +51,8 @@ def test_a_search_looks_through_what_is_learned(search: str, learned: str) -> No
     if search == "optuna":
         pytest.importorskip("optuna")
     names = ["noise", "temperature", "l2", "label_smoothing", "shift"] if learned == "all" else [learned]
-    conditions = make_conditions(regularizers=names)
+    between = any(name in {entry.name for entry in BETWEEN} for name in names)
+    conditions = make_conditions(regularizers=names, **({"ensemble": 2} if between else {}))
     reference = conditions.reference(0)
     regularizer = build_trainer(reference, conditions.data(0), torch.device("cpu")).regularizer
     assert regularizer is not None

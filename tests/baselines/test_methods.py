@@ -144,6 +144,14 @@ class TestMCDropout(Contract):
     name = "mc-dropout"
 
 
+class TestSharedEnsemble(Contract):
+    name = "ensemble-shared"
+
+
+class TestWide(Contract):
+    name = "wide"
+
+
 class TestEnsemble(Searching):
     name = "ensemble"
 
@@ -215,7 +223,7 @@ class TestOptuna(Searching):
 
 def test_every_method_is_in_the_contract() -> None:
     tested = {kind.name for kind in (*Contract.__subclasses__(), *Searching.__subclasses__()) if kind.name}
-    assert tested == set(METHODS)
+    assert tested == set(METHODS) - {"ensemble-mixed"}
 
 
 def test_a_model_without_dropout_is_refused() -> None:
@@ -237,3 +245,27 @@ def test_a_member_that_fails_in_the_middle_loses_and_is_counted(ray_cluster: Non
     conditions = make_conditions(model="tests.baselines.failing:network", model_options={})
     (outcome,) = run_jobs([Job(METHODS["random-search"], "full", 0)], conditions, folder, max_failures=0)
     assert outcome.trials == outcome.failed == POPULATION
+
+
+def test_networks_of_two_kinds_suit_the_data() -> None:
+    for data, expected in (("japanese-vowels", "lstm,cnn1d"), ("digits", "mlp,cnn")):
+        model = "cnn1d" if data == "japanese-vowels" else "mlp"
+        conditions = make_conditions(data={"name": data}, model=model, model_options={"dropout": 0.1})
+        config = next(METHODS["ensemble-mixed"].run(conditions, 0, conditions.budget("10", 0))).specs[0].config  # type: ignore[union-attr]
+        assert (config.model, config.ensemble, config.batch_size) == (expected, 4, 4 * 32)
+        assert config.model_options == {"dropout": 0.1}
+    conditions = make_conditions(data={"name": "wine"})
+    with pytest.raises(UserError, match="for sequences and images, and wine is neither"):
+        next(METHODS["ensemble-mixed"].run(conditions, 0, conditions.budget("matched", 0)))
+
+
+def test_shared_weights_and_width_are_for_networks_that_have_them() -> None:
+    conditions = make_conditions(model="cnn", model_options={"width": 8})
+    with pytest.raises(UserError, match="'ensemble-shared' is for 'mlp', and the model is 'cnn'"):
+        next(METHODS["ensemble-shared"].run(conditions, 0, conditions.budget("matched", 0)))
+    wide = next(METHODS["wide"].run(conditions, 0, conditions.budget("matched", 0))).specs[0].config  # type: ignore[union-attr]
+    assert wide.model_options == {"width": 32}
+    assert wide.steps < conditions.single(0).steps
+    conditions = make_conditions(model="resnet18", model_options={})
+    with pytest.raises(UserError, match="knows the width of mlp, cnn"):
+        next(METHODS["wide"].run(conditions, 0, conditions.budget("matched", 0)))
