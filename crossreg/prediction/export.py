@@ -210,6 +210,13 @@ class Exported:
         return self._joined([self._predict(part, samples, seed, common=True) for part in parts])
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of one example as it is stored; of sequences that differ in length the longest in training."""
+        from crossreg.inputs import Sequence
+
+        return self.inputs.stored_shape(self.input_shape) if isinstance(self.inputs, Sequence) else self.input_shape
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, their numbers where they have none; none for a regression."""
         if self.task != "classification":

@@ -128,8 +128,7 @@ def _other_kind(path: Path, what: str, exported: Any) -> UserError:
         names = ", ".join(column.name for column in exported.inputs.columns[:10])
         takes = f"rows of a table ({', '.join(TABLES)}) with columns {names}"
     else:
-        shape, images = exported.input_shape, ", or images" if exported.images else ""
-        shape = exported.inputs.stored_shape(shape) if isinstance(exported.inputs, Sequence) else shape
+        shape, images = exported.stored_shape, ", or images" if exported.images else ""
         takes = f"arrays ({', '.join(ARRAYS)}) of shape (N, {', '.join(map(str, shape))}){images}"
     return UserError(f"{path} is {what}; this model takes {takes}")
 

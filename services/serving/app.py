@@ -108,7 +108,7 @@ def build_app(service: Service, states: Callable[[], dict[str, int]]) -> FastAPI
             "model_id": active.version.model_id,
             "since": active.since,
             "task": active.model.task,
-            "input_shape": list(active.model.input_shape),
+            "input_shape": list(active.model.stored_shape),
             "images": active.model.images,
             "columns": columns(active),
             "classes": names(active),

@@ -94,7 +94,7 @@ def serve(
                 service = Service(registry, config, handle, version, model, files)
                 host, port = listener.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
-                served = Served(f"http://{shown}:{port}", version, model.input_shape, model.images, _row(model))
+                served = Served(f"http://{shown}:{port}", version, model.stored_shape, model.images, _row(model))
                 _run(service, states, listener, lambda: ready(served))
         except KeyboardInterrupt:
             pass

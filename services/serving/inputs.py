@@ -79,11 +79,10 @@ def _expected(model: Exported) -> str:
         shown = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: ..." for name in names[:20])
         more = ", ..." if len(names) > 20 else ""
         return f'{{"rows": [{{{shown}{more}}}]}} with a list of objects'
-    shape = list(model.input_shape)
+    shape = list(model.stored_shape)
     if not isinstance(model.inputs, Sequence):
         return f'{{"inputs": [...]}} with a list of examples of shape {shape}'
-    stored = list(model.inputs.stored_shape(model.input_shape))
-    of = f"like {stored}, of any number of steps" if model.inputs.lengths_differ else f"of shape {stored}"
+    of = f"like {shape}, of any number of steps" if model.inputs.lengths_differ else f"of shape {shape}"
     return f'{{"inputs": [...]}} with a list of sequences {of}'
 
 

