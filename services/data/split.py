@@ -95,7 +95,7 @@ def make_indices(
         reg, train = draw(pool, size, seeds[2], given, "raise reg_share (at most 0.5) or use more examples")
     _require_all_classes(y[train], classes)
     indices = Indices(train, reg, test)
-    _require_disjoint(indices)
+    _require_disjoint(indices, groups)
     return indices
 
 
@@ -208,8 +208,10 @@ def _require_all_classes(y: np.ndarray, classes: tuple[str, ...]) -> None:
             )
 
 
-def _require_disjoint(indices: Indices) -> None:
+def _require_disjoint(indices: Indices, groups: np.ndarray | None) -> None:
     # Disjoint by construction; a leak would void every number reported, so it is checked all the same.
-    rows = np.concatenate([part for part in (indices.train, indices.reg, indices.test) if part is not None])
-    if len(np.unique(rows)) != len(rows):
+    parts = [part for part in (indices.train, indices.reg, indices.test) if part is not None]
+    # rows, or what is kept together
+    kept = [part if groups is None else np.unique(groups[part].astype(str)) for part in parts]
+    if len(np.unique(np.concatenate(kept))) != sum(map(len, kept)):
         raise RuntimeError("the splits overlap; this is a bug in services.data.split")

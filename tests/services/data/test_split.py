@@ -7,7 +7,7 @@ import pytest
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig, default_reg_size, load_data
-from services.data.split import make_indices
+from services.data.split import Indices, _require_disjoint, default_reg_size, make_indices
 
 CLASSES = ("a", "b", "c")
 Y = np.repeat([0, 1, 2], [100, 200, 700])
@@ -136,3 +136,11 @@ def test_an_overlap_would_be_caught(monkeypatch):
         indices_of(np.arange(999) % 3, reg_share=0)
     with pytest.raises(RuntimeError, match="overlap"):
         indices_of(np.arange(999) % 3, own_test=True)
+
+
+def test_a_group_in_two_splits_is_a_bug_that_is_found() -> None:
+    rows = Indices(np.array([0, 1]), np.array([2]), np.array([3]))
+    _require_disjoint(rows, None)
+    _require_disjoint(rows, np.array(["a", "a", "b", "c"]))
+    with pytest.raises(RuntimeError, match="the splits overlap"):
+        _require_disjoint(rows, np.array(["a", "b", "b", "c"]))
