@@ -7,7 +7,7 @@ import pytest
 
 from crossreg.core.errors import UserError
 from services.data import DataConfig, default_reg_size, load_data
-from services.data.split import Indices, _require_disjoint, default_reg_size, make_indices
+from services.data.split import Indices, _require_disjoint, make_indices
 
 CLASSES = ("a", "b", "c")
 Y = np.repeat([0, 1, 2], [100, 200, 700])
