@@ -87,8 +87,10 @@ class Conditions:
             "budget": None,
             "model": own.model,
             "ensemble": 1,
-            "batch_size": own.batch_size // own.shares,
-            "steps": own.steps * own.ensemble,
+            "ensemble_style": "independent",
+            "batch_size": own.rows,
+            # as many rows in all; where all networks see the same ones, as many for each
+            "steps": own.steps * (own.batch_size // own.rows if own.rows < own.batch_size else own.ensemble),
             "seed": seed,
             "data": own.data.model_dump(),
         }

@@ -54,9 +54,14 @@ def build_model(config: TrainConfig, data: Dataset) -> nn.Module:
     """Return the model on the CPU, with all that regularizes it."""
     shape, outputs = data.input_shape, data.num_outputs
     model = build_ensemble(
-        config.model, config.ensemble or 1, data.task, config.ensemble_style, input_shape=shape, num_outputs=outputs,
+        config.model,
+        config.ensemble or 1,
+        data.task,
+        config.ensemble_style or "independent",
+        input_shape=shape,
+        num_outputs=outputs,
         options=config.model_options,
-    )  # fmt: skip
+    )
     return attach(
         model,
         {name: one.initial for name, one in config.regularizers.items()},

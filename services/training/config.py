@@ -102,15 +102,19 @@ class TrainConfig(Settings):
         "classifier, or package.module:function of your own.",
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
-    ensemble: Annotated[int | None, Flag(default="4, or 1 where the schedule is given", text="M|NAME,...")] = Field(
+    ensemble: Annotated[
+        int | None, Flag(default="4, 8 that share weights, or 1 where the schedule is given", text="M|NAME,...")
+    ] = Field(
         default=None,
         ge=1,
         le=100,
         description="Networks trained side by side, each on its share of every batch, which predict as one model: how "
         "many, or which, as lstm,cnn1d.",
     )
-    ensemble_style: Annotated[Literal["independent", "shared"], Flag()] = Field(
-        default="independent",
+    ensemble_style: Annotated[
+        Literal["independent", "shared"] | None, Flag(default="shared for `mlp` on tables where the length is found")
+    ] = Field(
+        default=None,
         description="independent networks, or shared: `mlp`s with one set of weights that each scales in its own way.",
     )
     data: DataConfig

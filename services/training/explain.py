@@ -52,7 +52,8 @@ def explain(
 
 
 def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult) -> str:
-    networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that predict as one"
+    sharing = "share their weights and " if config.ensemble_style == "shared" else ""
+    networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that {sharing}predict as one"
     trained = f"{networks} ({config.model}), trained on {len(data.train):,} examples,"
     test, rows = result.test, f"{len(data.test):,} test examples"
     if "accuracy" in test:

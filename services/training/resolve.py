@@ -33,6 +33,7 @@ class _Defaults:
     beta2: float
 
 
+_SHARED = 8  # networks with one set of weights
 _FOUND = _Defaults(epochs=40, ensemble=4, lr=5e-3, beta2=0.95)
 _GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, beta2=0.999)
 _EPOCHS_WITHIN_A_BUDGET = 1_000
@@ -60,6 +61,7 @@ class ResolvedConfig(TrainConfig):
     steps: int
     batch_size: int
     ensemble: int
+    ensemble_style: Literal["independent", "shared"]
     optimizer: ResolvedOptimizer
     rho: ResolvedRho
 
@@ -72,6 +74,12 @@ class ResolvedConfig(TrainConfig):
     def shares(self) -> int:
         """Parts of a batch that networks are dealt; 1 where they are compared, and all see all of it."""
         return 1 if _together(self) else self.ensemble
+
+    @property
+    def rows(self) -> int:
+        """Examples in a step of one such network that trains alone."""
+        parts = _parts(self)
+        return max(1, self.batch_size // parts)
 
     @property
     def evaluation_interval(self) -> int:
@@ -110,8 +118,11 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     config = with_model(config, data)
     workers = math.lcm(*sizes)
     defaults = _FOUND if config.finds_length else _GIVEN
+    if config.ensemble_style is None:
+        config = config.model_copy(update={"ensemble_style": _style(config, data)})
     if config.ensemble is None:
-        config = config.model_copy(update={"ensemble": _networks(config, data, workers, defaults.ensemble)})
+        most = _SHARED if config.ensemble_style == "shared" else defaults.ensemble
+        config = config.model_copy(update={"ensemble": _networks(config, data, workers, most)})
     if len(sizes) > 1 and workers > len(data.train):
         raise UserError(
             f"{sizes[0]} to {sizes[-1]} workers cannot share a batch evenly: it would have {workers} examples; "
@@ -196,8 +207,8 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
     if config.finds_length:
         # averages and a constant rate take many steps rather than large ones
         rows = next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH)
-        networks = 1 if _together(config) else config.ensemble or 1
-        size = networks * max(2 * workers, min(rows, _power_of_two(len(data.train) // (2 * networks))))
+        parts = _parts(config)
+        size = parts * max(2 * workers, min(rows, _power_of_two(len(data.train) // (2 * parts))))
     else:
         size = min(_LARGEST_DEFAULT_BATCH, _power_of_two(min(len(data.train), len(data.reg) or len(data.train))))
     return max(workers, size // workers * workers)
@@ -207,6 +218,20 @@ def _networks(config: TrainConfig, data: Dataset, workers: int, most: int) -> in
     """Return how many networks there are: as many as is usual, or as each can have two examples of a batch."""
     rows = config.batch_size or len(data.train)
     return most if _together(config) else max(1, min(most, rows // (2 * workers)))
+
+
+def _style(config: TrainConfig, data: Dataset) -> str:
+    """Return whether networks have weights of their own: measured in `docs/results/ensembles.md`."""
+    shared = config.finds_length and config.model == "mlp" and isinstance(data.inputs, Table)
+    return "shared" if shared else "independent"
+
+
+def _parts(config: TrainConfig) -> int:
+    """Return how many networks a batch is for: of those that share weights it is as large as of the usual number."""
+    networks = config.ensemble or 1
+    if _together(config) or networks == 1:
+        return 1
+    return _FOUND.ensemble if config.ensemble_style == "shared" else networks
 
 
 def _together(config: TrainConfig) -> bool:

@@ -106,10 +106,16 @@ def _trial(
 ) -> tuple[ResolvedConfig, dict[str, float]]:
     """Return the training of a trial, and the values that were drawn for it."""
     own = resolve(_config(pair, data, seed), loaded)
-    batch = own.batch_size // own.shares  # that of a network of the zero-flag run
+    batch = own.rows  # that of a network of the zero-flag run
     values = draw(pair.name, seed, index)
     steps = max(1, round(values["length"] * LONGEST * (len(loaded.train) // batch)))
-    fixed: dict[str, Any] = {"batch_size": batch, "ensemble": 1, "evaluations": 1, "steps": steps}
+    fixed: dict[str, Any] = {
+        "batch_size": batch,
+        "ensemble": 1,
+        "ensemble_style": "independent",
+        "evaluations": 1,
+        "steps": steps,
+    }
     fixed |= training_changes(values, loaded.task == "classification")
     return resolve(_config(pair, data, seed, **fixed), loaded), values
 
