@@ -122,7 +122,7 @@ def _flops(config: ResolvedConfig, data: Dataset, x: Tensor, y: Tensor, estimato
     """Return FLOPs per example of each phase, measured once a model on two examples."""
     rho = config.rho
     regularizers = {name: (one.learn, one.options) for name, one in config.regularizers.items()}
-    key = digest([config.model, config.model_options, config.ensemble, regularizers,
+    key = digest([config.model, config.model_options, config.ensemble, config.ensemble_style, regularizers,
                   rho.samples, rho.estimator, rho.unroll_steps,
                   rho.neumann_terms, data.input_shape, data.num_outputs, data.task])  # fmt: skip
     if key not in _measured:
