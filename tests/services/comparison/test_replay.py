@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from crossreg import UserError
+from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
 from services.comparison.conditions import Conditions
 from services.comparison.method import Trials
@@ -72,7 +73,8 @@ def asked(method: Any, conditions: Conditions) -> TrialSpec:
 @pytest.mark.parametrize("name", LEARNABLE)
 def test_what_was_learned_is_replayed_and_refitted(name: str, tmp_path: Path) -> None:
     start = description(name).default or description(name).at(0.6)
-    conditions = conditions_of({name: {"start": start}})
+    between = name in {entry.name for entry in BETWEEN}
+    conditions = conditions_of({name: {"start": start}}, **({"ensemble": 2} if between else {}))
     learned = trained(asked(CrossReg(), conditions), conditions, tmp_path / "learned")
     schedule = schedule_of(learned.lineage)
     names = set(conditions.space)

@@ -12,6 +12,7 @@ import torch
 from crossreg.core.metrics import hyperparameters_in
 from crossreg.prediction.export import load_exported
 from crossreg.prediction.predict import predict
+from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
 from services.data import Dataset, load_data
 from services.tracking import Tracker
@@ -47,7 +48,8 @@ def digits() -> Dataset:
 
 
 def config(**changes: Any) -> ResolvedConfig:
-    return resolve(settings(**changes), digits())
+    between = {entry.name for entry in BETWEEN} & set(changes.get("regularizers", ()))
+    return resolve(settings(**({"ensemble": 2} if between else {}), **changes), digits())
 
 
 def inside(name: str) -> float:
@@ -129,7 +131,8 @@ def test_the_exported_model_predicts_as_the_trained_one(name: str, tmp_path: Pat
         expected = predict(trainer.model, inputs, 4, loss=data.task, seed=5, common=True).mean.numpy()
     np.testing.assert_allclose(exported(x, samples=4, seed=5), expected, rtol=1e-4, atol=1e-6)
     kept = {key.partition(".")[2] for key in load_keys(tmp_path / "model") if key.startswith("model.")}
-    plain = set(build_model(config(regularizers={}, model_options=one.model_options), data).state_dict())
+    without = config(regularizers={}, model_options=one.model_options).model_copy(update={"ensemble": one.ensemble})
+    plain = set(build_model(without, data).state_dict())
     assert (kept > plain) if REGISTRY[name].exported else (kept == plain)
 
 
