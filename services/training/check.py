@@ -100,8 +100,7 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     x = x if preprocess is None else preprocess(x)
     try:
         with torch.no_grad():
-            in_training = model.train()(x[:rows])
-            training_loss(model, as_loss(data.task), in_training, y[: len(x[:rows])])
+            model.train()(x[:rows])
             output = model.eval()(x)
     except Exception as error:
         raise UserError(
@@ -112,6 +111,8 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
         raise UserError(
             f"model {config.model!r} returns {given} for {few} examples; it must return ({few}, {data.num_outputs})"
         )
+    with torch.no_grad():
+        training_loss(model, as_loss(data.task), model.train()(x[:rows]), y[:rows])
     if padded and not bool(output.isfinite().all()):
         raise UserError(
             f"model {config.model!r} returns NaN or infinity for sequences of several lengths; it must leave out what "

@@ -223,7 +223,11 @@ class TrainConfig(Settings):
         if isinstance(given, str):
             given = int(given) if given.strip().isdigit() else given.split(",")
         if isinstance(given, list | tuple):
-            names = ",".join(str(name).strip() for name in given if str(name).strip())
+            if len(given) < 2 or not all(isinstance(name, str) and name.strip() for name in given):
+                raise ValueError(
+                    f"ensemble is {given!r}; it is a number of networks, or the names of two and more, as lstm,cnn1d"
+                )
+            names = ",".join(name.strip() for name in given)
             if model not in (BY_DATA, names):
                 raise ValueError(f"ensemble names networks, {names}, and model is {model}; leave one out")
             return {**values, "model": names, "ensemble": names.count(",") + 1}

@@ -90,7 +90,7 @@ class Contract:
             assert config.data.model_copy(update={"reg_share": None}) == reference.data.model_copy(
                 update={"reg_share": None}
             )
-            assert config.batch_size == reference.batch_size
+            assert config.rows == reference.rows  # of one network
             assert (config.optimizer.lr, config.optimizer.schedule) == (
                 reference.optimizer.lr,
                 reference.optimizer.schedule,
