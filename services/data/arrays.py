@@ -68,7 +68,7 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
     groups, order = _splitting(source, config, given, len(found["y"]))
     return Raw(
         source, arrays["x"], y, classes, arrays.get("x_test"), y_test[0] if y_test else None, inputs=inputs,
-        example=None if sequences else found["x"][:2].copy(), groups=groups, order=order, notes=notes,
+        example=found["x"][:2].copy(), groups=groups, order=order, notes=notes,
     )  # fmt: skip
 
 

@@ -148,7 +148,10 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
             test = Split(raw.x_test, raw.y_test)
         else:
             test = Split(raw.x[indices.test], raw.y[indices.test])
-        example = _as_stored(test.x[:2], inputs) if raw.example is None else raw.example
+        example = raw.example
+        if example is None or isinstance(inputs, Sequence):
+            example = _as_stored(test.x[:2], inputs)
+            example = example if raw.example is None else example.astype(raw.example.dtype)
     mean, std = moments(train.x)
     if config.raw:
         mean, std = np.zeros_like(mean), np.ones_like(std)
@@ -189,7 +192,8 @@ def _as_stored(x: np.ndarray, inputs: Inputs) -> np.ndarray:
     if not isinstance(inputs, Sequence):
         return x.copy()
     shortest = int(lengths_of("x", x).min())
-    x = x[:, :, :shortest] + np.asarray(inputs.offset or (0.0,))[:, None]
+    x = x[:, :, :shortest]
+    x = x + np.asarray(inputs.offset)[:, None] if inputs.offset else x
     return np.ascontiguousarray(np.moveaxis(x, 1, 2) if inputs.time == "first" else x)
 
 

@@ -71,7 +71,8 @@ class Raw:
         y_test: Like y, or None.
         table: The features of a table; None for others.
         inputs: What an array of examples is; not used for a table.
-        example: Two examples of an array as they are stored; None where x is stored as it is here.
+        example: Two examples of an array as they are stored, of sequences for their type alone; None where x is stored
+            as it is here.
         own_reg: Rows that the data hold out themselves; None where none are.
         groups: [N] of anything, rows that belong together; None where nothing is to be kept together.
         order: float64 [N], by which splits follow each other; None where they are drawn.

@@ -181,7 +181,7 @@ def cut(raw: Raw, window: int, hop: int | None) -> Raw:
         raw, x=x, y=raw.y[rows], x_test=x_test, y_test=y_test, own_reg=own, notes=notes,
         groups=None if groups is None else groups[rows],
         order=None if raw.order is None else raw.order[rows],
-        inputs=replace(raw.inputs, lengths_differ=False), example=None,
+        inputs=replace(raw.inputs, lengths_differ=False),
     )  # fmt: skip
 
 

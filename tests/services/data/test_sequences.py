@@ -42,6 +42,7 @@ def test_lengths_are_said_by_nan_or_by_an_array(tmp_path: Path, time: str, how: 
     assert (data.mean[1], data.std[1]) == pytest.approx((of_train.mean(), of_train.std()), rel=1e-5)
     assert any(f"sequences of {LENGTHS.min()} to {LENGTHS.max()} steps of 2 values" in note for note in data.notes)
     assert np.isfinite(data.example).all()
+    assert data.example.dtype == PADDED.dtype  # which MLflow holds requests to
     assert data.example.shape[1 if time == "first" else 2] == min(
         (~np.isnan(data.test.x[:2, 0])).sum(1)
     )  # as it is stored
