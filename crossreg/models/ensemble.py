@@ -41,10 +41,12 @@ class Ensemble(nn.Module):
     def __init__(self, members: Iterable[nn.Module], task: Literal["classification", "regression"]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.count = len(self.members)
-        if not self.count:
+        if not self.members:
             raise UserError("an ensemble has at least one member")
-        self.task = task
+        self._begin(len(self.members), task)
+
+    def _begin(self, count: int, task: Literal["classification", "regression"]) -> None:
+        self.count, self.task = count, task
         self.together = self.apart = False
 
     @property

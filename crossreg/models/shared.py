@@ -39,9 +39,8 @@ class SharedMLP(Ensemble):
         num_outputs: int,
         **options: int | str | float,
     ) -> None:
-        super().__init__([nn.Identity()], task)
-        self.members = nn.ModuleList()
-        self.count = members
+        nn.Module.__init__(self)  # it holds no member by itself
+        self._begin(members, task)
         self.template = {"input_shape": input_shape, "num_outputs": num_outputs, **options}
         body = mlp(**self.template)  # type: ignore[arg-type]
         assert isinstance(body, nn.Sequential)

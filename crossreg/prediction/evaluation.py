@@ -96,7 +96,8 @@ def evaluate(
         key = derive_seed(seed, "evaluate", index, rank())
         found, apart = predict_apart(model, x, samples, loss=loss, seed=key, dropout=dropout)
         means.append(found.mean.cpu())
-        each.append(apart.transpose(0, 1).cpu())
+        if isinstance(model, Ensemble):
+            each.append(apart.transpose(0, 1).cpu())
         targets.append(y.cpu())
         if not classification and len(y):  # a rank may have no rows of a last batch
             values.append(_loss_of_average(model, loss, x, y, draws, key, dropout).cpu() * len(y))

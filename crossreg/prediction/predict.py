@@ -84,9 +84,10 @@ def predict_apart(
     with _seeded(model, seed), sampling(unwrap(model), dropout=dropout, common=common), apart(model) as ensemble:
         for k in range(1, draws + 1):
             outputs = model(x) if ensemble else model(x)[None]
-            output = ensemble.average(outputs) if ensemble else outputs[0]
-            mean = mean + (task.predict(output, scale.to(output.device)) - mean) / k
-            each = torch.stack([task.predict(one, scale.to(one.device)) for one in outputs])
+            scale = scale.to(outputs.device)
+            each = torch.stack([task.predict(one, scale) for one in outputs])
+            together = task.predict(ensemble.average(outputs), scale) if ensemble else each[0]
+            mean = mean + (together - mean) / k
             # Welford's update: one pass, one draw in memory
             delta = each - members
             members = members + delta / k

@@ -196,7 +196,7 @@ def _half_squared(ones: Tensor, others: Tensor, classes: bool) -> Tensor:
 def _regularizer(kind: type[Between], options: dict[str, Any]) -> Regularizer:
     def attach(model: nn.Module, value: float | None, **given: Any) -> None:
         inner = unwrap(model)
-        if not isinstance(inner, Ensemble) or len(inner.members) < 2:
+        if not isinstance(inner, Ensemble) or inner.count < 2:
             raise UserError(f"{kind.hyperparameter.name} is between networks, and there is one; give --ensemble")
         term = kind(value, **given)
         squares = isinstance(term, Diversity) and term.measure != "cosine"

@@ -13,7 +13,7 @@ from crossreg import UserError
 from crossreg.batches import Batches
 from crossreg.estimators import Direct, Unrolled
 from crossreg.losses import Classification, GaussianRegression
-from crossreg.models import Ensemble
+from crossreg.models import Ensemble, SharedMLP
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.penalties import training_loss
 from crossreg.regularizers.registry import attach, hyperparameters, remove
@@ -177,6 +177,18 @@ def test_a_weight_is_learned_by_unrolling() -> None:
     after = hyperparameters(model)["diversity"].value
     assert after != before
     assert 0 < after < 1
+
+
+def test_members_that_share_their_weights_are_compared_too() -> None:
+    torch.manual_seed(1)
+    made = SharedMLP(3, "classification", input_shape=(5,), num_outputs=3, hidden=8, depth=1, norm="layer").double()
+    plain = training_loss(made, Classification(), made.each(X).flatten(0, 1), CLASSES.repeat(3))
+    attach(made, {"joint": 0.5})
+    assert made.shares == 1
+    each = made(X)
+    mean = each.softmax(2).mean(0)
+    expected = 0.5 * plain + 0.5 * F.nll_loss(mean.log(), CLASSES)
+    torch.testing.assert_close(training_loss(made, Classification(), each, CLASSES), expected, check_dtype=False)
 
 
 def test_taken_out_members_see_rows_of_their_own_again() -> None:
