@@ -29,6 +29,7 @@ __all__ = [
     "is_custom",
     "known",
     "networks",
+    "options_for",
     "options_of",
     "takes",
     "takes_padding",
@@ -141,10 +142,15 @@ def build_networks(
             name,
             input_shape=input_shape,
             num_outputs=num_outputs,
-            **{key: value for key, value in options.items() if len(kinds) == 1 or takes(name, key)},
+            **options_for(name, names, options),
         )
         for name in each
     ]
+
+
+def options_for(name: str, names: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that one of the named networks gets: all, and where they are of several kinds those it has."""
+    return {key: value for key, value in options.items() if len(set(names.split(","))) == 1 or takes(name, key)}
 
 
 def networks(names: str, count: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -41,8 +42,7 @@ class SharedMLP(Ensemble):
     ) -> None:
         nn.Module.__init__(self)  # it holds no member by itself
         self._begin(members, task)
-        self.template = {"input_shape": input_shape, "num_outputs": num_outputs, **options}
-        body = mlp(**self.template)  # type: ignore[arg-type]
+        body = mlp(input_shape=input_shape, num_outputs=num_outputs, **options)  # type: ignore[arg-type]
         assert isinstance(body, nn.Sequential)
         last = body[-1]
         assert isinstance(last, nn.Linear)
@@ -70,14 +70,15 @@ class SharedMLP(Ensemble):
 
     def alone(self, member: int) -> nn.Module:
         """Return one member as an `mlp` by itself, its factors in the weights."""
-        network = mlp(**self.template)  # type: ignore[arg-type]
-        state = {name: value.clone() for name, value in self.body.state_dict().items()}
-        for name, layer in self.body.named_children():
+        network = copy.deepcopy(self.body)  # with the noise that its layers may have
+        for name, layer in network.named_children():
             if isinstance(layer, nn.Linear):
                 before, after = self.scales[f"{name}_in"][member], self.scales[f"{name}_out"][member]
-                state[f"{name}.weight"] = (after[:, None] * layer.weight * before).detach()
-        state |= {"output.weight": self.weight[member].detach(), "output.bias": self.bias[member].detach()}
-        network.load_state_dict(state)
+                layer.weight = nn.Parameter((after[:, None] * layer.weight * before).detach())
+        output = nn.Linear(self.weight.shape[2], self.weight.shape[1])
+        output.weight = nn.Parameter(self.weight[member].detach().clone())
+        output.bias = nn.Parameter(self.bias[member].detach().clone())
+        network.add_module("output", output)
         return network.train(self.training)
 
     def _run(self, x: Tensor, counts: list[int]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from crossreg.core.errors import UserError
-from crossreg.models import Ensemble, networks, takes
+from crossreg.models import Ensemble, networks, options_for
 from crossreg.prediction.calibration import Reliability
 from crossreg.prediction.export import export_model
 from crossreg.regularizers.registry import REGISTRY, attach, remove
@@ -101,14 +101,11 @@ def export_alone(
     place = int(alone["member"])
     network, name = model.alone(place), networks(config.model, config.ensemble)[place]
     attach(network, {"temperature": alone["temperature"]})
-    options = config.model_options
-    if "," in config.model:
-        options = {key: value for key, value in options.items() if takes(name, key)}
     fitted = RegularizerConfig(learn=False, value=alone["temperature"])
     own = config.model_copy(
         update={
             "model": name,
-            "model_options": options,
+            "model_options": options_for(name, config.model, config.model_options),
             "ensemble": 1,
             "ensemble_style": "independent",
             "regularizers": {**config.regularizers, "temperature": fitted},

@@ -219,6 +219,18 @@ def test_members_with_shared_weights_are_networks_of_their_own(norm: str) -> Non
     assert sum(p.numel() for p in model.parameters()) < 2 * sum(p.numel() for p in model.alone(0).parameters())
 
 
+def test_a_member_alone_keeps_the_noise_of_its_layers() -> None:
+    model = inject_noise(shared(), initial_sigma=0.3).eval()
+    x = torch.randn(5, 4)
+    inside: SharedMLP = model  # type: ignore[assignment]
+    alone = inside.alone(1)
+    torch.testing.assert_close(alone(x), inside.each(x)[1])
+    plain = inject_noise(build("mlp", input_shape=(4,), num_outputs=3, hidden=8, depth=2), temperature=False)
+    plain.load_state_dict(alone.state_dict())
+    torch.testing.assert_close(predict(alone, x, 4, seed=1).mean, predict(plain, x, 4, seed=1).mean)
+    assert float(predict(alone, x, 4, seed=1).spread.max()) > 0
+
+
 def test_a_model_with_shared_weights_is_exported_and_loaded(tmp_path: Path) -> None:
     model = shared().eval()
     about = {"input_shape": (4,), "num_outputs": 3, "options": {"hidden": 8, "depth": 2}, "members": 3}
