@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from collections.abc import Sequence as Series
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -63,7 +62,7 @@ def sequences_of(
         raise UserError(f"{source}: {counts} channels; they must be equal")
     inputs, found = _measured(source, turned, steps, axis)
     count, (channels, longest) = len(found["x"]), found["x"].shape[1:]
-    everything = np.concatenate([*steps.values()])
+    everything = np.concatenate(list(steps.values()))
     how_long = f"{longest}" if not inputs.lengths_differ else f"{everything.min()} to {everything.max()}"
     said = "" if time_axis or stored["x"].ndim < 3 else f"; if the other axis is time, say --time-axis {_OTHER[axis]}"
     notes.append(f"x holds {count:,} sequences of {how_long} steps of {channels} value{'s' * (channels > 1)}{said}")
@@ -326,7 +325,7 @@ def read_pickled_array(file: IO[bytes]) -> Any:
     return Restricted(file, encoding="latin1").load().item()
 
 
-_OF_ARRAYS: Series[tuple[str, str]] = (
+_OF_ARRAYS = (
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("numpy._core.multiarray", "_reconstruct"),

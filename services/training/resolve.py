@@ -78,8 +78,7 @@ class ResolvedConfig(TrainConfig):
     @property
     def rows(self) -> int:
         """Examples in a step of one such network that trains alone."""
-        parts = _parts(self)
-        return max(1, self.batch_size // parts)
+        return max(1, self.batch_size // _parts(self))
 
     @property
     def evaluation_interval(self) -> int:
