@@ -13,6 +13,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from crossreg.core.errors import UserError
 from services.data import DataConfig, load_data
 from studies.ensemble.claims import CLAIMS
 from studies.ensemble.scenes import SCENES, SPEED, TABLES, WIDE
@@ -22,6 +23,8 @@ from studies.zero_flag.on_pairs import OnPairs
 from studies.zero_flag.pairs import PAIRS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
     from services.training.resolve import ResolvedConfig
@@ -47,6 +50,11 @@ class EnsembleStudy(OnPairs):
         "parameters": "parameters",
         "seconds": "seconds",
     }
+
+    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
+        if only:
+            raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
+        super().__init__(data)
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return every training of every scene and seed, and one measurement of speed."""

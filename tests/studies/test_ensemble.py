@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from crossreg import UserError
 from services.data import DataConfig
 from studies.ensemble import speed
 from studies.ensemble.claims import CLAIMS, interval
@@ -149,3 +150,8 @@ def test_networks_as_one_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(speed, "_STEPS", 5)
     monkeypatch.setattr(speed, "_REPEATS", 1)
     assert speed.vmapped_against_looped()["difference"] < 1e-5
+
+
+def test_its_data_are_not_chosen_by_pairs() -> None:
+    with pytest.raises(UserError, match="'ensemble' has no pairs to choose from"):
+        EnsembleStudy(DataConfig(name="pairs"), ["wages"])
