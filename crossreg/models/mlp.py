@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from crossreg.core.errors import UserError, nearest
 from crossreg.models.checks import positive, probability
 from crossreg.models.init import kaiming_
 
-__all__ = ["mlp"]
+__all__ = ["LinearSkip", "Skipping", "mlp"]
 
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
@@ -24,6 +25,7 @@ def mlp(
     depth: int = 3,
     norm: str = "batch",
     dropout: float = 0.0,
+    linear_skip: bool = False,
 ) -> nn.Module:
     """Multilayer perceptron for inputs of any shape: Linear, BatchNorm, ReLU.
 
@@ -34,6 +36,8 @@ def mlp(
         depth: Number of hidden layers.
         norm: `"batch"` (BatchNorm1d) or `"layer"` (LayerNorm).
         dropout: Probability of dropping a unit after every ReLU; 0 builds no dropout layers.
+        linear_skip: Adds a linear function of the inputs to the output; see `LinearSkip`. The last layer starts at
+            zero then, so that training starts from that function.
 
     Returns:
         A model from `[N, *input_shape]` to `[N, num_outputs]`.
@@ -58,4 +62,48 @@ def mlp(
         width = hidden
     output = nn.Linear(width, num_outputs)
     layers["output"] = output
-    return kaiming_(nn.Sequential(layers), output=output)
+    network = kaiming_(nn.Sequential(layers), output=output)
+    if not linear_skip:
+        return network
+    nn.init.zeros_(output.weight)
+    nn.init.zeros_(output.bias)
+    return Skipping(network, LinearSkip(math.prod(input_shape), num_outputs))
+
+
+class LinearSkip(nn.Linear):
+    """A linear function of all inputs beside a network, in float32 under autocast too; starts at zero.
+
+    Source: the wide part of Cheng et al. 2016, Wide & Deep Learning, arXiv:1606.07792.
+    """
+
+    def reset_parameters(self) -> None:
+        """Set weight and bias to zero."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[N, outputs]` of x `[N, ...]`."""
+        x, device = x.flatten(1).float(), x.device.type
+        if not torch.amp.is_autocast_available(device):
+            return super().forward(x)
+        # where a linear function is nearly all there is, three digits of it are not enough
+        with torch.autocast(device, enabled=False):
+            return super().forward(x)
+
+
+class Skipping(nn.Module):
+    """A network and a linear function of its inputs, added up.
+
+    Args:
+        network: from `[N, ...]` to `[N, outputs]`.
+        skip: the linear function.
+    """
+
+    def __init__(self, network: nn.Module, skip: LinearSkip) -> None:
+        super().__init__()
+        self.network, self.skip = network, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[N, outputs]` of x `[N, ...]`."""
+        out: Tensor = self.network(x) + self.skip(x)
+        return out

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.models.ensemble import Ensemble
-from crossreg.models.mlp import mlp
+from crossreg.models.mlp import LinearSkip, Skipping, mlp
 
 __all__ = ["SharedMLP"]
 
@@ -18,14 +18,16 @@ __all__ = ["SharedMLP"]
 class SharedMLP(Ensemble):
     """M `mlp`s with one set of weights, whose inputs and outputs of every layer each member scales by its own factors.
 
-    A member has its own last layer; normalization and its running statistics are shared.
+    A member has its own last layer; normalization and its running statistics are shared, and so is the linear function
+    that `linear_skip` adds.
 
     Args:
         members: M.
         task: see `Ensemble`.
         input_shape: of one example; flattened.
         num_outputs: width of the last layers.
-        options: of `mlp`.
+        linear_skip: of `mlp`.
+        options: the others of `mlp`.
 
     Source: Gorishniy, Kotelnikov, Babenko 2025, TabM, arXiv:2410.24210 (which factors there are, and that the first
     ones start at random signs); Wen, Tran, Ba 2020, BatchEnsemble, arXiv:2002.06715 (the layer).
@@ -38,6 +40,7 @@ class SharedMLP(Ensemble):
         *,
         input_shape: tuple[int, ...],
         num_outputs: int,
+        linear_skip: bool = False,
         **options: int | str | float,
     ) -> None:
         nn.Module.__init__(self)  # it holds no member by itself
@@ -58,6 +61,9 @@ class SharedMLP(Ensemble):
         bound = 1 / math.sqrt(last.in_features)
         self.weight = nn.Parameter(torch.empty(members, last.out_features, last.in_features).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(members, last.out_features))
+        self.skip = LinearSkip(math.prod(input_shape), num_outputs) if linear_skip else None
+        if linear_skip:
+            nn.init.zeros_(self.weight)
 
     def each(self, x: Tensor) -> Tensor:
         """Return every member's output of every row, `[M, B, ...]`."""
@@ -79,10 +85,13 @@ class SharedMLP(Ensemble):
         output.weight = nn.Parameter(self.weight[member].detach().clone())
         output.bias = nn.Parameter(self.bias[member].detach().clone())
         network.add_module("output", output)
-        return network.train(self.training)
+        if self.skip is None:
+            return network.train(self.training)
+        return Skipping(network, copy.deepcopy(self.skip)).train(self.training)
 
     def _run(self, x: Tensor, counts: list[int]) -> Tensor:
         """Return a row's output of the member that it is, of which the first `counts[0]` rows are the first."""
+        linear = 0.0 if self.skip is None else self.skip(x)
         times = torch.tensor(counts, device=x.device)
         whose = torch.arange(self.count, device=x.device).repeat_interleave(times, output_size=len(x))
         for name, layer in self.body.named_children():
@@ -94,4 +103,4 @@ class SharedMLP(Ensemble):
             nn.functional.linear(part, weight, bias)
             for part, weight, bias in zip(x.split(counts), self.weight, self.bias, strict=True)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts) + linear

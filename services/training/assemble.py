@@ -30,6 +30,7 @@ from crossreg.training.trainer import Trainer
 from services.data import Dataset, Split
 from services.training.budget import parse_budget
 from services.training.config import TrainConfig
+from services.training.linear import start_from_linear
 from services.training.optimizers import optimizer_kind
 from services.training.resolve import ResolvedConfig
 
@@ -203,7 +204,9 @@ def build_trainer(
 ) -> Trainer:
     """Return the training on this process's rank; equal seeds build equal models on every rank."""
     seed_everything(derive_seed(config.seed, "model"))
-    model = build_model(config, data).to(device)
+    model = build_model(config, data)
+    start_from_linear(model, data)
+    model = model.to(device)
     if len(data.input_shape) == 3:
         # convolutions run a third faster so, on CPUs and tensor cores alike
         model = model.to(memory_format=torch.channels_last)

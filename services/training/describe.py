@@ -14,6 +14,7 @@ from services.data import Dataset
 from services.tracking import redact
 from services.training.assemble import takes_integers
 from services.training.config import Placement, RegularizerConfig, TrainConfig
+from services.training.linear import NEARLY_ALL, explained_linearly
 from services.training.resolve import ResolvedConfig
 
 __all__ = ["command", "in_short", "note", "params", "regularized_by", "slug", "taken_as_is"]
@@ -68,9 +69,20 @@ def regularized_by(config: TrainConfig) -> str:
     return "; ".join(parts + ([f"fixed: {', '.join(fixed)}"] if fixed else []))
 
 
+_ONE_NETWORK = "; with so little noise one network, at a low learning rate, is the default"
+
+
 def taken_as_is(config: TrainConfig, data: Dataset) -> list[str]:
     """Say in a line each what a model is given that nobody asked for: inputs as they are, a dropout."""
     said = []
+    explained = explained_linearly(data) if config.model_options.get("linear_skip") and config.model == "mlp" else None
+    if explained is not None:
+        one = config.finds_length and explained >= NEARLY_ALL
+        said.append(
+            f"note: the network starts from ridge regression, which explains {explained:.1%} of the target's variance "
+            f"and predicts better than boosted trees (cross-validation){_ONE_NETWORK if one else ''}; "
+            "model_options: {linear_skip: false} is without"
+        )
     if is_custom(config.model) and config.finds_length and "dropout" in config.model_options:
         rate = config.model_options["dropout"]
         said.append(f"note: {config.model} is called with dropout={rate:g}; model_options: {{dropout: 0}} is without")

@@ -17,6 +17,7 @@ from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import description, regularizer
 from services.data import Dataset
 from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
+from services.training.linear import NEARLY_ALL, explained_linearly
 from services.training.optimizer_config import ResolvedOptimizer
 from services.training.optimizers import optimizer_kind
 
@@ -35,9 +36,12 @@ class _Defaults:
 
 _SHARED = 8  # networks with one set of weights
 _FOUND = _Defaults(epochs=40, ensemble=4, lr=5e-3, beta2=0.95)
+_NOISELESS = _Defaults(epochs=40, ensemble=1, lr=1e-3, beta2=0.95)
 _GIVEN = _Defaults(epochs=20, ensemble=1, lr=1e-3, beta2=0.999)
 _EPOCHS_WITHIN_A_BUDGET = 1_000
 _DROPOUT = 0.1  # of classifiers
+_DECIDED = ("dropout", "linear_skip")
+"""Options of a model that follow from the data."""
 SMALLEST_IMAGE = 8  # pixels, of what `cnn` takes
 SHORTEST_SEQUENCE = 8  # steps
 _LARGEST_DEFAULT_BATCH = 128
@@ -116,11 +120,11 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         return config
     config = with_model(config, data)
     workers = math.lcm(*sizes)
-    defaults = _FOUND if config.finds_length else _GIVEN
+    defaults = _defaults(config, data)
     if config.ensemble_style is None:
         config = config.model_copy(update={"ensemble_style": _style(config, data)})
     if config.ensemble is None:
-        most = _SHARED if config.ensemble_style == "shared" else defaults.ensemble
+        most = _SHARED if config.ensemble_style == "shared" and defaults.ensemble > 1 else defaults.ensemble
         config = config.model_copy(update={"ensemble": _networks(config, data, workers, most)})
     if len(sizes) > 1 and workers > len(data.train):
         raise UserError(
@@ -152,14 +156,21 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
             "batch_size": size,
             "rho": rho,
             "regularizers": regularizers,
-            "model_options": _model_options(config, regularizers, dropout),
+            "model_options": _model_options(config, data, regularizers, dropout),
         }
     )
 
 
+def _defaults(config: TrainConfig, data: Dataset) -> _Defaults:
+    if not config.finds_length:
+        return _GIVEN
+    explained = explained_linearly(data) if config.model == "mlp" else None
+    return _FOUND if explained is None or explained < NEARLY_ALL else _NOISELESS
+
+
 def says_nothing(config: ResolvedConfig, data: Dataset) -> bool:
     """Say whether a training is what comes of data and a model alone, with no other setting."""
-    options = {name: value for name, value in config.model_options.items() if name != "dropout"}
+    options = {name: value for name, value in config.model_options.items() if name not in _DECIDED}
     plain = TrainConfig(model=config.model, model_options=options, data=config.data, seed=config.seed)
     usual = not config.data.raw and config.data.reg_share is None
     return usual and resolve(plain, data).model_dump() == config.model_dump()
@@ -277,10 +288,12 @@ def _dropout(config: TrainConfig, data: Dataset) -> float:
 
 
 def _model_options(
-    config: TrainConfig, regularizers: Mapping[str, RegularizerConfig], dropout: float
+    config: TrainConfig, data: Dataset, regularizers: Mapping[str, RegularizerConfig], dropout: float
 ) -> dict[str, Any]:
     """Return the model's options; a model that builds dropout only when asked for is asked."""
     options = dict(config.model_options)
+    if config.model == "mlp" and "linear_skip" not in options and explained_linearly(data) is not None:
+        options["linear_skip"] = True
     if dropout and "dropout" not in regularizers:
         options["dropout"] = dropout  # of one's own function, which may have no layer that could be set
     if "dropout" in regularizers and "dropout" not in options and models.takes(config.model, "dropout"):

@@ -263,6 +263,19 @@ PAIRS: dict[str, Pair] = {
         Pair("wages", "table", _limited(_csv("linearmodels", "datasets", "wage_panel", "wage_panel.csv.bz2"), _FEW),
              norm="LayerNorm", options={"norm": "layer"}, data={"target": "lwage", "drop": ("nr",)} | _HALF,
              untouched=True),
+        # and those below when networks on tables shared their weights and could start from a linear model
+        Pair("credit", "table", _csv("ISLP", "data", "Credit.csv"),
+             data={"target": "Balance", "task": "regression", "drop": ("ID",), "test_share": 0.4}, untouched=True),
+        Pair("car-seats", "table", _csv("ISLP", "data", "Carseats.csv"), norm="LayerNorm", options={"norm": "layer"},
+             data={"target": "Sales", "test_share": 0.4}, untouched=True),
+        Pair("mileage", "table", _csv("ISLP", "data", "Auto.csv"),
+             data={"target": "mpg", "drop": ("name",), "test_share": 0.4}, untouched=True),
+        Pair("salaries", "table", _limited(_csv("ISLP", "data", "Hitters.csv"), _FEW, known="Salary"),
+             norm="LayerNorm", options={"norm": "layer"}, data={"target": "Salary", "test_share": 0.4}, untouched=True),
+        Pair("returns", "table", _csv("linearmodels", "datasets", "french", "french.csv.bz2"),
+             data={"target": "Money", "drop": ("dates",), "test_share": 0.4}, untouched=True),
+        Pair("juice", "table", _csv("ISLP", "data", "OJ.csv"),
+             data={"target": "Purchase", "test_share": 0.4}, untouched=True),
     )
 }  # fmt: skip
 """Every pair by its name, in the order in which they came."""

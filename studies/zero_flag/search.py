@@ -36,7 +36,7 @@ def zero_flag(
     """
     loaded = load_data(data)
     config = resolve(_config(pair, data, seed, **changes), loaded)
-    trainer = build_trainer(config, loaded, torch.device("cpu"))
+    trainer = build_trainer(config, loaded, _device())
     course = trainer.course
     assert course is not None
     course.settings = settings or course.settings
@@ -71,7 +71,7 @@ def searched(pair: Pair, data: DataConfig, loaded: Dataset, seed: int, index: in
         index: of the trial.
     """
     config, values = _trial(pair, data, loaded, seed, index)
-    trainer = build_trainer(config, loaded, torch.device("cpu"), selection=["reg"])
+    trainer = build_trainer(config, loaded, _device(), selection=["reg"])
     began = time.perf_counter()
     trainer.fit()
     reg = predictions_of(trainer)["reg"]
@@ -90,9 +90,14 @@ def refitted(pair: Pair, data: DataConfig, loaded: Dataset, seed: int, index: in
     """Return what a trial reaches that is trained again on the held-out data too, with the temperature it had."""
     config, _ = _trial(pair, data, loaded, seed, index)
     everything = load_data(data.model_copy(update={"reg_share": 0.0}))
-    trainer = build_trainer(config, everything, torch.device("cpu"))
+    trainer = build_trainer(config, everything, _device())
     trainer.fit()
     return {**_scores(trainer, everything, temperature), "flops": _flops(trainer)}
+
+
+def _device() -> torch.device:
+    """Return where trainings take place: pairs are small enough for a CPU, and large ones want a GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _config(pair: Pair, data: DataConfig, seed: int, **changes: Any) -> TrainConfig:

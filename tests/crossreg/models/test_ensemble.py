@@ -231,9 +231,29 @@ def test_a_member_alone_keeps_the_noise_of_its_layers() -> None:
     assert float(predict(alone, x, 4, seed=1).spread.max()) > 0
 
 
-def test_a_model_with_shared_weights_is_exported_and_loaded(tmp_path: Path) -> None:
-    model = shared().eval()
-    about = {"input_shape": (4,), "num_outputs": 3, "options": {"hidden": 8, "depth": 2}, "members": 3}
+def test_a_linear_skip_is_shared_and_goes_with_a_member_alone() -> None:
+    model = shared(linear_skip=True)
+    x = torch.randn(6, 4)
+    assert float(model.train()(x).abs().max()) == 0  # of zeros, before it is set or trained
+    skip = model.skip
+    assert skip is not None
+    with torch.no_grad():
+        skip.weight.normal_()
+        model.weight.normal_()
+    model.eval()
+    exact = x.double() @ skip.weight.detach().double().T
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(skip(x).double(), exact, atol=1e-5, rtol=1e-5)
+    plain = build("mlp", input_shape=(4,), num_outputs=3, hidden=8, depth=2, linear_skip=True).eval()
+    plain.load_state_dict(model.alone(2).state_dict())
+    torch.testing.assert_close(plain(x), model.each(x)[2])
+
+
+@pytest.mark.parametrize("linear_skip", [False, True])
+def test_a_model_with_shared_weights_is_exported_and_loaded(tmp_path: Path, linear_skip: bool) -> None:
+    model = shared(linear_skip=linear_skip).eval()
+    options = {"hidden": 8, "depth": 2, "linear_skip": linear_skip}
+    about = {"input_shape": (4,), "num_outputs": 3, "options": options, "members": 3}
     preprocess = Preprocess(torch.zeros(4), torch.ones(4))
     export_model(model, preprocess, tmp_path, name="mlp", style="shared", **about)  # type: ignore[arg-type]
     x = torch.randn(5, 4)
