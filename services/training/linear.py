@@ -18,8 +18,9 @@ from services.data import Dataset
 
 __all__ = ["NEARLY_ALL", "explained_linearly", "start_from_linear"]
 
-NEARLY_ALL = 0.9
-"""Share of the variance from which on there is hardly noise."""
+NEARLY_ALL = 0.875
+"""Share of the variance from which on there is hardly noise: between .86, where several networks were better on all
+seeds, and .89, where one was."""
 
 _FOLDS = 5
 _MOST_ROWS = 10_000
