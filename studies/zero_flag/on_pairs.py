@@ -30,7 +30,7 @@ class OnPairs(Study):
 
     default_data = "pairs"
     resumable = True
-    pairs: ClassVar[tuple[str, ...]] = tuple(PAIRS)
+    pairs: ClassVar[tuple[str, ...]] = tuple(name for name, pair in PAIRS.items() if not pair.large)
 
     def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
         super().__init__(data)

@@ -39,6 +39,7 @@ class Pair:
         options: of the network.
         data: settings of `DataConfig` beside the file's name.
         untouched: it chose no default.
+        large: it wants a GPU, and is taken only where it is named.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Pair:
     options: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     untouched: bool = False
+    large: bool = False
 
     def file(self, folder: Path) -> Path:
         """Return where its data are, or will be."""
@@ -97,15 +99,15 @@ def _fashion(num_train: int, offset: int = 0) -> Callable[[DataConfig], Arrays]:
     return load
 
 
-def _small_cifar(num_train: int) -> Callable[[DataConfig], Arrays]:
-    """CIFAR-10 at 16x16: torchvision's files, or folders `cifar10/train/CLASS` of images."""
+def _cifar(num_train: int, size: int = 16) -> Callable[[DataConfig], Arrays]:
+    """CIFAR-10 at some size: torchvision's files, or folders `cifar10/train/CLASS` of images."""
 
     def load(where: DataConfig) -> Arrays:
         arrays: Arrays = {}
         for suffix, most in (("", num_train), ("_test", _MOST_TEST)):
             image_of, targets = _photographs(where, suffix)
             rows = np.random.default_rng(0).permutation(len(targets))[:most]
-            small = [np.asarray(image_of(row).resize((16, 16))) for row in rows]
+            small = [np.asarray(image_of(row).resize((size, size))) for row in rows]
             arrays |= {f"x{suffix}": np.stack(small), f"y{suffix}": targets[rows]}
         return arrays
 
@@ -225,7 +227,7 @@ PAIRS: dict[str, Pair] = {
     pair.name: pair
     for pair in (
         Pair("fashion-mlp", "image", _fashion(2_000)),
-        Pair("cifar-cnn", "image", _small_cifar(2_000), "cnn", options={"width": 16}),
+        Pair("cifar-cnn", "image", _cifar(2_000), "cnn", options={"width": 16}),
         Pair("digits-mlp", "image", _digits, data={"test_share": 0.5}),
         Pair("diamonds-price", "table", _diamonds("price"), data={"target": "price", "test_share": 0.57}),
         Pair("diamonds-cut", "table", _diamonds("cut"), data={"target": "cut", "test_share": 0.57}),
@@ -255,27 +257,29 @@ PAIRS: dict[str, Pair] = {
         Pair("digits-cnn", "image", _digits, "cnn", options={"width": 16}, data={"test_share": 0.5}, untouched=True),
         # and those below when regression had lost its dropout
         Pair("bikes", "table", _limited(_csv("ISLP", "data", "Bikeshare.csv"), _FEW),
-             data={"target": "bikers", "task": "regression", "drop": ("casual", "registered")} | _HALF, untouched=True),
+             data={"target": "bikers", "task": "regression", "drop": ("casual", "registered")} | _HALF),
         Pair("tuition", "table", _csv("ISLP", "data", "College.csv"), norm="LayerNorm", options={"norm": "layer"},
-             data={"target": "Outstate", "task": "regression", "test_share": 0.4}, untouched=True),
+             data={"target": "Outstate", "task": "regression", "test_share": 0.4}),
         Pair("gross-product", "table", _csv("linearmodels", "datasets", "munnell", "munnell.csv.bz2"),
-             data={"target": "GSP", "task": "regression", "drop": ("ST_ABB",), "test_share": 0.4}, untouched=True),
+             data={"target": "GSP", "task": "regression", "drop": ("ST_ABB",), "test_share": 0.4}),
         Pair("wages", "table", _limited(_csv("linearmodels", "datasets", "wage_panel", "wage_panel.csv.bz2"), _FEW),
-             norm="LayerNorm", options={"norm": "layer"}, data={"target": "lwage", "drop": ("nr",)} | _HALF,
-             untouched=True),
-        # and those below when networks on tables shared their weights and could start from a linear model
+             norm="LayerNorm", options={"norm": "layer"}, data={"target": "lwage", "drop": ("nr",)} | _HALF),
+        # and those below when networks on tables shared their weights and could start from a linear model; three of them
+        # then decided for how little noise one network is enough
         Pair("credit", "table", _csv("ISLP", "data", "Credit.csv"),
-             data={"target": "Balance", "task": "regression", "drop": ("ID",), "test_share": 0.4}, untouched=True),
+             data={"target": "Balance", "task": "regression", "drop": ("ID",), "test_share": 0.4}),
         Pair("car-seats", "table", _csv("ISLP", "data", "Carseats.csv"), norm="LayerNorm", options={"norm": "layer"},
-             data={"target": "Sales", "test_share": 0.4}, untouched=True),
+             data={"target": "Sales", "test_share": 0.4}),
         Pair("mileage", "table", _csv("ISLP", "data", "Auto.csv"),
              data={"target": "mpg", "drop": ("name",), "test_share": 0.4}, untouched=True),
         Pair("salaries", "table", _limited(_csv("ISLP", "data", "Hitters.csv"), _FEW, known="Salary"),
              norm="LayerNorm", options={"norm": "layer"}, data={"target": "Salary", "test_share": 0.4}, untouched=True),
         Pair("returns", "table", _csv("linearmodels", "datasets", "french", "french.csv.bz2"),
-             data={"target": "Money", "drop": ("dates",), "test_share": 0.4}, untouched=True),
+             data={"target": "Money", "drop": ("dates",), "test_share": 0.4}),
         Pair("juice", "table", _csv("ISLP", "data", "OJ.csv"),
              data={"target": "Purchase", "test_share": 0.4}, untouched=True),
+        Pair("fashion-all", "image", _fashion(60_000), "cnn", untouched=True, large=True),
+        Pair("cifar-large", "image", _cifar(13_000, size=32), "cnn", untouched=True, large=True),
     )
 }  # fmt: skip
 """Every pair by its name, in the order in which they came."""
