@@ -264,8 +264,8 @@ PAIRS: dict[str, Pair] = {
              data={"target": "GSP", "task": "regression", "drop": ("ST_ABB",), "test_share": 0.4}),
         Pair("wages", "table", _limited(_csv("linearmodels", "datasets", "wage_panel", "wage_panel.csv.bz2"), _FEW),
              norm="LayerNorm", options={"norm": "layer"}, data={"target": "lwage", "drop": ("nr",)} | _HALF),
-        # and those below when networks on tables shared their weights and could start from a linear model; three of them
-        # then decided for how little noise one network is enough
+        # and those below when networks on tables shared their weights and could start from a linear model;
+        # three of them then decided for how little noise one network is enough
         Pair("credit", "table", _csv("ISLP", "data", "Credit.csv"),
              data={"target": "Balance", "task": "regression", "drop": ("ID",), "test_share": 0.4}),
         Pair("car-seats", "table", _csv("ISLP", "data", "Carseats.csv"), norm="LayerNorm", options={"norm": "layer"},
