@@ -93,7 +93,7 @@ LEARNED: dict[str, Variant] = {
     for variant in (
         Variant("direct noise", changes={"regularizers": {"noise": {}}}),
         Variant("unrolled noise", changes={"regularizers": {"noise": {}}} | _UNROLLED),
-        Variant("noise for dropout", changes={"regularizers": {"noise": {"after": "dropout"}}}),
+        Variant("noise for dropout", changes={"regularizers": {"noise": {"after": "dropout"}, "dropout": 0.1}}),
         Variant("unrolled L2", changes={"regularizers": {"l2": {}}} | _UNROLLED),
     )
 }
