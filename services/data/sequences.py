@@ -21,7 +21,17 @@ from services.data.targets import read_targets
 if TYPE_CHECKING:
     from services.data.config import DataConfig
 
-__all__ = ["SEQUENCES", "cut", "load_sequences", "load_ts", "packaged", "read_pickled_array", "read_ts", "sequences_of"]
+__all__ = [
+    "SEQUENCES",
+    "check_lengths",
+    "cut",
+    "load_sequences",
+    "load_ts",
+    "packaged",
+    "read_pickled_array",
+    "read_ts",
+    "sequences_of",
+]
 
 SEQUENCES = {
     "watch": "140 smartwatch recordings of 10 people, 6 channels, 7 exercises; split_by subject (seglearn)",
@@ -90,19 +100,35 @@ def _turned(source: str, name: str, x: np.ndarray, axis: TimeAxis) -> np.ndarray
     return np.moveaxis(x, 1, 2) if axis == "first" else x
 
 
-def _ended(source: str, name: str, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Put NaN where a sequence has ended."""
-    steps = x.shape[2]
-    if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu":
+def check_lengths(source: str, name: str, lengths: np.ndarray, count: int, steps: int) -> None:
+    """Check where sequences end.
+
+    Args:
+        source: of both, for the error.
+        name: of the array of sequences.
+        lengths: integers [N], from 1 to `steps`.
+        count: of the sequences, N.
+        steps: as many as the array has.
+
+    Raises:
+        UserError: they are no such numbers.
+    """
+    if lengths.shape != (count,) or lengths.dtype.kind not in "iu":
         raise UserError(
             f"{source}: the lengths of {name} have dtype {lengths.dtype} and shape {lengths.shape}; one whole number "
-            f"for each of {len(x)} sequences is needed"
+            f"for each of {count} sequences is needed"
         )
     if lengths.min() < 1 or lengths.max() > steps:
         raise UserError(
             f"{source}: the lengths of {name} go from {lengths.min()} to {lengths.max()}; {name} has {steps} steps, so "
             f"1 to {steps} are allowed"
         )
+
+
+def _ended(source: str, name: str, x: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Put NaN where a sequence has ended."""
+    steps = x.shape[2]
+    check_lengths(source, name, lengths, len(x), steps)
     ended = np.arange(steps) >= lengths[:, None, None]
     return np.where(ended, np.nan, x) if ended.any() else x
 

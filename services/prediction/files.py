@@ -16,7 +16,7 @@ from services.data.arrays import read_arrays
 from services.data.decode import Progress, read_image
 from services.data.images import image_files
 from services.data.load import ARRAYS, SERIES, TABLES
-from services.data.sequences import read_ts
+from services.data.sequences import check_lengths, read_ts
 from services.data.tables import read_frame
 from services.prediction.scores import scored
 
@@ -182,13 +182,8 @@ def _arrays(exported: Any, path: Path, keys: dict[str, str]) -> _Examples:
 
 def _until(path: Path, x: np.ndarray, lengths: np.ndarray, inputs: Sequence) -> list[np.ndarray]:
     """Return sequences as they are stored, each to its end."""
-    steps = x.shape[1] if x.ndim == 2 or inputs.time == "first" else x.shape[-1]
-    if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or lengths.min() < 1 or lengths.max() > steps:
-        raise UserError(
-            f"{path}: lengths has dtype {lengths.dtype} and shape {lengths.shape}; for each of {len(x)} sequences a "
-            f"whole number from 1 to {steps} is needed"
-        )
     first = x.ndim == 2 or inputs.time == "first"
+    check_lengths(str(path), "x", lengths, len(x), x.shape[1] if first else x.shape[-1])
     return [row[:length] if first else row[:, :length] for row, length in zip(x, lengths, strict=True)]
 
 
