@@ -62,7 +62,8 @@ def mlp(
         width = hidden
     output = nn.Linear(width, num_outputs)
     layers["output"] = output
-    network = kaiming_(nn.Sequential(layers), output=output)
+    network = nn.Sequential(layers)
+    kaiming_(network, output=output)
     if not linear_skip:
         return network
     nn.init.zeros_(output.weight)
@@ -91,19 +92,21 @@ class LinearSkip(nn.Linear):
             return super().forward(x)
 
 
-class Skipping(nn.Module):
-    """A network and a linear function of its inputs, added up.
+class Skipping(nn.Sequential):
+    """Layers one after the other and a linear function of their input, added up; the layers keep their names.
 
     Args:
-        network: from `[N, ...]` to `[N, outputs]`.
+        layers: from `[N, ...]` to `[N, outputs]`.
         skip: the linear function.
     """
 
-    def __init__(self, network: nn.Module, skip: LinearSkip) -> None:
-        super().__init__()
-        self.network, self.skip = network, skip
+    def __init__(self, layers: nn.Sequential, skip: LinearSkip) -> None:
+        super().__init__(OrderedDict(layers.named_children()))
+        self.skip = skip
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[N, outputs]` of x `[N, ...]`."""
-        out: Tensor = self.network(x) + self.skip(x)
-        return out
+        out = x
+        for layer in self:
+            out = out if layer is self.skip else layer(out)
+        return out + self.skip(x)
