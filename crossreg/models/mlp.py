@@ -72,7 +72,7 @@ def mlp(
 
 
 class LinearSkip(nn.Linear):
-    """A linear function of all inputs beside a network, in float32 under autocast too; starts at zero.
+    """A linear function of all inputs beside a network, under autocast too in the type of its weights; starts at zero.
 
     Source: the wide part of Cheng et al. 2016, Wide & Deep Learning, arXiv:1606.07792.
     """
@@ -84,7 +84,7 @@ class LinearSkip(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `[N, outputs]` of x `[N, ...]`."""
-        x, device = x.flatten(1).float(), x.device.type
+        x, device = x.flatten(1).to(self.weight.dtype), x.device.type
         if not torch.amp.is_autocast_available(device):
             return super().forward(x)
         # where a linear function is nearly all there is, three digits of it are not enough

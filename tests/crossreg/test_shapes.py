@@ -55,6 +55,7 @@ from crossreg.inputs.columns import is_missing, offset_of
 from crossreg.inputs.sequence import lengths_of, padded
 from crossreg.models import Ensemble, SharedMLP, build
 from crossreg.models.ensemble import apart, of_members
+from crossreg.models.mlp import Skipping
 from crossreg.prediction.diversity import diversity
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.prediction.predict import predict_apart
@@ -251,6 +252,9 @@ ELSEWHERE = {
     "models.ensemble.Ensemble.each": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.Ensemble.forward": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.of_members": "test_an_ensemble_answers_once_a_row",
+    "models.mlp.LinearSkip.forward": "test_a_linear_skip_flattens",
+    "models.mlp.Skipping": "test_a_linear_skip_flattens",
+    "models.mlp.Skipping.forward": "test_a_linear_skip_flattens",
     "models.shared.SharedMLP.dealt": "test_an_ensemble_answers_once_a_row",
     "models.shared.SharedMLP.each": "test_an_ensemble_answers_once_a_row",
     "regularizers.between.Joint.added": "test_an_ensemble_answers_once_a_row",
@@ -411,6 +415,15 @@ def test_an_ensemble_answers_once_a_row() -> None:
     assert of_members(compared, output) is output
     assert output.shape == (5, 7, 3)
     assert training_loss(compared, Classification(), output, torch.arange(7) % 3).shape == ()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_linear_skip_flattens(dtype: torch.dtype) -> None:
+    x = torch.randn(5, 2, 3, dtype=dtype)
+    model = build("mlp", input_shape=(2, 3), num_outputs=4, hidden=8, linear_skip=True).to(dtype)
+    assert isinstance(model, Skipping)
+    for one in (model, model.skip):
+        assert (one(x).shape, one(x).dtype) == ((5, 4), dtype)
 
 
 @pytest.mark.parametrize("name", sorted({case.name for case in CASES}))
