@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crossreg.core.errors import UserError
 
-__all__ = ["image", "positive", "probability"]
+__all__ = ["flag", "image", "positive", "probability"]
 
 
 def positive(what: str, value: object) -> None:
@@ -26,6 +26,16 @@ def probability(what: str, value: object) -> None:
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise UserError(f"{what} must be a number from 0 to below 1, not {value!r}")
+
+
+def flag(what: str, value: object) -> None:
+    """Refuse anything but True and False.
+
+    Raises:
+        UserError: The value is neither.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{what} must be true or false, not {value!r}")
 
 
 def image(model: str, input_shape: tuple[int, ...], *, smallest: int) -> tuple[int, int, int]:

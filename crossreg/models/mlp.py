@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError, nearest
-from crossreg.models.checks import positive, probability
+from crossreg.models.checks import flag, positive, probability
 from crossreg.models.init import kaiming_
 
 __all__ = ["LinearSkip", "Skipping", "mlp"]
@@ -48,6 +48,7 @@ def mlp(
     positive("hidden of 'mlp'", hidden)
     positive("depth of 'mlp'", depth)
     probability("dropout of 'mlp'", dropout)
+    flag("linear_skip of 'mlp'", linear_skip)
     if norm not in NORMS:
         raise UserError(f"norm of 'mlp' is {norm!r}{nearest(str(norm), NORMS)}; allowed are {', '.join(NORMS)}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from crossreg.models.checks import flag
 from crossreg.models.ensemble import Ensemble
 from crossreg.models.mlp import LinearSkip, Skipping, mlp
 
@@ -43,6 +44,7 @@ class SharedMLP(Ensemble):
         linear_skip: bool = False,
         **options: int | str | float,
     ) -> None:
+        flag("linear_skip of 'mlp'", linear_skip)
         nn.Module.__init__(self)  # it holds no member by itself
         self._begin(members, task)
         body = mlp(input_shape=input_shape, num_outputs=num_outputs, **options)  # type: ignore[arg-type]

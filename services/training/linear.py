@@ -6,7 +6,7 @@ few rows learns in vain what a linear model knows; where it says nearly all, the
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from crossreg.inputs import Table
 from crossreg.models.mlp import LinearSkip
 from services.data import Dataset
+from services.training.simple import boosted_trees, ridge_regression
 
 __all__ = ["NEARLY_ALL", "explained_linearly", "start_from_linear"]
 
@@ -53,39 +54,36 @@ def start_from_linear(model: nn.Module, data: Dataset) -> None:
     if not skips or data.task != "regression":
         return
     x, y = _scaled(data, _some(data, 20 * _MOST_VALUES))
-    ridge = _ridge().fit(x, y)
+    ridge = ridge_regression().fit(x, y)
     for skip in skips:
         with torch.no_grad():
             skip.weight.copy_(torch.from_numpy(np.atleast_2d(ridge.coef_)))
             skip.bias.copy_(torch.from_numpy(np.atleast_1d(ridge.intercept_)))
 
 
-def _ridge() -> Any:
-    from sklearn.linear_model import RidgeCV
-
-    return RidgeCV(np.logspace(-3, 5, 17))
-
-
 def _by_ridge(x: np.ndarray, y: np.ndarray) -> float | None:
-    from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.model_selection import KFold, cross_val_score
+    from threadpoolctl import threadpool_limits
 
     if len(x) < 2 * _FOLDS:
         return None
     folds = KFold(_FOLDS, shuffle=True, random_state=0)
-    ridge, boosted = (
-        float(cross_val_score(model, x, y[:, 0], cv=folds, scoring="r2").mean())
-        for model in (_ridge(), HistGradientBoostingRegressor(random_state=0))
-    )
+    # on few rows threads wait for one another far longer than they work where other programs run too
+    with threadpool_limits(1, user_api="openmp"):
+        ridge, boosted = (
+            float(cross_val_score(model, x, y[:, 0], cv=folds, scoring="r2").mean())
+            for model in (ridge_regression(), boosted_trees(0))
+        )
     return ridge if ridge > boosted else None
 
 
 def _some(data: Dataset, values: int) -> np.ndarray:
     """Return rows in random order, of so many values at most."""
-    return np.random.default_rng(0).permutation(len(data.train))[: max(1, values // data.train.x.shape[1])]
+    return np.random.default_rng(0).permutation(len(data.train))[: max(1, values // math.prod(data.input_shape))]
 
 
 def _scaled(data: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a network gets of some rows and what it is to answer, in float64."""
-    x = (data.train.x[rows].astype("float64") - data.mean) / data.std
-    return x, (data.train.y[rows] - data.target_mean) / data.target_std
+    """Return what a network gets of some rows, flattened, and what it is to answer, in float64."""
+    per_channel = (-1, *[1] * (len(data.input_shape) - 1))
+    x = (data.train.x[rows].astype("float64") - data.mean.reshape(per_channel)) / data.std.reshape(per_channel)
+    return x.reshape(len(x), -1), (data.train.y[rows] - data.target_mean) / data.target_std

@@ -14,7 +14,7 @@ from crossreg.inputs import Sequence, Table
 from crossreg.prediction import calibration
 from services.data import Dataset, Split
 
-__all__ = ["better_than", "simple_scores"]
+__all__ = ["better_than", "boosted_trees", "ridge_regression", "simple_scores"]
 
 _ENOUGH_TO_HOLD_OUT = 20
 _MOST_VALUES = 10_000_000
@@ -61,6 +61,20 @@ def better_than(result: dict[str, float], simple: dict[str, dict[str, float]]) -
     return [name for name, mine in simple.items() if ranked and better(mine)]
 
 
+def ridge_regression() -> Any:
+    """Return scikit-learn's, its penalty by leave-one-out cross-validation; inputs are to be of one scale."""
+    from sklearn.linear_model import RidgeCV
+
+    return RidgeCV(np.logspace(-3, 4, 15))
+
+
+def boosted_trees(seed: int) -> Any:
+    """Return scikit-learn's histogram gradient boosting of one number, with its defaults."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(random_state=seed)
+
+
 def _models(data: Dataset, seed: int) -> dict[str, Callable[[], Any]]:
     from sklearn import ensemble, linear_model, pipeline, preprocessing
 
@@ -80,9 +94,9 @@ def _models(data: Dataset, seed: int) -> dict[str, Callable[[], Any]]:
                 random_state=seed, early_stopping=stopping
             )
         return found
-    found = {"ridge regression": lambda: linear(linear_model.RidgeCV(np.logspace(-3, 4, 15)))}
+    found = {"ridge regression": lambda: linear(ridge_regression())}
     if is_table and data.num_outputs == 1:
-        found["gradient boosting"] = lambda: ensemble.HistGradientBoostingRegressor(random_state=seed)
+        found["gradient boosting"] = lambda: boosted_trees(seed)
     return found
 
 

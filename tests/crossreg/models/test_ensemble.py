@@ -249,6 +249,12 @@ def test_a_linear_skip_is_shared_and_goes_with_a_member_alone() -> None:
     torch.testing.assert_close(plain(x), model.each(x)[2])
 
 
+@pytest.mark.parametrize("style", ["independent", "shared"])
+def test_a_linear_skip_is_there_or_not(style: Any) -> None:
+    with pytest.raises(UserError, match="linear_skip of 'mlp' must be true or false, not 'maybe'"):
+        build_ensemble("mlp", 2, "regression", style, input_shape=(4,), num_outputs=1, options={"linear_skip": "maybe"})
+
+
 @pytest.mark.parametrize("linear_skip", [False, True])
 def test_a_model_with_shared_weights_is_exported_and_loaded(tmp_path: Path, linear_skip: bool) -> None:
     model = shared(linear_skip=linear_skip).eval()

@@ -68,6 +68,25 @@ def test_what_is_said_is_kept(tmp_path: Path) -> None:
     assert not taken_as_is(config, data)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 4), (3, 5), (6,)])
+def test_examples_of_any_shape_start_from_it_where_that_is_said(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    x = (3 * rng.normal(size=(300, *shape)) + np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))).astype(
+        "float32"
+    )
+    np.savez(tmp_path / "a.npz", x=x, y=x.reshape(300, -1) @ rng.normal(size=int(np.prod(shape))))
+    config, data = resolved(
+        DataConfig(name=str(tmp_path / "a.npz"), task="regression"),
+        model="mlp",
+        model_options={"linear_skip": True, "hidden": 8},
+    )
+    trainer = build_trainer(config, data, torch.device("cpu"))
+    x, y = next(iter(trainer.train))
+    trainer.model.eval()
+    with torch.no_grad():
+        assert float((trainer.model(x) - y).square().mean()) < 1e-3
+
+
 @pytest.mark.parametrize("style", ["independent", "shared"])
 def test_training_starts_from_ridge_regression_and_ends_no_worse(tmp_path: Path, style: str) -> None:
     torch.set_num_threads(1)
