@@ -25,6 +25,7 @@ JOBS = (
     "compare",
     "replay",
     "reproduce",
+    "meta-train",
     "ui",
     "demo",
     "doctor",
@@ -37,16 +38,20 @@ JOBS = (
 )
 
 
+def _module(name: str) -> str:
+    return name.replace("-", "_")
+
+
 class _Job(typer.core.TyperCommand):
     """A job that is not imported yet: its name, and what it is for."""
 
     def __init__(self, name: str) -> None:
-        text = ast.get_docstring(ast.parse((Path(__file__).parent / f"{name}.py").read_text())) or ""
+        text = ast.get_docstring(ast.parse((Path(__file__).parent / f"{_module(name)}.py").read_text())) or ""
         super().__init__(name, help=text.partition(" `python")[0].rstrip())
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Import the job, and let it take over."""
-        command = typer.main.get_command(importlib.import_module(f"jobs.{self.name}").app)
+        command = typer.main.get_command(importlib.import_module(f"jobs.{_module(self.name or '')}").app)
         command.name = self.name
         return command.make_context(info_name, args, parent, **extra)
 

@@ -45,6 +45,7 @@ _PANELS = {
     "RhoConfig": LEARNED,
     "Placement": WHERE,
     "TrackingConfig": OUT,
+    "MetaTrainConfig": "What to meta-train",
     "CompareConfig": "What to compare",
     "ServeConfig": "How to serve",
 }
@@ -104,7 +105,9 @@ def _options(kind: type[BaseModel], prefix: str = "") -> Iterator[_Option]:
         flag = next((mark for mark in field.metadata if isinstance(mark, Flag)), None)
         if flag is None:
             continue
-        plain, choices, form = (str, flag.text, "") if flag.text else _plain_type(field.annotation)
+        plain, choices, form = _plain_type(field.annotation)
+        if flag.text:
+            plain, choices = str, flag.text
         long = flag.name or name.replace("_", "-")
         names = [f"--{long}/--no-{long}" if flag.negated else f"--{long}"] if plain is bool else [f"--{long}"]
         text = " ".join(filter(None, [field.description, "" if plain is bool else _default(field, flag)]))

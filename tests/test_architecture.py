@@ -16,6 +16,7 @@ FLOORS = ["crossreg", "services", "baselines", "studies", "jobs"]
 ORDERS = {
     "crossreg": [
         "core",
+        "optimizers",
         "inputs",
         "models",
         "losses",
@@ -26,6 +27,7 @@ ORDERS = {
         "reference",
         "prediction",
         "training",
+        "meta",
     ],
     "services": [
         "settings",
@@ -35,6 +37,7 @@ ORDERS = {
         "logs",
         "cluster",
         "training",
+        "meta_training",
         "serving",
         "prediction",
         "search",

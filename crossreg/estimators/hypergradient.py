@@ -22,6 +22,7 @@ from crossreg.batches import Batches
 from crossreg.core.errors import UserError
 from crossreg.estimators.base import Estimator
 from crossreg.losses import Loss
+from crossreg.optimizers import LearnedOptimizer
 from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, set_draw, stochastic
 from crossreg.regularizers.penalties import Objective
@@ -154,6 +155,11 @@ def step_sizes(optimizer: torch.optim.Optimizer, theta: Sequence[Tensor], *, sch
         theta: its parameters, in the order wanted.
         schedule: take the learning rate of this moment, else that at the start of the schedule.
     """
+    if isinstance(optimizer, LearnedOptimizer):
+        raise UserError(
+            "a learned optimizer does not say how far it goes for a unit of gradient, which this estimator needs; use "
+            "Direct, or train theta with AdamW or SGD"
+        )
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     sizes = []
     for parameter in theta:

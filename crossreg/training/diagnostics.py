@@ -1,4 +1,4 @@
-"""The four ways in which cross-regularization fails, detected while it trains and said in words.
+"""The four ways in which cross-regularization fails, and a learned optimizer, detected while it trains, in words.
 
 Source of the signatures: arXiv 2506.19755. The thresholds are ours and are kept here, by name.
 """
@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
+from crossreg.optimizers import LearnedOptimizer
 from crossreg.regularizer import RhoUpdate
 from crossreg.regularizers.base import Hyperparameter, read_all
 from crossreg.training.callback import Callback
@@ -18,7 +19,7 @@ from crossreg.training.trainer import Trainer
 
 __all__ = ["Diagnosis", "Diagnostics"]
 
-Signature = Literal["collapse", "divergence", "no adaptation", "poor calibration"]
+Signature = Literal["collapse", "divergence", "no adaptation", "poor calibration", "failed optimizer"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Diagnosis:
     """A failure signature that was seen.
 
     Attributes:
-        signature: which of the four.
+        signature: which of them.
         step: theta step at which it was seen.
         seen: what was measured.
         cause: the likely reason.
@@ -133,6 +134,17 @@ class Diagnostics(Callback):
                 trainer, "poor calibration", f"NLL is {test:.3g} on the test split and {reg:.3g} on the reg split",
                 "the regularization split is not distributed like the test split, or so small that rho has fitted it",
                 "draw the regularization split at random from what the model will meet, or hold out more",
+            )  # fmt: skip
+
+    def on_step(self, trainer: Trainer) -> None:
+        """Ask a learned optimizer whether it has failed."""
+        optimizer = trainer.optimizer
+        if isinstance(optimizer, LearnedOptimizer) and optimizer.fallen_back is not None:
+            self._found(
+                trainer, "failed optimizer", optimizer.why_fallen_back(),
+                f"a training unlike those that it was meta-trained on ({optimizer.learned.about.horizon} steps), or a "
+                "learning rate that is too large",
+                "a smaller learning rate, or --optimizer adamw",
             )  # fmt: skip
 
     def on_end(self, trainer: Trainer) -> None:

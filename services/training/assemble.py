@@ -248,7 +248,8 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
         "regularizers": {name: one.model_dump(mode="json") for name, one in config.regularizers.items()},
         "data": data.fingerprint,
         "precision": config.precision,
-        "optimizer": config.optimizer.model_dump(include={"name", "lr", "schedule", *kind.options}),
+        "optimizer": config.optimizer.model_dump(include={"lr", "schedule", *kind.options})
+        | kind.identity(config.optimizer.name),
         "rho": rho.model_dump(include={"lr", "estimator", "unroll_steps", "neumann_terms"}),
     }
 

@@ -20,6 +20,7 @@ from services.training.assemble import (
     preprocess_of,
     targets_of,
 )
+from services.training.optimizers import optimizer_kind
 from services.training.resolve import ResolvedConfig
 from services.training.storage import read_checkpoint
 
@@ -37,6 +38,13 @@ def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> 
     Raises:
         UserError: names the value and what is allowed.
     """
+    kind = optimizer_kind(config.optimizer.name)
+    if config.learned and config.rho.estimator in ("unrolled", "implicit") and not kind.has_step_sizes:
+        raise UserError(
+            f"{', '.join(config.learned)} would be learned by the {config.rho.estimator} gradient, which needs to "
+            f"know how far the optimizer goes for a unit of gradient, and {config.optimizer.name!r} does not say; use "
+            "adamw or sgd, or learn what the direct gradient reaches"
+        )
     for workers in sizes:
         _check_batches(config, data, workers)
     if config.augment != "none" and len(data.input_shape) != 3:

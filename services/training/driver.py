@@ -31,6 +31,7 @@ from services.training.describe import in_short, note, params, regularized_by, s
 from services.training.errors import TrainingError, TrainingInterruptedError
 from services.training.explain import EXPLANATION, explain
 from services.training.fit import fit
+from services.training.optimizers import optimizer_kind
 from services.training.progress import Display, Silent
 from services.training.publish import publish
 from services.training.resolve import ResolvedConfig, resolve
@@ -186,10 +187,13 @@ def _train(
             *in_lines(described),
             *taken_as_is(config, data),
             f"model: {config.model}; {regularized_by(config)}",
+            *optimizer_kind(config.optimizer.name).notes(config.optimizer.name, config.steps),
         ]:
             display.note(line)
         tracker.set_note(note(config, data))
         if resume is None:
+            for name, path in optimizer_kind(config.optimizer.name).artifacts(config.optimizer.name).items():
+                tracker.artifact(name, path.read_bytes())
             tracker.artifact_json(described, "data.json")
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name, described)
         display.phase("starting the workers")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from services.settings import Flag, Settings
 
@@ -14,8 +15,8 @@ __all__ = ["OptimizerConfig", "ResolvedOptimizer"]
 class OptimizerConfig(Settings):
     """The optimizer of theta, one of `services.training.optimizers`; its weight decay is among the regularizers."""
 
-    name: Annotated[str, Flag("optimizer")] = Field(
-        default="adamw", description="adamw, sgd, sam, gsam or cpr; see docs/train.md."
+    name: Annotated[str, Flag("optimizer", text="NAME")] = Field(
+        default="adamw", description="adamw, sgd, sam, gsam, cpr, learned or learned:FILE; see docs/train.md."
     )
     lr: Annotated[float | None, Flag(default="5e-3, or 1e-3 where the schedule is given")] = Field(
         default=None, gt=0, description="Learning rate of the weights, at the start of its schedule."
@@ -41,6 +42,13 @@ class OptimizerConfig(Settings):
         description="Of cpr: share of the steps after which the norms of that moment become the bounds kappa.",
     )
     kappa_update: float = Field(default=1.0, gt=0, description="Of cpr: mu, how fast the multipliers follow.")
+
+    @field_validator("name")
+    @classmethod
+    def _absolute(cls, given: str) -> str:
+        """Name a file by its whole path: workers run in other folders."""
+        kind, colon, file = given.partition(":")
+        return f"{kind}:{Path(file).expanduser().absolute()}" if colon and file and "\0" not in file else given
 
 
 class ResolvedOptimizer(OptimizerConfig):

@@ -150,7 +150,12 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         config.model_dump()
         | {
             "optimizer": config.optimizer.model_dump()
-            | {"lr": config.optimizer.lr or defaults.lr, "beta2": config.optimizer.beta2 or defaults.beta2},
+            | {
+                "lr": config.optimizer.lr
+                or optimizer_kind(config.optimizer.name).lr(config.optimizer.name)
+                or defaults.lr,
+                "beta2": config.optimizer.beta2 or defaults.beta2,
+            },
             "steps": max(steps, 1),
             "usual_steps": usual,
             "batch_size": size,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -21,12 +22,16 @@ class OptimizerKind(ABC):
         options: the fields of `ResolvedOptimizer` that it reads beside learning rate and schedule.
         gradient_evaluations: how often a step evaluates the gradient; above 1 the step is given a closure.
         weight_decay: where none is given; None leaves it to the registry.
+        takes_file: its name may go on with `:FILE`.
+        has_step_sizes: how far it goes for a unit of gradient is known, which some estimators need.
     """
 
     name: ClassVar[str]
     options: ClassVar[frozenset[str]] = frozenset()
     gradient_evaluations: ClassVar[int] = 1
     weight_decay: ClassVar[float | None] = None
+    takes_file: ClassVar[bool] = False
+    has_step_sizes: ClassVar[bool] = True
 
     @abstractmethod
     def build(
@@ -40,3 +45,23 @@ class OptimizerKind(ABC):
             weight_decay: as the optimizer takes it.
             steps: theta steps of the whole run.
         """
+
+    def lr(self, name: str) -> float | None:
+        """Return the learning rate where none is given; None takes that of the schedule.
+
+        Args:
+            name: of the optimizer as it was given, with its file.
+        """
+        return None
+
+    def identity(self, name: str) -> dict[str, Any]:
+        """Return what a checkpoint says of the optimizer beside its settings: a run goes on with the same alone."""
+        return {"name": self.name}
+
+    def artifacts(self, name: str) -> dict[str, Path]:
+        """Return files that a run keeps, by their names there: all that it needs beside its settings."""
+        return {}
+
+    def notes(self, name: str, steps: int) -> list[str]:
+        """Return what is said of it before a run of at most so many steps, a line each."""
+        return []

@@ -1,0 +1,105 @@
+"""Meta-tasks from data as `crossreg train` takes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from crossreg import models
+from crossreg.batches import Preprocess
+from crossreg.core.errors import UserError
+from crossreg.meta import NETWORKS, MetaTask, build_small
+from services.data import DataConfig, Dataset, load_data
+from services.meta_training.config import MetaTrainConfig
+
+__all__ = ["TaskData", "load_tasks"]
+
+_SIDE = 8  # pixels, of what small networks see
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """A meta-task as it travels to actors.
+
+    Attributes:
+        name: "DATA:NETWORK".
+        network: a small one, or a model as `crossreg train --model` takes it.
+        x: standardized inputs, float32 `[N, ...]`.
+        y: int64 `[N]`, or float32 `[N, outputs]` in units of the targets' deviation.
+        num_outputs: of the network.
+        task: "classification" or "regression".
+        batch_size: examples in an inner step.
+    """
+
+    name: str
+    network: str
+    x: np.ndarray
+    y: np.ndarray
+    num_outputs: int
+    task: Literal["classification", "regression"]
+    batch_size: int
+
+    def meta_task(self, device: torch.device) -> MetaTask:
+        """Return the task on a device.
+
+        Raises:
+            UserError: the network does not take such data, or there are too few.
+        """
+        shape = self.x.shape[1:]
+        if self.network in NETWORKS:
+            build = partial(build_small, self.network, shape, self.num_outputs)
+        else:
+            build = partial(models.build, self.network, input_shape=shape, num_outputs=self.num_outputs)
+        x, y = torch.tensor(self.x, device=device), torch.tensor(self.y, device=device)
+        return MetaTask.of(self.name, build, x, y, self.task, self.batch_size)
+
+
+def load_tasks(config: MetaTrainConfig) -> list[TaskData]:
+    """Return the tasks, each of which has taken a batch.
+
+    Raises:
+        UserError: data that cannot be loaded, or a network that does not take them.
+    """
+    loaded: dict[str, Dataset] = {}
+    found = []
+    for name in config.tasks:
+        data, _, network = name.partition(":")
+        if data not in loaded:
+            loaded[data] = load_data(DataConfig(name=data, seed=0))
+        one = _task(name, network, loaded[data], config.batch_size)
+        _try(one)
+        found.append(one)
+    return found
+
+
+def _task(name: str, network: str, data: Dataset, batch_size: int) -> TaskData:
+    preprocess = Preprocess(torch.tensor(data.mean), torch.tensor(data.std))
+    parts = (data.train, data.reg)
+    x = preprocess(torch.from_numpy(np.concatenate([part.x for part in parts])))
+    y = np.concatenate([part.y for part in parts])
+    if data.task == "regression":
+        y = ((y - data.target_mean) / data.target_std).astype("float32")
+    if network in NETWORKS and x.ndim == 4 and max(x.shape[2:]) > _SIDE:
+        x = F.adaptive_avg_pool2d(x, _SIDE)
+        x = x / x.std()
+    if not bool(x.isfinite().all()):
+        raise UserError(f"task {name!r}: its inputs hold NaN (sequences of several lengths?), which no meta-task takes")
+    return TaskData(name, network, x.numpy(), y, data.num_outputs, data.task, batch_size)
+
+
+def _try(one: TaskData) -> None:
+    """Find what a network cannot take, before anything is started."""
+    task = one.meta_task(torch.device("cpu"))
+    try:
+        value = task.value(task.initial(0), task.x[: task.batch_size], task.y[: task.batch_size])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"task {one.name!r}: the network cannot take inputs of {one.x.shape[1:]}: {reason}") from error
+    if not math.isfinite(float(value)):
+        raise UserError(f"task {one.name!r}: the loss of a fresh network is {float(value)}")
