@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from studies.claims import Claim, Verdict, interval, with_interval
 from studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SPEED, TABLES, WIDE
 from studies.study import Measurement
 from studies.summing import those
 
-__all__ = ["CLAIMS", "Claim", "Verdict", "differences", "interval"]
+__all__ = ["CLAIMS", "differences"]
 
 _CLOSE = 1e-5
 _FASTER = 1.5
@@ -19,53 +19,11 @@ _POINT = 0.01
 _FALL = 0.03
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What measurements say of a claim.
-
-    Attributes:
-        shown: it is.
-        evidence: in a few words.
-    """
-
-    shown: bool
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence that measurements show or do not.
-
-    Attributes:
-        name: short.
-        text: the sentence.
-        judge: returns the verdict on measurements; None where they lack what it takes.
-    """
-
-    name: str
-    text: str
-    judge: Callable[[list[Measurement]], Verdict | None]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and half its 95 % interval, by Student's t; infinite below three values."""
-    from scipy.stats import t
-
-    if len(values) < 3:
-        return statistics.mean(values), float("inf")
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return statistics.mean(values), half
-
-
 def differences(rows: list[Measurement], scene: str, arm: str, base: str, key: str) -> list[float]:
     """Return what an arm has more of than another, seed by seed."""
     before = {row["seed"]: row for row in those(rows, scene=scene, arm=base)}
     mine = those(rows, scene=scene, arm=arm)
     return [row[key] - before[row["seed"]][key] for row in mine if row["seed"] in before]
-
-
-def _said(mean: float, half: float, digits: int = 3) -> str:
-    return f"{mean:+.{digits}f} ± {half:.{digits}f}"
 
 
 def _speed(rows: list[Measurement]) -> Verdict | None:
@@ -86,7 +44,7 @@ def _four(base: str) -> Callable[[list[Measurement]], Verdict | None]:
                 return None
             mean, half = interval(apart)
             lower += mean + half < 0
-            said.append(f"{scene} {_said(mean, half)}")
+            said.append(f"{scene} {with_interval(mean, half)}")
         return Verdict(lower >= 2, f"NLL {', '.join(said)}; lower on {lower} of {len(_SCENES)}")
 
     return judge
@@ -127,7 +85,7 @@ def _improves(rows: list[Measurement]) -> Verdict | None:
     mean, half = interval(apart)
     accuracy, wide = interval(differences(rows, "persons", "diversity 0.5", SAME_ROWS, "accuracy"))
     alike = abs(accuracy) + wide <= _POINT
-    said = f"NLL {_said(mean, half)}, accuracy {_said(100 * accuracy, 100 * wide, 2)} points"
+    said = f"NLL {with_interval(mean, half)}, accuracy {with_interval(100 * accuracy, 100 * wide, 2)} points"
     return Verdict(mean + half < 0, said + ("; equivalent within a point" if alike else ""))
 
 

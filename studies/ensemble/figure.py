@@ -6,7 +6,8 @@ import statistics
 from typing import TYPE_CHECKING
 
 from services.style import LOSES, WINS, new_figure, plain
-from studies.ensemble.claims import differences, interval
+from studies.claims import interval
+from studies.ensemble.claims import differences
 from studies.ensemble.scenes import CORRELATED, SAME_ROWS, WIDE
 from studies.study import Measurement
 from studies.summing import groups, those

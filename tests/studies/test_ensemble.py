@@ -9,8 +9,9 @@ import pytest
 
 from crossreg import UserError
 from services.data import DataConfig
+from studies.claims import interval
 from studies.ensemble import speed
-from studies.ensemble.claims import CLAIMS, interval
+from studies.ensemble.claims import CLAIMS
 from studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SCENES, SPEED, TABLES, WIDE
 from studies.ensemble.study import EnsembleStudy, _resolved
 from studies.study import Measurement
