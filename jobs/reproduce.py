@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from jobs import flags
 from jobs.console import console, run_app
@@ -30,13 +31,18 @@ def reproduce(
         str,
         typer.Argument(
             help="ridge, lasso, spline, hypergradient, augmentation, weight-decay, zero-flag, sensitivity, learned, "
-            "ensemble"
+            "ensemble, learned-optimizer"
         ),
     ],
     seeds: Annotated[int, typer.Option(max=10_000, help="Random problems of each kind.")] = 3,
     workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
     folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),
-    pairs: Annotated[str, typer.Option(help="Of the last three: names of pairs, comma-separated. Default: all.")] = "",
+    pairs: Annotated[
+        str, typer.Option(help="Of zero-flag and the two after it: names of pairs, comma-separated. Default: all.")
+    ] = "",
+    scale: Annotated[
+        str | None, typer.Option(help="Of learned-optimizer: small or full. Default: small.", metavar="small|full")
+    ] = None,
     as_json: flags.AsJson = False,
     **given: Any,
 ) -> None:
@@ -64,6 +70,8 @@ def reproduce(
 
     - `ensemble`: several networks in one training against one; penalties between them, claim by claim
 
+    - `learned-optimizer`: optimizers meta-trained with regularizers in the meta-loss against tuned ones, claim by claim
+
     For example:
 
     - `crossreg reproduce ridge`
@@ -77,7 +85,11 @@ def reproduce(
     kind = study_named(study)
     data, tracked = flags.settings(given, DataConfig, TrackingConfig)
     only = [name.strip() for name in pairs.split(",") if name.strip()]
-    chosen = kind(validated(DataConfig, {"name": kind.default_data or "none", **data}) if data else None, only)
+    if scale is not None and scale not in kind.scales:
+        allowed = f"allowed are {', '.join(kind.scales)}" if kind.scales else "leave out --scale"
+        raise UserError(f"scale of study {study!r} is {scale!r}; {allowed}")
+    where = validated(DataConfig, {"name": kind.default_data or "none", **data}) if data else None
+    chosen = kind(where, only, **({"scale": scale} if scale else {}))
     tracking = validated(TrackingConfig, tracked)
     with ProgressLine(console(quiet=as_json)) as bar:
         bar.phase(chosen.summary)

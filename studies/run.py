@@ -18,6 +18,7 @@ from studies.augmentation.study import AugmentationMagnitudes
 from studies.ensemble.study import EnsembleStudy
 from studies.hypergradient.study import Hypergradient
 from studies.lasso.study import Lasso
+from studies.learned_optimizer.study import LearnedOptimizerStudy
 from studies.ridge.study import Ridge
 from studies.sensitivity.study import Learned, Sensitivity
 from studies.spline.study import Spline
@@ -40,6 +41,7 @@ STUDIES: dict[str, type[Study]] = {
         Sensitivity,
         Learned,
         EnsembleStudy,
+        LearnedOptimizerStudy,
     )
 }
 """Every study by its name."""

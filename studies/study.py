@@ -35,6 +35,7 @@ class Study(ABC):
         columns: of the table: key of a cell in the rows of `table`, and its heading.
         default_data: name of the data it takes; None where it makes its own.
         resumable: finished cases are kept on disk, and not measured again.
+        scales: how much it may measure, by name; empty where there is no choice.
 
     Raises:
         UserError: data for a study that makes its own, or parts of one that has none.
@@ -45,6 +46,7 @@ class Study(ABC):
     columns: ClassVar[dict[str, str]]
     default_data: ClassVar[str | None] = None
     resumable: ClassVar[bool] = False
+    scales: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
         if only and type(self).__init__ is Study.__init__:

@@ -3,12 +3,12 @@
 A meta-loss gives a value and a slope in the weights theta it is taken at, the direction in which meta-training would
 have the weights moved. Of `train` and `held-out` the slope is the gradient of the value. Of the others it is what their
 authors define: SAM's is the gradient at the worst point, without following how that moves; GSAM's is no gradient of
-any function.
+any function, and its value is the sum of the two losses that it trades off.
 
     f: the loss of a batch, g its gradient, r the radius
     train      f(theta)                     g
     sam        f(theta + r g/|g|)           gradient there
-    gsam       as sam                       that, less alpha times the part of g that is orthogonal to it
+    gsam       sam's + alpha (sam's - f)    sam's, less alpha times the part of g that is orthogonal to it
     gam        f(theta) + weight R,         R = r |g(theta + r h/|h|)|,  h the gradient of |g|: a Hessian-vector product
 
 Each on the batch of the inner step, or, as `held-out`, `sam-held-out`, ..., on examples that inner steps never see:
@@ -80,11 +80,11 @@ class MetaLoss:
             worst, upward = worst_gradient_norm(f, theta, self.radius)
             return value + self.weight * worst, slope + self.weight * upward
         steepest = slope / (slope.norm() + _TINY)
-        there, value = grad_and_value(f)(theta + self.radius * steepest)
+        there, worst = grad_and_value(f)(theta + self.radius * steepest)
         if self.kind == "sam":
-            return value, there
+            return worst, there
         along = (slope @ there) / (there @ there + _TINY) * there
-        return value, there - self.alpha * (slope - along)
+        return worst + self.alpha * (worst - value), there - self.alpha * (slope - along)
 
 
 def worst_gradient_norm(f: Function, theta: Tensor, radius: float) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""One case of the study: a rule meta-trained and tried, or another optimizer at each of its rates. Needs the library alone."""
+"""One case of the study: a rule meta-trained and tried, or another optimizer at one of its rates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def solve_learned(
     size = SCALES[scale]
     task = task_of(SEEN, examples(SEEN.data, data_file(root), device))
     began = time.perf_counter()
-    plan = plan_of(loss, seed, size.iterations)
+    plan = plan_of(rule, loss, seed, size.iterations[rule])
     trainer = meta_train(update_rule(rule), plan, [task])
     seconds = time.perf_counter() - began
     assert plan.inner_lr is not None

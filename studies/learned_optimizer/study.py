@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from studies.learned_optimizer.scenes import SCALES
+from crossreg.core.errors import UserError
+from studies.learned_optimizer.claims import CLAIMS
+from studies.learned_optimizer.scenes import SCALES, SEEN
+from studies.learned_optimizer.solving import UNTUNED
+from studies.learned_optimizer.summed import (
+    OTHER_DATA,
+    OTHER_NETWORK,
+    at,
+    by_seed,
+    chosen,
+    diverged,
+    losses_of,
+    rules_of,
+)
 from studies.study import Measurement, Study
+from studies.summing import groups, those
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +45,26 @@ class LearnedOptimizerStudy(Study):
 
     name = "learned-optimizer"
     summary = "optimizers meta-trained with regularizers in the meta-loss, against tuned ones"
-    columns: ClassVar[dict[str, str]] = {}
+    columns: ClassVar[dict[str, str]] = {
+        "optimizer": "optimizer",
+        "accuracy": "accuracy %",
+        "nll": "test NLL",
+        "train": "train loss",
+        "norm": "norm",
+        "sharp": "sharpness, relative",
+        "longer": "NLL at 2x, 10x",
+        "network": "other networks %",
+        "data": "other data %",
+        "diverged": "diverged",
+    }
     default_data = "digits"
     resumable = True
-    scales = tuple(SCALES)
+    scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
 
     def __init__(self, data: DataConfig | None = None, only: Sequence[str] = (), scale: str = "small") -> None:
-        super().__init__(data, only)
+        super().__init__(data)
+        if only:
+            raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
         self.scale = scale
 
     def prepare(self) -> None:
@@ -80,17 +109,75 @@ class LearnedOptimizerStudy(Study):
         return solve_learned(case["rule"], case["loss"], case["seed"], case["scale"], root)
 
     def table(self, rows: list[Measurement]) -> list[dict[str, str]]:
-        """Return nothing yet."""
-        return []
+        """Return a row a rule and meta-loss, and one for each other optimizer at the rate chosen for each setting."""
+        found = [
+            self._row(f"{rule}, {loss}", those(rows, what="learned", rule=rule, loss=loss), rows)
+            for rule in rules_of(rows)
+            for loss in losses_of(rows, rule)
+        ]
+        for name in dict.fromkeys(row["rule"] for row in those(rows, what="other")):
+            mine = [
+                one
+                for setting, factor in groups(rows_of(rows), "setting", "factor")
+                for one in chosen(rows, name, at(factor, setting))
+            ]
+            found.append(self._row(f"{name}, tuned", mine, rows))
+        if untuned := those(rows, what="other", rule="adamw", lr=UNTUNED):
+            found.append(self._row(f"adamw, {UNTUNED:g}", untuned, rows))
+        return found
+
+    @staticmethod
+    def _row(name: str, mine: list[Measurement], rows: list[Measurement]) -> dict[str, str]:
+        def mean(key: str, factor: int, where: str = SEEN.name, digits: int = 3, scale: float = 1.0) -> str:
+            values = [scale * row[key] for row in mine if at(factor, where)(row) and math.isfinite(row[key])]
+            return f"{statistics.mean(values):.{digits}f}" if values else "–"
+
+        ends = [row["curve"][-1] for row in mine if at(1)(row) and "sharpness" in row["curve"][-1]]
+        sharp = (
+            [statistics.mean(one[key] for one in ends) for key in ("sharpness", "relative_sharpness")] if ends else []
+        )
+        return {
+            "optimizer": name,
+            "accuracy": mean("accuracy", 1, digits=1, scale=100),
+            "nll": mean("test_loss", 1),
+            "train": mean("train_loss", 1),
+            "norm": mean("norm", 1, digits=0),
+            "sharp": "/".join(f"{one:.2f}" for one in sharp) or "–",
+            "longer": f"{mean('test_loss', 2)}, {mean('test_loss', 10)}",
+            "network": mean("accuracy", 1, OTHER_NETWORK, 1, 100),
+            "data": mean("accuracy", 1, OTHER_DATA, 1, 100),
+            "diverged": f"{diverged(mine, rows)}/{len(mine)}",
+        }
 
     def findings(self, rows: list[Measurement]) -> list[str]:
-        """Return nothing yet."""
-        return []
+        """Return a verdict a claim."""
+        verdicts = [(claim, claim.judge(rows)) for claim in CLAIMS]
+        return [
+            f"{claim.text}: {'shown' if verdict.shown else 'not shown'} ({verdict.evidence})"
+            for claim, verdict in verdicts
+            if verdict is not None
+        ]
 
     def numbers(self, rows: list[Measurement]) -> dict[str, float]:
-        """Return nothing yet."""
-        return {}
+        """Return which claims were shown, and mean scores."""
+        found: dict[str, float] = {}
+        for claim in CLAIMS:
+            if (verdict := claim.judge(rows)) is not None:
+                found[f"shown/{claim.name}"] = float(verdict.shown)
+        for rule in rules_of(rows):
+            for loss in losses_of(rows, rule):
+                for key in ("accuracy", "test_loss"):
+                    if own := by_seed(rows, rule, loss, at(1), key):
+                        found[f"{key}/{rule}/{loss}"] = statistics.mean(own.values())
+        return found
 
     def figure(self, rows: list[Measurement]) -> Figure:
-        """Draw nothing yet."""
-        raise NotImplementedError
+        """Draw losses on the way, sharpness, and what each meta-loss changes."""
+        from studies.learned_optimizer.figure import draw
+
+        return draw(rows)
+
+
+def rows_of(rows: list[Measurement]) -> list[Measurement]:
+    """Return the measurements of trainings."""
+    return [row for row in rows if row["what"] != "cost"]
