@@ -60,7 +60,7 @@ class LearnedOptimizer(torch.optim.AdamW):
         if not norm_limit > 1:
             raise UserError(f"norm_limit is {norm_limit}; it must be above 1")
         self.learned = learned or load_rule()
-        self._weights: dict[torch.device, dict[str, Tensor]] = {}
+        self._weights: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
         super().__init__(params, lr=self.learned.about.lr if lr is None else lr, betas=betas, weight_decay=weight_decay)
         self.norm_limit = norm_limit
         own: dict[str, Any] = {"rule": self.learned.digest, "steps": 0, "most": None, "fallen_back": None}
@@ -129,10 +129,10 @@ class LearnedOptimizer(torch.optim.AdamW):
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         layout = Layout.of(parameters)
-        device = parameters[0].device
+        device, dtype = parameters[0].device, torch.promote_types(parameters[0].dtype, torch.float32)
         with torch.autocast(device.type, enabled=False):
-            theta = layout.flat(parameters).float()
-            gradient = layout.flat([parameter.grad for parameter in parameters]).float()  # type: ignore[misc]
+            theta = layout.flat(parameters).to(dtype)
+            gradient = layout.flat([parameter.grad for parameter in parameters]).to(dtype)  # type: ignore[misc]
             states = [self.state[parameter] for parameter in parameters]
             for parameter, state in zip(parameters, states, strict=True):
                 if not state:
@@ -140,19 +140,19 @@ class LearnedOptimizer(torch.optim.AdamW):
                     state["memory"] = parameter.new_zeros(self.learned.rule.memory, *parameter.shape)
                     state["kept"] = parameter.clone()
                 state["step"] += 1
-            memory = layout.flat([state["memory"] for state in states]).float()
+            memory = layout.flat([state["memory"] for state in states]).to(dtype)
             direction, memory = self.learned.rule.update(
-                self._weights_on(device), memory, gradient, theta, states[0]["step"], layout
+                self._weights_as(device, dtype), memory, gradient, theta, states[0]["step"], layout
             )
         parts = zip(parameters, states, layout.apart(direction), layout.apart(memory), strict=True)
         for parameter, state, move, kept in parts:
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(move.to(parameter.dtype), alpha=group["lr"])
             state["memory"].copy_(kept)
 
-    def _weights_on(self, device: torch.device) -> dict[str, Tensor]:
-        if device not in self._weights:
-            self._weights[device] = {name: one.to(device) for name, one in self.learned.weights.items()}
-        return self._weights[device]
+    def _weights_as(self, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+        if (device, dtype) not in self._weights:
+            self._weights[device, dtype] = {name: one.to(device, dtype) for name, one in self.learned.weights.items()}
+        return self._weights[device, dtype]
 
     def _all(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

@@ -32,9 +32,9 @@ class MetaTrainConfig(Settings):
         default=0.05, gt=0, description="Of sam, gsam and gam: how far they look for a worse point."
     )
     horizon: Annotated[int, Flag()] = Field(
-        default=1000, ge=1, le=MOST, description="Steps of the longest inner trainings."
+        default=2000, ge=1, le=MOST, description="Steps of the longest inner trainings."
     )
-    iterations: Annotated[int, Flag()] = Field(default=1000, ge=1, le=MOST, description="Updates of the rule.")
+    iterations: Annotated[int, Flag()] = Field(default=1500, ge=1, le=MOST, description="Updates of the rule.")
     trainings: Annotated[int, Flag()] = Field(
         default=16, ge=1, le=10_000, description="Inner trainings at the same time, over all actors."
     )
@@ -42,9 +42,9 @@ class MetaTrainConfig(Settings):
         default=20, ge=1, le=10_000, description="Inner steps between updates of the rule, on average."
     )
     estimator: Annotated[Literal["gradient", "nres"], Flag()] = Field(
-        default="gradient",
-        description="gradient differentiates through the window; nres compares pairs of perturbed rules, which a short "
-        "window does not mislead.",
+        default="nres",
+        description="nres compares pairs of rules that stay perturbed through a training, which a short window does not "
+        "mislead; gradient differentiates through the window, for rules of many weights.",
     )
     lr: float = Field(default=3e-3, gt=0, description="Of Adam on the rule's weights.")
     sigma: float = Field(default=0.01, gt=0, description="Of nres: deviation of the perturbations.")

@@ -39,7 +39,7 @@ from services.training.result import TrainingResult
 from services.training.runtime import check_placement, start_ray
 from services.training.simple import simple_scores
 from services.training.stopping import on_sigterm
-from services.training.storage import RunFolder, check_storage, new_name
+from services.training.storage import RunFolder, check_storage, is_remote, new_name
 
 __all__ = ["FinishedTraining", "Resume", "quiet_stdout", "train"]
 
@@ -158,6 +158,9 @@ def _train(
     start_ray(placement)
     run_name = f"{config.method}-s{config.seed}"
     folder = resume.folder if resume else RunFolder(storage_path, new_name(f"{slug(config)}-{run_name}"))
+    given = config
+    if resume is None:
+        config = _with_files_in(folder, config)
     display.phase("opening the MLflow run")
     tracker = Tracker.start(
         tracking,
@@ -181,6 +184,11 @@ def _train(
     bind(tracker.run_id)
     with _closing(tracker):
         _log.info("run started", extra=in_short(config, placement, data))
+        if resume is None:
+            for name, path in optimizer_kind(given.optimizer.name).artifacts(given.optimizer.name).items():
+                content = path.read_bytes()
+                (folder.local / name).write_bytes(content)
+                tracker.artifact(name, content)
         display.note(f"run: {tracker.url or tracker.run_id}")
         described = describe(data)
         for line in [
@@ -192,8 +200,6 @@ def _train(
             display.note(line)
         tracker.set_note(note(config, data))
         if resume is None:
-            for name, path in optimizer_kind(config.optimizer.name).artifacts(config.optimizer.name).items():
-                tracker.artifact(name, path.read_bytes())
             tracker.artifact_json(described, "data.json")
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name, described)
         display.phase("starting the workers")
@@ -220,6 +226,19 @@ def _train(
         explanation=said,
         target_std=[] if data.target_std is None else data.target_std.tolist(),
     )
+
+
+def _with_files_in(folder: RunFolder, config: ResolvedConfig) -> ResolvedConfig:
+    """Return the configuration with the optimizer's file named where the run keeps it: what it goes on with later.
+
+    Workers elsewhere read a shared folder, and no remote storage: with that the file stays where it is.
+    """
+    kind, name = optimizer_kind(config.optimizer.name), config.optimizer.name
+    files = list(kind.artifacts(name))
+    if not files or is_remote(folder.storage_path):
+        return config
+    optimizer = config.optimizer.model_copy(update={"name": f"{kind.name}:{folder.local / files[0]}"})
+    return config.model_copy(update={"optimizer": optimizer})
 
 
 def _simple_scores(config: ResolvedConfig, data: Dataset) -> dict[str, dict[str, float]]:

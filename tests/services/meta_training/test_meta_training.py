@@ -30,6 +30,7 @@ SMALL: dict[str, Any] = {
     "trainings": 4,
     "window": 4,
     "batch_size": 16,
+    "estimator": "gradient",
     "seed": 5,
 }
 KEEP_OFTEN = (

@@ -133,6 +133,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"name": "gsam", "radius": 0.2},
     {"name": "cpr", "kappa_after": 0.25},  # its bounds are set before the stop at step 17
     {"name": "cpr", "kappa_after": 0.75, "kappa_update": 5.0},  # and after it
+    {"name": "learned"},
 ]
 
 
@@ -160,8 +161,11 @@ def test_resume_is_exact(optimizer: dict[str, Any], tmp_path: Path) -> None:
         assert sum("kappa" in state for state in a["optimizer"]["state"].values()) == 3
 
 
-@pytest.mark.parametrize(("name", "passes"), [("adamw", 1), ("sgd", 1), ("sam", 2), ("gsam", 2), ("cpr", 1)])
-def test_the_ledger_counts_every_gradient_and_the_schedule_acts(name: str, passes: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "passes"), [("adamw", 1), ("sgd", 1), ("sam", 2), ("gsam", 2), ("cpr", 1), ("learned", 1)]
+)
+def test_the_ledger_counts_every_gradient_and_the_schedule_acts(name: str) -> None:
+    passes = 2 if name in ("sam", "gsam") else 1
     needs_package({"name": name})
     run = trainer({"name": name}, steps=12)
     assert config({"name": name}).gradient_evaluations == passes
@@ -175,7 +179,7 @@ def test_the_ledger_counts_every_gradient_and_the_schedule_acts(name: str, passe
     assert "radius" not in checkpoint_identity(config({"name": "adamw"}), dataset())["optimizer"]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS[:3], ids=lambda o: o["name"])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS[:3], OPTIMIZERS[-1]], ids=lambda o: o["name"])
 def test_they_learn_together_with_rho(optimizer: dict[str, Any]) -> None:
     needs_package(optimizer)
     latest = trainer(optimizer, steps=150).fit()
@@ -248,14 +252,14 @@ crossreg.regularizer._separate_noise_of_ranks = lambda device: None
 def main():
     with process_group("gloo"):
         results = {}
-        for name in ("sam", "gsam", "cpr"):
+        for name in ("sam", "gsam", "cpr", "learned"):
             model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
             train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
             regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
             settings = ResolvedOptimizer(name=name, lr=0.01, radius=0.5, beta2=0.999)
             optimizer = optimizer_kind(name).build(settings, regularizer.theta, 0.0 if name == "cpr" else 0.01, 20)
             trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
-                              closure=name != "cpr")
+                              closure=name in ("sam", "gsam"))
             trainer.fit()
             results[name] = {"model": model.state_dict(), "examples": trainer.ledger.examples["theta"]}
             gathered = gather_rows(torch.cat([p.reshape(-1) for p in regularizer.theta])[None])
@@ -276,11 +280,11 @@ def test_two_processes_at_half_batch_equal_one_at_full_batch(sharpness: Any, tmp
     for processes in (1, 2):
         launch(DISTRIBUTED, tmp_path, processes, str(tmp_path / f"{processes}.pt"))
     one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert set(one) == {"sam", "gsam", "cpr"}
+    assert set(one) == {"sam", "gsam", "cpr", "learned"}
     for name in one:
         # the package takes norms in single precision
         for key, value in one[name]["model"].items():
             torch.testing.assert_close(
                 two[name]["model"][key], value, rtol=1e-5, atol=1e-7, msg=lambda m, n=f"{name} {key}": f"{n}: {m}"
             )
-        assert one[name]["examples"] == two[name]["examples"] == (20 if name == "cpr" else 40) * BATCH
+        assert one[name]["examples"] == two[name]["examples"] == (40 if name in ("sam", "gsam") else 20) * BATCH
