@@ -43,8 +43,8 @@ class MetaTrainConfig(Settings):
     )
     estimator: Annotated[Literal["gradient", "nres"], Flag()] = Field(
         default="nres",
-        description="nres compares pairs of rules that stay perturbed through a training, which a short window does not "
-        "mislead; gradient differentiates through the window, for rules of many weights.",
+        description="nres compares pairs of rules that stay perturbed through a training, which a short window does "
+        "not mislead; gradient differentiates through the window, for rules of many weights.",
     )
     lr: float = Field(default=3e-3, gt=0, description="Of Adam on the rule's weights.")
     sigma: float = Field(default=0.01, gt=0, description="Of nres: deviation of the perturbations.")
@@ -53,7 +53,7 @@ class MetaTrainConfig(Settings):
     )
     weight_decay: float = Field(default=0.01, ge=0, description="Of inner trainings.")
     emphasis: float = Field(
-        default=0.0,
+        default=2.0,
         ge=0,
         le=100,
         description="How much more the end of an inner training counts than its way: a power.",
