@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 from baselines import METHODS
 from baselines.grid import points_by_axis
+from crossreg.optimizers import About, LearnedOptimizer, LearnedRule, save_rule, update_rule
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
+from services.data import load_data
 from services.search.search import Search
 from services.search.space import values_in
 from services.training.assemble import build_trainer
@@ -122,3 +125,20 @@ def test_an_axis_of_a_grid_is_a_regularizer() -> None:
     assert len({round(one["noise/00_norm1"], 9) for one in starts}) == 3
     assert len({round(one["temperature"], 9) for one in starts}) == 2
     assert POPULATION == 3
+
+
+def test_a_learned_optimizer_is_that_of_every_method_that_brings_none(tmp_path: Path) -> None:
+    rule = update_rule("mlp")
+    learned = LearnedRule(rule, rule.initial(torch.Generator().manual_seed(0)), About(24, 0.002, "none"))
+    path = save_rule(learned, tmp_path / "mine.safetensors")
+    conditions = make_conditions(optimizer={"name": f"learned:{path}", "schedule": "cosine"})
+    for name in ("crossreg", "fixed-noise", "mc-dropout", "ensemble", "pbt", "random-search", "none"):
+        run = METHODS[name].run(conditions, 0, conditions.budget("matched", 0))
+        specs = next(run).specs
+        for spec in specs:
+            assert (spec.config.optimizer.name, spec.config.optimizer.lr) == (f"learned:{path}", 0.002), name
+        run.close()
+    trainer = build_trainer(specs[0].config, load_data(specs[0].config.data), torch.device("cpu"))
+    assert trainer.fit()["test/accuracy"] > 0.5
+    assert isinstance(trainer.optimizer, LearnedOptimizer)
+    assert trainer.optimizer.learned.digest == learned.digest

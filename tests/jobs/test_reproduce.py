@@ -5,6 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+from typer.testing import CliRunner
+
+from crossreg import UserError
+from jobs.reproduce import app
+
 
 def test_the_command_says_what_is_wrong() -> None:
     command = [sys.executable, "-m", "jobs.reproduce", "rigde"]
@@ -13,10 +19,22 @@ def test_the_command_says_what_is_wrong() -> None:
     assert "did you mean 'ridge'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ridge", "--scale", "full"], "scale of study 'ridge' is 'full'; leave out --scale"),
+        (["learned-optimizer", "--scale", "huge"], "is 'huge'; allowed are small, full"),
+    ],
+)
+def test_a_scale_is_one_that_the_study_has(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UserError)
+    assert said in str(result.exception)
+
+
 def test_help_names_every_study() -> None:
     import typer
 
-    from jobs.reproduce import app
     from studies.run import STUDIES
 
     command = typer.main.get_command(app)

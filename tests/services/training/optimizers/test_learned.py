@@ -1,4 +1,4 @@
-"""`--optimizer learned:FILE`: through the configuration, a run, its resume, two workers and a comparison."""
+"""`--optimizer learned:FILE`: through the configuration, a run on two workers and its resume."""
 
 from __future__ import annotations
 
@@ -106,16 +106,12 @@ def crossreg(folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_two_workers_resume_and_compare(mine: Path, tmp_path: Path) -> None:
+def test_two_workers_train_and_the_run_resumes_without_its_file(mine: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text("placement: {checkpoint_every: 20}")
     training = ["--data", "digits", "--model", "mlp", "--schedule", "cosine", "--optimizer", "learned:mine.safetensors"]
     run = crossreg(tmp_path, "train", *training, "--workers", "2", "--steps", "20", "--config", "settings.yaml")
     assert run["steps"] == 20
-    moved = mine.rename(tmp_path / "moved.safetensors")  # the run has kept what it began with
+    mine.rename(tmp_path / "moved.safetensors")  # the run has kept what it began with
     again = crossreg(tmp_path, "train", "--resume", run["run_id"], "--steps", "40")
     assert (again["run_id"], again["steps"]) == (run["run_id"], 40)
     assert again["test"]["accuracy"] > 0.8
-    moved.rename(mine)
-    methods = ["--methods", "crossreg,none", "--seeds", "1", "--steps", "20"]
-    compared = crossreg(tmp_path, "compare", *training, *methods, "--folder", "compared")
-    assert {row["method"] for row in compared["rows"]} >= {"crossreg", "none"}
