@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @app.command(context_settings={"ignore_unknown_options": True})
 def submit(
     command: Annotated[
-        list[str], typer.Argument(help="After `--`: train, compare, replay or reproduce, and its options.")
+        list[str], typer.Argument(help="After `--`: train, compare, replay, reproduce or meta-train, and its options.")
     ],
     address: flags.Address = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")] = True,

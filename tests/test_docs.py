@@ -186,7 +186,7 @@ def commands_on_pages() -> list[tuple[str, str]]:
 
 @cache
 def job(name: str) -> Any:
-    return typer.main.get_command(importlib.import_module(f"jobs.{name}").app)
+    return typer.main.get_command(importlib.import_module(f"jobs.{name.replace('-', '_')}").app)
 
 
 def check_job(name: str, arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ from services.tracking.environment import COMMIT_VARIABLES, environment_tags
 
 __all__ = ["ENDED", "JOBS", "Cluster"]
 
-JOBS = ("train", "compare", "replay", "reproduce")
+JOBS = ("train", "compare", "replay", "reproduce", "meta-train")
 """Jobs that can be submitted."""
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -79,7 +79,7 @@ class Cluster:
             runtime_env |= {"working_dir": str(working_dir.resolve()), "excludes": _EXCLUDED}
         with self._asking():
             submitted: str = self._client.submit_job(
-                entrypoint=shlex.join(["python", "-m", f"jobs.{arguments[0]}", *arguments[1:]]),
+                entrypoint=shlex.join(["python", "-m", f"jobs.{arguments[0].replace('-', '_')}", *arguments[1:]]),
                 submission_id=name,
                 runtime_env=runtime_env,
             )

@@ -53,9 +53,12 @@ from crossreg.core.errors import UserError
 from crossreg.inputs import Array, Category, Number, Sequence, Table
 from crossreg.inputs.columns import is_missing, offset_of
 from crossreg.inputs.sequence import lengths_of, padded
+from crossreg.meta import META_LOSSES, MetaTask, build_small, meta_loss
 from crossreg.models import Ensemble, SharedMLP, build
 from crossreg.models.ensemble import apart, of_members
 from crossreg.models.mlp import Skipping
+from crossreg.optimizers import RULES, Layout, update_rule
+from crossreg.optimizers.lstm import cell, log_and_sign
 from crossreg.prediction.diversity import diversity
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.prediction.predict import predict_apart
@@ -252,6 +255,12 @@ ELSEWHERE = {
     "models.ensemble.Ensemble.each": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.Ensemble.forward": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.of_members": "test_an_ensemble_answers_once_a_row",
+    "meta.losses.MetaLoss.__call__": "test_meta_losses_have_a_slope_a_weight",
+    "meta.tasks.MetaTask": "test_meta_losses_have_a_slope_a_weight",
+    "meta.tasks.MetaTask.initial": "test_meta_losses_have_a_slope_a_weight",
+    "meta.tasks.MetaTask.value": "test_meta_losses_have_a_slope_a_weight",
+    "optimizers.lstm.cell": "test_update_rules_have_a_direction_a_coordinate",
+    "optimizers.lstm.log_and_sign": "test_update_rules_have_a_direction_a_coordinate",
     "models.mlp.LinearSkip.forward": "test_a_linear_skip_flattens",
     "models.mlp.Skipping": "test_a_linear_skip_flattens",
     "models.mlp.Skipping.forward": "test_a_linear_skip_flattens",
@@ -415,6 +424,39 @@ def test_an_ensemble_answers_once_a_row() -> None:
     assert of_members(compared, output) is output
     assert output.shape == (5, 7, 3)
     assert training_loss(compared, Classification(), output, torch.arange(7) % 3).shape == ()
+
+
+@pytest.mark.parametrize("name", META_LOSSES)
+def test_meta_losses_have_a_slope_a_weight(name: str) -> None:
+    x, y = torch.randn(40, 2, 3), torch.randint(0, 4, (40,))
+    task = MetaTask.of("made up", lambda: build_small("mlp-relu", (2, 3), 4), x, y, batch_size=8)
+    theta = task.initial(0)
+    assert (theta.shape, theta.dtype) == ((task.layout.num_coordinates,), torch.float32)
+    value, slope = meta_loss(name)(lambda at: task.value(at, x, y), theta)
+    assert (value.shape, slope.shape, slope.dtype) == ((), theta.shape, theta.dtype)
+
+
+@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("dtype", FULL)
+def test_update_rules_have_a_direction_a_coordinate(name: str, dtype: torch.dtype) -> None:
+    rule, layout = update_rule(name), Layout(((3, 2), (), (4, 1, 2)))
+    weights = {key: one.to(dtype) for key, one in rule.initial(torch.Generator()).items()}
+    for leading in ((), (5,), (2, 3)):
+        theta = torch.randn(*leading, layout.num_coordinates, dtype=dtype)
+        memory, step = rule.zeros(theta), torch.ones(*leading, 1) if leading else torch.tensor(1.0)
+        direction, kept = rule.update(weights, memory, theta, theta, step, layout)
+        assert (direction.shape, direction.dtype) == (theta.shape, dtype)
+        assert kept.shape == memory.shape == (rule.memory, *theta.shape)
+        assert log_and_sign(theta).shape == (2, *theta.shape)
+        assert [one.shape for one in layout.apart(theta)] == [(*leading, *shape) for shape in layout.shapes]
+        hidden = torch.zeros(4, *leading, dtype=dtype)
+        inward, across, bias = (
+            torch.ones(16, 3, dtype=dtype),
+            torch.ones(16, 4, dtype=dtype),
+            torch.ones(16, dtype=dtype),
+        )
+        found = cell(torch.ones(3, *leading, dtype=dtype), hidden, hidden, inward, across, bias) if leading else ()
+        assert all(one.shape == hidden.shape for one in found)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
