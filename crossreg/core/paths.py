@@ -1,13 +1,17 @@
-"""Local paths that people give."""
+"""Local paths that people give, and files that are there complete or not at all."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from crossreg.core.errors import UserError
 
-__all__ = ["local_path"]
+__all__ = ["local_path", "written_whole"]
 
 
 def local_path(given: str | os.PathLike[str], what: str) -> Path:
@@ -31,3 +35,22 @@ def local_path(given: str | os.PathLike[str], what: str) -> Path:
     if "\0" in str(path):
         raise UserError(f"{what} {str(given)[:100]!r} holds a zero byte, which no path can; give another")
     return path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write that is there complete or not at all, after a power cut too; its folder exists.
+
+    Raises:
+        OSError: the disk does not take it; what was there before is.
+    """
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from crossreg.core.errors import UserError, nearest
-from crossreg.core.paths import local_path
+from crossreg.core.paths import local_path, written_whole
 from crossreg.optimizers.lstm import LSTMRule
 from crossreg.optimizers.mlp import MLPRule
 from crossreg.optimizers.rule import UpdateRule
@@ -122,13 +121,9 @@ def save_rule(learned: LearnedRule, path: str | os.PathLike[str]) -> Path:
     content = save(tensors, {"format": _FORMAT, "about": json.dumps(described)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
+        with written_whole(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
+        path.chmod(0o644)  # to be shared, where a temporary file is its owner's alone
     except OSError as error:
         raise UserError(f"cannot write the optimizer file {str(path)!r}: {error.strerror or error}") from error
     return path

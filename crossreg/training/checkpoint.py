@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from crossreg.core.distributed import rank
 from crossreg.core.errors import UserError
-from crossreg.core.paths import local_path
+from crossreg.core.paths import local_path, written_whole
 from crossreg.training.callback import Callback
 from crossreg.training.trainer import Trainer
 
@@ -36,17 +35,9 @@ def save_checkpoint(state: Mapping[str, Any], directory: str | os.PathLike[str],
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save({"format": _FORMAT, "identity": identity, "state": dict(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        path = directory / CHECKPOINT_FILE
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    path = directory / CHECKPOINT_FILE
+    with written_whole(path) as file:
+        torch.save({"format": _FORMAT, "identity": identity, "state": dict(state)}, file)
     return path
 
 

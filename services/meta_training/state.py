@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 
 from crossreg.core.errors import UserError
+from crossreg.core.paths import written_whole
 
 __all__ = ["MetaState", "load_state", "save_state", "state_path"]
 
@@ -45,16 +44,8 @@ def save_state(state: MetaState, path: Path) -> None:
     Raises:
         OSError: the disk does not take it.
     """
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save({"format": _FORMAT, **vars(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as file:
+        torch.save({"format": _FORMAT, **vars(state)}, file)
 
 
 def load_state(path: Path) -> MetaState:
