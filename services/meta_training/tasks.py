@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.func import grad_and_value, vmap
 
 from crossreg import models
 from crossreg.batches import Preprocess
@@ -96,10 +97,14 @@ def _task(name: str, network: str, data: Dataset, batch_size: int) -> TaskData:
 def _try(one: TaskData) -> None:
     """Find what a network cannot take, before anything is started."""
     task = one.meta_task(torch.device("cpu"))
+    theta = torch.stack([task.initial(seed) for seed in range(2)])
+    x, y = (part[: 2 * task.batch_size].unflatten(0, (2, task.batch_size)) for part in (task.x, task.y))
     try:
-        value = task.value(task.initial(0), task.x[: task.batch_size], task.y[: task.batch_size])
+        value = vmap(grad_and_value(task.value), randomness="different")(theta, x, y)[1].sum()
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"task {one.name!r}: the network cannot take inputs of {one.x.shape[1:]}: {reason}") from error
+        raise UserError(
+            f"task {one.name!r}: the network cannot take inputs of {one.x.shape[1:]}, or several at once: {reason}"
+        ) from error
     if not math.isfinite(float(value)):
         raise UserError(f"task {one.name!r}: the loss of a fresh network is {float(value)}")
