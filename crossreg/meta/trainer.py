@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossreg.core import metrics
 from crossreg.core.errors import UserError
 from crossreg.core.random import derive_seed
 from crossreg.meta.episodes import Episodes, Seen, perturbation
@@ -65,7 +66,7 @@ class MetaTrainer:
         if math.isfinite(norm):
             self._optimizer.step()
         self.iteration += 1
-        return {**measured(seen), "meta/gradient_norm": norm}
+        return {**measured(seen), metrics.META_GRADIENT_NORM: norm}
 
     def learned(self, about: About) -> LearnedRule:
         """Return the rule as it is now."""
@@ -94,14 +95,14 @@ def measured(seen: Sequence[Seen]) -> dict[str, float]:
     `meta/loss/to_00100` is of trainings that were 51 to 100 steps old.
     """
     sound = [one for one in seen if not one.diverged]
-    values = {"meta/diverged": 1 - len(sound) / len(seen)}
+    values = {metrics.META_DIVERGED: 1 - len(sound) / len(seen)}
     if not sound:
         return values
-    values["meta/loss"] = sum(one.loss for one in sound) / len(sound)
+    values[metrics.META_LOSS] = sum(one.loss for one in sound) / len(sound)
     ages: dict[int, list[float]] = {}
     for one in sound:
         ages.setdefault(50 * 2 ** max(0, math.ceil(math.log2(one.age / 50))), []).append(one.loss)
-    return values | {f"meta/loss/to_{age:05d}": sum(losses) / len(losses) for age, losses in sorted(ages.items())}
+    return values | {metrics.meta_loss_to(age): sum(losses) / len(losses) for age, losses in sorted(ages.items())}
 
 
 def tasks_of_slots(plan: MetaPlan, num_tasks: int) -> list[int]:

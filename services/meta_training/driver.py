@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import crossreg
+from crossreg.core import metrics
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.meta import MetaPlan, MetaTrainer, meta_loss, tasks_of_slots
@@ -235,11 +236,11 @@ def _run(
         line.count(done, plan.iterations)
         if done - told >= plan.iterations / 10:
             told = done
-            loss = values.get("meta/loss", math.nan)
+            loss = values.get(metrics.META_LOSS, math.nan)
             left = elapsed / max(done - begun_at, 1) * (plan.iterations - done)
             line.note(
                 f"{done / plan.iterations:.0%}  iteration {done}  log meta-loss {loss:.3f}"
-                f"  {values['meta/diverged']:.0%} diverged  {left:.0f} s left"
+                f"  {values[metrics.META_DIVERGED]:.0%} diverged  {left:.0f} s left"
             )
         if done == plan.iterations or time.monotonic() - kept >= _KEEP_SECONDS:
             try:
@@ -271,9 +272,9 @@ def _finish(
     tracker.artifact("optimizer.safetensors", out.read_bytes())
     history = tracker.history()
     tracker.figure("meta_loss", meta_loss_figure(history))
-    _, losses = history.get("meta/loss", ([], []))
+    _, losses = history.get(metrics.META_LOSS, ([], []))
     tenth = max(1, len(losses) // 10)
-    diverged = history["meta/diverged"][1][-tenth:]
+    diverged = history[metrics.META_DIVERGED][1][-tenth:]
     first, last = (sum(some) / max(len(some), 1) for some in (losses[:tenth], losses[-tenth:]))
     tracker.set_tags({"optimizer.digest": learned.digest})
     tracker.set_note(

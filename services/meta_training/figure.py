@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from crossreg.core.metrics import meta_loss_by_age
 from services.style import depth_colours, legend_beside, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["meta_loss_figure"]
-
-_PREFIX = "meta/loss/to_"
 
 
 def meta_loss_figure(history: Mapping[str, Any]) -> Figure:
@@ -26,12 +25,12 @@ def meta_loss_figure(history: Mapping[str, Any]) -> Figure:
     figure = new_figure(8.0, 4.5)
     axes = figure.add_subplot()
     plain(axes)
-    ages = sorted(name for name in history if name.startswith(_PREFIX))
-    for name, colour in zip(ages, depth_colours(len(ages)), strict=True):
+    ages = meta_loss_by_age(history)
+    for (age, name), colour in zip(ages.items(), depth_colours(len(ages)), strict=True):
         steps, values = (np.asarray(one, float) for one in history[name])
         width = max(1, len(values) // 50)
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], smooth, color=colour, label=f"up to {int(name.removeprefix(_PREFIX))} steps old")
+        axes.plot(steps[width - 1 :], smooth, color=colour, label=f"up to {age} steps old")
     axes.set_xlabel("iteration of meta-training")
     axes.set_ylabel("logarithm of the meta-loss (running mean)")
     legend_beside(axes, title="inner trainings")

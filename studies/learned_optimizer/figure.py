@@ -84,7 +84,7 @@ def _sharpness(axes: Axes, rows: list[Measurement], rule: str, colours: dict[str
     log_axis(axes, "x", 6)
     log_axis(axes, "y", 6)
     axes.set_xlabel("training loss")
-    axes.set_ylabel("sharpness: radius .5 (line), .03 of the norm (dotted)")
+    axes.set_ylabel("sharpness: radius .5, or .03 of the norm (dotted)")
     plain(axes)
 
 
@@ -101,5 +101,5 @@ def _differences(axes: Axes, rows: list[Measurement], rule: str, colours: dict[s
             axes.errorbar([mean], [height], xerr=known, fmt="o", color=colours[loss], markersize=4)
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set_yticks([-place for place in range(len(_PLACES))], list(_PLACES))
-    axes.set_xlabel("test NLL more than with the plain meta-loss (left of 0 is better)")
+    axes.set_xlabel("test NLL against the plain meta-loss (left is better)")
     plain(axes)
