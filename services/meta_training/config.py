@@ -41,8 +41,8 @@ class MetaTrainConfig(Settings):
     window: Annotated[int, Flag()] = Field(
         default=20, ge=1, le=10_000, description="Inner steps between updates of the rule, on average."
     )
-    estimator: Annotated[Literal["gradient", "nres"], Flag()] = Field(
-        default="nres",
+    estimator: Annotated[Literal["gradient", "nres"] | None, Flag(default="nres, of the lstm gradient")] = Field(
+        default=None,
         description="nres compares pairs of rules that stay perturbed through a training, which a short window does "
         "not mislead; gradient differentiates through the window, for rules of many weights.",
     )

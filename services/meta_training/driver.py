@@ -79,7 +79,7 @@ def plan_of(config: MetaTrainConfig) -> MetaPlan:
         iterations=config.iterations,
         window=config.window,
         trainings=config.trainings,
-        estimator=config.estimator,
+        estimator=config.estimator or ("gradient" if config.rule == "lstm" else "nres"),
         lr=config.lr,
         sigma=config.sigma,
         inner_lr=config.inner_lr,
