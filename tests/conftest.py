@@ -21,6 +21,7 @@ LONGEST = (
     "tests/test_processes.py",
     "tests/security/test_secrets.py",
     "tests/services/comparison/test_recording.py",
+    "tests/services/meta_training/test_meta_training.py",
 )
 """Files in the order in which they are begun, before all others; with `--no-loadscope-reorder` xdist keeps to it."""
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from crossreg import UserError
 from crossreg.optimizers import LearnedRule, load_rule
 from services.meta_training.config import MetaTrainConfig
 from services.meta_training.state import load_state, state_path
 from services.meta_training.tasks import load_tasks
+from services.tracking.config import TrackingConfig
+from services.training.config import Placement
+from services.training.runtime import start_ray
 
 SMALL: dict[str, Any] = {
     "tasks": ["digits:mlp-relu", "digits:mlp-norm"],
@@ -100,10 +105,30 @@ def history(found: Any, key: str) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[LearnedRule, Any]:
+def ray_here() -> Iterator[None]:
+    """A Ray in this process, for meta-trainings that nothing kills."""
+    import ray
+
+    start_ray(Placement())
+    yield
+    ray.shutdown()
+
+
+def trained_here(folder: Path, workers: int) -> LearnedRule:
+    from services.meta_training.driver import meta_train
+    from services.training.progress import ProgressLine
+
+    out, store = folder / "mine.safetensors", TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
+    with ProgressLine(Console(quiet=True)) as line:
+        meta_train(MetaTrainConfig.model_validate(SMALL), out, Placement(workers=workers), store, line)
+    return load_rule(out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[LearnedRule, Any]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    found = finished(folder, "--workers", "2")
-    left = {path.name for path in folder.iterdir()} - {"mlflow.db", "mlflow.db.lock", "mlartifacts", "settings.yaml"}
+    found = trained_here(folder, 2)
+    left = {path.name for path in folder.iterdir()} - {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
     assert left == {"mine.safetensors"}
     return found, run_of(folder)
 
@@ -112,7 +137,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[LearnedRule, 
 @pytest.mark.slow
 def test_one_actor_finds_what_two_find(undisturbed: tuple[LearnedRule, Any], tmp_path: Path) -> None:
     """Equal to rounding as long as that has not been magnified by trainings: in the first iteration."""
-    learned = finished(tmp_path, "--workers", "1")
+    learned = trained_here(tmp_path, 1)
     for key in ("meta/loss", "meta/gradient_norm"):
         first, other = (history(run, key)[0] for run in (run_of(tmp_path), undisturbed[1]))
         assert first == pytest.approx(other, rel=1e-6)

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "model": "mlp",
     "model_options": {"hidden": 32, "depth": 2},
     "data": {"name": "digits"},
-    "optimizer": {"schedule": "cosine"},
+    "optimizer": {"name": "learned", "schedule": "cosine"},  # of all that go on exactly, what keeps the most
     "steps": 800,
     "batch_size": 64,
     "evaluations": 4,

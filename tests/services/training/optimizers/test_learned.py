@@ -1,14 +1,9 @@
-"""`--optimizer learned:FILE`: through the configuration, a run on two workers and its resume."""
+"""`--optimizer learned:FILE` through the configuration; `test_recovery` trains with one, on two workers."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -91,27 +86,3 @@ def test_a_fallback_to_adamw_is_a_diagnosis() -> None:
     assert said.step == 10
     assert "AdamW goes on from where they were at step 0" in str(said)
     assert latest["train/loss"] > 0
-
-
-def crossreg(folder: Path, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments, "--json"],
-        cwd=folder, capture_output=True, text=True, timeout=400, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_two_workers_train_and_the_run_resumes_without_its_file(mine: Path, tmp_path: Path) -> None:
-    (tmp_path / "settings.yaml").write_text("placement: {checkpoint_every: 20}")
-    training = ["--data", "digits", "--model", "mlp", "--schedule", "cosine", "--optimizer", "learned:mine.safetensors"]
-    run = crossreg(tmp_path, "train", *training, "--workers", "2", "--steps", "20", "--config", "settings.yaml")
-    assert run["steps"] == 20
-    mine.rename(tmp_path / "moved.safetensors")  # the run has kept what it began with
-    again = crossreg(tmp_path, "train", "--resume", run["run_id"], "--steps", "40")
-    assert (again["run_id"], again["steps"]) == (run["run_id"], 40)
-    assert again["test"]["accuracy"] > 0.8

@@ -133,7 +133,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"name": "gsam", "radius": 0.2},
     {"name": "cpr", "kappa_after": 0.25},  # its bounds are set before the stop at step 17
     {"name": "cpr", "kappa_after": 0.75, "kappa_update": 5.0},  # and after it
-    {"name": "learned"},
+    {"name": "learned", "lr": 0.003},
 ]
 
 
@@ -161,9 +161,7 @@ def test_resume_is_exact(optimizer: dict[str, Any], tmp_path: Path) -> None:
         assert sum("kappa" in state for state in a["optimizer"]["state"].values()) == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "passes"), [("adamw", 1), ("sgd", 1), ("sam", 2), ("gsam", 2), ("cpr", 1), ("learned", 1)]
-)
+@pytest.mark.parametrize("name", ["adamw", "sgd", "sam", "gsam", "cpr", "learned"])
 def test_the_ledger_counts_every_gradient_and_the_schedule_acts(name: str) -> None:
     passes = 2 if name in ("sam", "gsam") else 1
     needs_package({"name": name})
