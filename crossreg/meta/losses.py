@@ -26,11 +26,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp
+from torch.func import grad, grad_and_value
 
 from crossreg.core.errors import UserError, nearest
 
-__all__ = ["META_LOSSES", "MetaLoss", "meta_loss"]
+__all__ = ["META_LOSSES", "Function", "MetaLoss", "hessian_vector_product", "meta_loss", "worst_gradient_norm"]
 
 Function = Callable[[Tensor], Tensor]
 """A scalar of weights `[P]`, that `torch.func` can differentiate."""
@@ -102,12 +102,16 @@ def worst_gradient_norm(f: Function, theta: Tensor, radius: float) -> tuple[Tens
     def norm_and_gradient(at: Tensor) -> tuple[Tensor, Tensor]:
         slope = grad(f)(at)
         norm = slope.norm()
-        curved = jvp(grad(f), (at,), (slope / (norm + _TINY),))[1]
-        return norm, curved
+        return norm, hessian_vector_product(f, at, slope / (norm + _TINY))
 
     _, upward = norm_and_gradient(theta)
     norm, curved = norm_and_gradient(theta + radius * upward / (upward.norm() + _TINY))
     return radius * norm, radius * curved
+
+
+def hessian_vector_product(f: Function, theta: Tensor, vector: Tensor) -> Tensor:
+    """Return the Hessian of a function at theta `[P]` times a vector `[P]`: a backward pass through the gradient."""
+    return grad(lambda at: grad(f)(at) @ vector.detach())(theta)
 
 
 META_LOSSES = ("train", "held-out", *(f"{kind}{end}" for kind in ("sam", "gsam", "gam") for end in ("", "-held-out")))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp
+from torch.func import grad, grad_and_value
 
-from crossreg.meta.losses import Function
+from crossreg.meta.losses import Function, hessian_vector_product
 
 __all__ = ["flatness", "sharpness", "top_eigenvalue"]
 
@@ -40,7 +40,7 @@ def top_eigenvalue(f: Function, theta: Tensor) -> float:
     value = 0.0
     for _ in range(_POWER_STEPS):
         vector = vector / (vector.norm() + 1e-12)
-        product = jvp(grad(f), (theta,), (vector,))[1]
+        product = hessian_vector_product(f, theta, vector)
         value = float(vector @ product)
         vector = product
     return value

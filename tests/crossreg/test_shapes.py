@@ -54,6 +54,7 @@ from crossreg.inputs import Array, Category, Number, Sequence, Table
 from crossreg.inputs.columns import is_missing, offset_of
 from crossreg.inputs.sequence import lengths_of, padded
 from crossreg.meta import META_LOSSES, MetaTask, build_small, meta_loss
+from crossreg.meta.losses import hessian_vector_product, worst_gradient_norm
 from crossreg.models import Ensemble, SharedMLP, build
 from crossreg.models.ensemble import apart, of_members
 from crossreg.models.mlp import Skipping
@@ -256,6 +257,8 @@ ELSEWHERE = {
     "models.ensemble.Ensemble.forward": "test_an_ensemble_answers_once_a_row",
     "models.ensemble.of_members": "test_an_ensemble_answers_once_a_row",
     "meta.losses.MetaLoss.__call__": "test_meta_losses_have_a_slope_a_weight",
+    "meta.losses.hessian_vector_product": "test_meta_losses_have_a_slope_a_weight",
+    "meta.losses.worst_gradient_norm": "test_meta_losses_have_a_slope_a_weight",
     "meta.tasks.MetaTask": "test_meta_losses_have_a_slope_a_weight",
     "meta.tasks.MetaTask.initial": "test_meta_losses_have_a_slope_a_weight",
     "meta.tasks.MetaTask.value": "test_meta_losses_have_a_slope_a_weight",
@@ -434,6 +437,10 @@ def test_meta_losses_have_a_slope_a_weight(name: str) -> None:
     assert (theta.shape, theta.dtype) == ((task.layout.num_coordinates,), torch.float32)
     value, slope = meta_loss(name)(lambda at: task.value(at, x, y), theta)
     assert (value.shape, slope.shape, slope.dtype) == ((), theta.shape, theta.dtype)
+    product = hessian_vector_product(lambda at: task.value(at, x, y), theta, slope)
+    assert (product.shape, product.dtype) == (theta.shape, theta.dtype)
+    worst, upward = worst_gradient_norm(lambda at: task.value(at, x, y), theta, 0.05)
+    assert (worst.shape, upward.shape) == ((), theta.shape)
 
 
 @pytest.mark.parametrize("name", list(RULES))
