@@ -40,7 +40,7 @@ class LearnedOptimizerStudy(Study):
     Args:
         data: where torchvision's datasets lie; the study's own file goes beside them.
         only: none; it has no parts.
-        scale: "small" takes twenty minutes on two cores, "full" an hour, and a GPU for the LSTM.
+        scale: "small" takes six minutes on two cores; "full" half an hour, and the LSTM hours, or minutes on a GPU.
     """
 
     name = "learned-optimizer"
