@@ -47,15 +47,14 @@ class LearnedOptimizerStudy(Study):
     summary = "optimizers meta-trained with regularizers in the meta-loss, against tuned ones"
     columns: ClassVar[dict[str, str]] = {
         "optimizer": "optimizer",
-        "accuracy": "accuracy %",
-        "nll": "test NLL",
-        "train": "train loss",
+        "accuracy": "acc. %",
+        "nll": "NLL test, train",
         "norm": "norm",
-        "sharp": "sharpness, relative",
-        "longer": "NLL at 2x, 10x",
-        "network": "other networks %",
+        "sharp": "sharp fixed, rel.",
+        "longer": "NLL 2x, 10x",
+        "network": "other nets %",
         "data": "other data %",
-        "diverged": "diverged",
+        "diverged": "lost %",
     }
     default_data = "digits"
     resumable = True
@@ -139,14 +138,13 @@ class LearnedOptimizerStudy(Study):
         return {
             "optimizer": name,
             "accuracy": mean("accuracy", 1, digits=1, scale=100),
-            "nll": mean("test_loss", 1),
-            "train": mean("train_loss", 1),
+            "nll": f"{mean('test_loss', 1)}, {mean('train_loss', 1)}",
             "norm": mean("norm", 1, digits=0),
-            "sharp": "/".join(f"{one:.2f}" for one in sharp) or "–",
+            "sharp": ", ".join(f"{one:.2f}" for one in sharp) or "–",
             "longer": f"{mean('test_loss', 2)}, {mean('test_loss', 10)}",
             "network": mean("accuracy", 1, OTHER_NETWORK, 1, 100),
             "data": mean("accuracy", 1, OTHER_DATA, 1, 100),
-            "diverged": f"{diverged(mine, rows)}/{len(mine)}",
+            "diverged": f"{100 * diverged(mine, rows) / max(len(mine), 1):.0f}",
         }
 
     def findings(self, rows: list[Measurement]) -> list[str]:
