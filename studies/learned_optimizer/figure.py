@@ -27,6 +27,9 @@ _PLACES = {
     "10x": at(10),
 }
 
+_OTHERS = {"sgd": "-", "adam": (0, (1, 1)), "sam": "-.", "gsam": (0, (6, 2))}
+"""Other optimizers beside AdamW, and how their lines are drawn."""
+
 
 def draw(rows: list[Measurement]) -> Figure:
     """Draw, a row for each form of rule: losses over steps, sharpness over training loss, test NLL against plain."""
@@ -68,11 +71,17 @@ def _way(axes: Axes, rows: list[Measurement], rule: str, colours: dict[str, str]
         colour = colours.get(name, "0.3")
         axes.plot(*_mean_curve(mine, "train_loss"), "--", color=colour, linewidth=1)
         axes.plot(*_mean_curve(mine, "test_loss"), color=colour, label=name)
+    for name, style in _OTHERS.items():
+        if those(rows, what="other", rule=name):
+            mine = chosen(rows, name, at(1))
+            axes.plot(
+                *_mean_curve(mine, "test_loss"), linestyle=style, color="0.6", linewidth=1, label=f"{name}, tuned"
+            )
     log_axis(axes, "x", 6)
     log_axis(axes, "y", 6)
     axes.set_xlabel("step")
     axes.set_ylabel("loss: test (line), training (dashed)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=7)
     plain(axes)
 
 
