@@ -147,8 +147,11 @@ class Episodes:
 
     def _rates(self, after: int) -> Tensor:
         """Return the learning rates so many steps from now, `[slots, 1]`: to zero along a cosine."""
-        done = ((self._state["age"] + after) / self._state["horizon"]).clamp(max=1)
-        return (self.lr * 0.5 * (1 + torch.cos(math.pi * done))).to(self.task.device)[:, None]
+        return (self.lr * 0.5 * (1 + torch.cos(math.pi * self._done(after)))).to(self.task.device)[:, None]
+
+    def _done(self, after: int) -> Tensor:
+        """Return the share of each inner training that is over so many steps from now, `[slots]`."""
+        return ((self._state["age"] + after) / self._state["horizon"]).clamp(max=1)
 
     def _unroll(
         self, weights: Weights, theta: Tensor, memory: Tensor, steps: int, shared: bool
@@ -194,8 +197,8 @@ class Episodes:
 
     def _weights_of(self, after: int) -> Tensor:
         """Return how much the meta-loss after one more step counts, `[slots]`: one on average over a training."""
-        done = ((self._state["age"] + after + 1) / self._state["horizon"]).clamp(max=1)
-        return ((1 + self.plan.emphasis) * done**self.plan.emphasis).to(self.task.device)
+        counts = (1 + self.plan.emphasis) * self._done(after + 1) ** self.plan.emphasis
+        return counts.to(self.task.device)
 
     def _update(self, weights: Weights, memory: Tensor, gradient: Tensor, theta: Tensor, step: Tensor) -> Any:
         return self.rule.update(weights, memory, gradient, theta, step, self.task.layout)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class LearnedRule:
 
     rule: UpdateRule
     weights: Mapping[str, Tensor]
-    about: About = field(default=About(1, 1e-3, "none"))
+    about: About
 
     @cached_property
     def digest(self) -> str:

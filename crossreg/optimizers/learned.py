@@ -111,7 +111,7 @@ class LearnedOptimizer(torch.optim.AdamW):
         if self.param_groups[0]["most"] is None:
             self._begin()
         for group in self.param_groups:
-            for parameters in _chunks(group["params"]):
+            for parameters in self._chunks(group["params"]):
                 self._update(group, parameters)
         self._count()
         if self.steps % _KEEP_EVERY == 0:
@@ -127,6 +127,32 @@ class LearnedOptimizer(torch.optim.AdamW):
                 stacklevel=3,
             )
 
+    def _chunks(self, parameters: Iterable[nn.Parameter]) -> Iterator[list[Tensor]]:
+        """Return the parameters that have a gradient, as many at a time as are updated at once.
+
+        Those of a chunk lie on one device, are of one dtype, and have taken as many steps: a layer that trains from
+        later on is younger than the others.
+
+        Raises:
+            UserError: a sparse or complex gradient.
+        """
+        chunk: list[Tensor] = []
+        before: tuple[Any, ...] | None = None
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            if parameter.grad.is_sparse or parameter.is_complex():
+                raise UserError("a learned optimizer takes dense real gradients, and here is a sparse or complex one")
+            alike = parameter.device, parameter.dtype, float(self.state[parameter].get("step", 0))
+            full = sum(map(torch.numel, chunk)) + parameter.numel() > _TOGETHER
+            if chunk and (full or alike != before):
+                yield chunk
+                chunk = []
+            chunk.append(parameter)
+            before = alike
+        if chunk:
+            yield chunk
+
     def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         layout = Layout.of(parameters)
         device, dtype = parameters[0].device, torch.promote_types(parameters[0].dtype, torch.float32)
@@ -136,7 +162,7 @@ class LearnedOptimizer(torch.optim.AdamW):
             states = [self.state[parameter] for parameter in parameters]
             for parameter, state in zip(parameters, states, strict=True):
                 if not state:
-                    state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                    state["step"] = torch.zeros(())  # on the CPU, as PyTorch keeps it
                     state["memory"] = parameter.new_zeros(self.learned.rule.memory, *parameter.shape)
                     state["kept"] = parameter.clone()
                 state["step"] += 1
@@ -187,24 +213,3 @@ class LearnedOptimizer(torch.optim.AdamW):
             f"({self.norm_limit:g} times the norm they started with) is let be; AdamW goes on from where they were "
             f"at step {self.param_groups[0]['fallen_back'] - _KEEP_EVERY}"
         )
-
-
-def _chunks(parameters: Iterable[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Return the parameters that have a gradient, as many at a time as are updated at once, alike in what they are on.
-
-    Raises:
-        UserError: a sparse or complex gradient.
-    """
-    chunk: list[Tensor] = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        if parameter.grad.is_sparse or parameter.is_complex():
-            raise UserError("a learned optimizer takes dense real gradients, and here is a sparse or complex one")
-        full = chunk and sum(map(torch.numel, chunk)) + parameter.numel() > _TOGETHER
-        if full or (chunk and (parameter.device, parameter.dtype) != (chunk[0].device, chunk[0].dtype)):
-            yield chunk
-            chunk = []
-        chunk.append(parameter)
-    if chunk:
-        yield chunk

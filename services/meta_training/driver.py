@@ -28,10 +28,10 @@ from services.meta_training.tasks import TaskData, load_tasks
 from services.tracking import Tracker, TrackingConfig
 from services.tracking.environment import environment_tags
 from services.training.config import Placement
+from services.training.driver import closing
 from services.training.errors import TrainingError
 from services.training.progress import ProgressLine
 from services.training.runtime import start_ray
-from services.training.stopping import on_sigterm
 
 __all__ = ["MetaTrained", "meta_train", "plan_of"]
 
@@ -133,22 +133,11 @@ def meta_train(
         resume_run_id=before.run_id if before else None,
         system_interval=None,
     )
-    try:
-        with on_sigterm(_interrupt):
-            found = _run(config, plan, tasks, out, placement, tracker, line, before)
-    except KeyboardInterrupt:
-        tracker.finish("KILLED")
-        raise TrainingError(f"stopped; the same command goes on from {state_path(out)}") from None
-    except BaseException:
-        tracker.finish("FAILED")
-        raise
-    if tracker.finish("FINISHED"):
+    with closing(tracker, f"go on by the same command, from {state_path(out)}"):
+        found = _run(config, plan, tasks, out, placement, tracker, line, before)
+    if tracker.finish("FINISHED"):  # it has, and says whether all has arrived
         shutil.rmtree(spool, ignore_errors=True)
     return found
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def _before(config: MetaTrainConfig, out: Path) -> MetaState | None:

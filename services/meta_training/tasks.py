@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch.func import grad_and_value, vmap
 
 from crossreg import models
-from crossreg.batches import Preprocess
 from crossreg.core.errors import UserError
 from crossreg.meta import NETWORKS, MetaTask, build_small
 from services.data import DataConfig, Dataset, load_data
 from services.meta_training.config import MetaTrainConfig
+from services.training.assemble import preprocess_of, targets_of
 
 __all__ = ["TaskData", "load_tasks"]
 
@@ -31,7 +31,7 @@ class TaskData:
     Attributes:
         name: "DATA:NETWORK".
         network: a small one, or a model as `crossreg train --model` takes it.
-        x: standardized inputs, float32 `[N, ...]`.
+        x: inputs as the network takes them, `[N, ...]`: standardized float32, or whole numbers for one's own function.
         y: int64 `[N]`, or float32 `[N, outputs]` in units of the targets' deviation.
         num_outputs: of the network.
         task: "classification" or "regression".
@@ -80,12 +80,10 @@ def load_tasks(config: MetaTrainConfig) -> list[TaskData]:
 
 
 def _task(name: str, network: str, data: Dataset, batch_size: int) -> TaskData:
-    preprocess = Preprocess(torch.tensor(data.mean), torch.tensor(data.std))
-    parts = (data.train, data.reg)
-    x = preprocess(torch.from_numpy(np.concatenate([part.x for part in parts])))
-    y = np.concatenate([part.y for part in parts])
-    if data.task == "regression":
-        y = ((y - data.target_mean) / data.target_std).astype("float32")
+    parts, preprocess = (data.train, data.reg), preprocess_of(data, network)
+    x = torch.from_numpy(np.concatenate([part.x for part in parts]))
+    x = x if preprocess is None else preprocess(x)
+    y = np.concatenate([targets_of(data, part) for part in parts])
     if network in NETWORKS and x.ndim == 4 and max(x.shape[2:]) > _SIDE:
         x = F.adaptive_avg_pool2d(x, _SIDE)
         x = x / x.std()

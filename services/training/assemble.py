@@ -248,8 +248,7 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
         "regularizers": {name: one.model_dump(mode="json") for name, one in config.regularizers.items()},
         "data": data.fingerprint,
         "precision": config.precision,
-        "optimizer": config.optimizer.model_dump(include={"lr", "schedule", *kind.options})
-        | kind.identity(config.optimizer.name),
+        "optimizer": config.optimizer.model_dump(include={"lr", "schedule", *kind.options}) | kind.identity(),
         "rho": rho.model_dump(include={"lr", "estimator", "unroll_steps", "neumann_terms"}),
     }
 

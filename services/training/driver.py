@@ -41,7 +41,7 @@ from services.training.simple import simple_scores
 from services.training.stopping import on_sigterm
 from services.training.storage import RunFolder, check_storage, is_remote, new_name
 
-__all__ = ["FinishedTraining", "Resume", "quiet_stdout", "train"]
+__all__ = ["FinishedTraining", "Resume", "closing", "quiet_stdout", "train"]
 
 _log = logging.getLogger(__name__)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -182,10 +182,10 @@ def _train(
         verbose=placement.verbose,
     )
     bind(tracker.run_id)
-    with _closing(tracker):
+    with closing(tracker, f"go on with --resume {tracker.run_id}"):
         _log.info("run started", extra=in_short(config, placement, data))
         if resume is None:
-            for name, path in optimizer_kind(given.optimizer.name).artifacts(given.optimizer.name).items():
+            for name, path in optimizer_kind(given.optimizer.name).artifacts().items():
                 content = path.read_bytes()
                 (folder.local / name).write_bytes(content)
                 tracker.artifact(name, content)
@@ -195,7 +195,7 @@ def _train(
             *in_lines(described),
             *taken_as_is(config, data),
             f"model: {config.model}; {regularized_by(config)}",
-            *optimizer_kind(config.optimizer.name).notes(config.optimizer.name, config.steps),
+            *optimizer_kind(config.optimizer.name).notes(config.steps),
         ]:
             display.note(line)
         tracker.set_note(note(config, data))
@@ -233,8 +233,8 @@ def _with_files_in(folder: RunFolder, config: ResolvedConfig) -> ResolvedConfig:
 
     Workers elsewhere read a shared folder, and no remote storage: with that the file stays where it is.
     """
-    kind, name = optimizer_kind(config.optimizer.name), config.optimizer.name
-    files = list(kind.artifacts(name))
+    kind = optimizer_kind(config.optimizer.name)
+    files = list(kind.artifacts())
     if not files or is_remote(folder.storage_path):
         return config
     optimizer = config.optimizer.model_copy(update={"name": f"{kind.name}:{folder.local / files[0]}"})
@@ -261,8 +261,13 @@ def quiet_stdout(verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _closing(tracker: Tracker) -> Iterator[None]:
-    """End the MLflow run with the right status, whatever happens; SIGTERM is taken like Ctrl-C."""
+def closing(tracker: Tracker, go_on: str) -> Iterator[None]:
+    """End the MLflow run with the right status, whatever happens; SIGTERM is taken like Ctrl-C.
+
+    Args:
+        tracker: of the run.
+        go_on: how one goes on where it was stopped, as an order: "go on with ...".
+    """
     try:
         with on_sigterm(_interrupt):
             yield
@@ -271,11 +276,11 @@ def _closing(tracker: Tracker) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         tracker.finish("KILLED")
-        raise TrainingInterruptedError(f"stopped; go on with --resume {tracker.run_id}") from None
+        raise TrainingInterruptedError(f"stopped; {go_on}") from None
     except BaseException as error:
         tracker.finish("FAILED")
         if isinstance(error, DiskError) or getattr(error, "errno", None) in _NO_ROOM:
-            raise TrainingError(f"stopped: {error}; make room, and go on with --resume {tracker.run_id}") from error
+            raise TrainingError(f"stopped: {error}; make room, and {go_on}") from error
         raise
     tracker.finish("FINISHED")
 

@@ -151,9 +151,7 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         | {
             "optimizer": config.optimizer.model_dump()
             | {
-                "lr": config.optimizer.lr
-                or optimizer_kind(config.optimizer.name).lr(config.optimizer.name)
-                or defaults.lr,
+                "lr": config.optimizer.lr or optimizer_kind(config.optimizer.name).lr() or defaults.lr,
                 "beta2": config.optimizer.beta2 or defaults.beta2,
             },
             "steps": max(steps, 1),

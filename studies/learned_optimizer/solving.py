@@ -45,9 +45,8 @@ def solve_learned(
     assert plan.inner_lr is not None
     found = trainer.learned(About(HORIZON, plan.inner_lr, loss))
     about = {"what": "learned", "rule": rule, "loss": loss, "seed": seed, "seconds": seconds, "device": device.type}
-    weights = {name: one.tolist() for name, one in found.weights.items()} if rule == "mlp" else {}
     rows = _tried(learned(found), MetaLoss(), plan.inner_lr, scale, root, device)
-    return [{**about, **row, "weights": weights if number == 0 else {}} for number, row in enumerate(rows)]
+    return [{**about, **row} for row in rows]
 
 
 def solve_other(

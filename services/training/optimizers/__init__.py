@@ -29,8 +29,9 @@ def optimizer_kind(name: str) -> OptimizerKind:
     if kind not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise UserError(f"no optimizer is called {kind!r}{nearest(kind, OPTIMIZERS)}; there are {known}")
-    if colon and not (OPTIMIZERS[kind].takes_file and file):
+    found = OPTIMIZERS[kind]
+    if colon and not (found.takes_file and file):
         raise UserError(
             f"optimizer is {name!r}; a file is named as in learned:FILE, and {kind} is all there is to say of others"
         )
-    return OPTIMIZERS[kind]
+    return type(found)(file) if file else found

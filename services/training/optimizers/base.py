@@ -24,6 +24,7 @@ class OptimizerKind(ABC):
         weight_decay: where none is given; None leaves it to the registry.
         takes_file: its name may go on with `:FILE`.
         has_step_sizes: how far it goes for a unit of gradient is known, which some estimators need.
+        file: what its name goes on with; empty where it does not.
     """
 
     name: ClassVar[str]
@@ -32,6 +33,9 @@ class OptimizerKind(ABC):
     weight_decay: ClassVar[float | None] = None
     takes_file: ClassVar[bool] = False
     has_step_sizes: ClassVar[bool] = True
+
+    def __init__(self, file: str = "") -> None:
+        self.file = file
 
     @abstractmethod
     def build(
@@ -46,22 +50,18 @@ class OptimizerKind(ABC):
             steps: theta steps of the whole run.
         """
 
-    def lr(self, name: str) -> float | None:
-        """Return the learning rate where none is given; None takes that of the schedule.
-
-        Args:
-            name: of the optimizer as it was given, with its file.
-        """
+    def lr(self) -> float | None:
+        """Return the learning rate where none is given; None takes that of the schedule."""
         return None
 
-    def identity(self, name: str) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return what a checkpoint says of the optimizer beside its settings: a run goes on with the same alone."""
         return {"name": self.name}
 
-    def artifacts(self, name: str) -> dict[str, Path]:
+    def artifacts(self) -> dict[str, Path]:
         """Return files that a run keeps, by their names there: all that it needs beside its settings."""
         return {}
 
-    def notes(self, name: str, steps: int) -> list[str]:
+    def notes(self, steps: int) -> list[str]:
         """Return what is said of it before a run of at most so many steps, a line each."""
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +32,23 @@ class Learned(OptimizerKind):
         Raises:
             UserError: the file is missing, damaged or another's.
         """
-        return LearnedOptimizer(
-            theta, self.rule(config.name), config.lr, weight_decay=weight_decay, betas=(0.9, config.beta2)
-        )
+        return LearnedOptimizer(theta, self.rule, config.lr, weight_decay=weight_decay, betas=(0.9, config.beta2))
 
-    def lr(self, name: str) -> float:
+    def lr(self) -> float:
         """Return the learning rate that the rule was meta-trained with."""
-        return self.rule(name).about.lr
+        return self.rule.about.lr
 
-    def identity(self, name: str) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return what tells this rule from others: the file may move, and may not change."""
-        return {"name": self.name, "rule": self.rule(name).digest}
+        return {"name": self.name, "rule": self.rule.digest}
 
-    def artifacts(self, name: str) -> dict[str, Path]:
+    def artifacts(self) -> dict[str, Path]:
         """Return the file of the rule."""
-        return {"optimizer.safetensors": _path(name)}
+        return {"optimizer.safetensors": self._path}
 
-    def notes(self, name: str, steps: int) -> list[str]:
+    def notes(self, steps: int) -> list[str]:
         """Return what is said of it before a run of at most so many steps."""
-        about = self.rule(name).about
+        about = self.rule.about
         said = [
             f"optimizer: learned on {', '.join(about.tasks) or 'unnamed tasks'}, meta-loss {about.meta_loss}, "
             f"trainings of up to {about.horizon} steps"
@@ -61,10 +60,11 @@ class Learned(OptimizerKind):
             )
         return said
 
-    def rule(self, name: str) -> LearnedRule:
-        """Return the rule that a name stands for."""
-        return load_rule(_path(name))
+    @cached_property
+    def rule(self) -> LearnedRule:
+        """What the file holds."""
+        return load_rule(self._path)
 
-
-def _path(name: str) -> Path:
-    return Path(name.partition(":")[2] or SHIPPED)
+    @property
+    def _path(self) -> Path:
+        return Path(self.file or SHIPPED)

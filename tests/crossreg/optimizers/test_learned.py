@@ -100,6 +100,21 @@ def test_groups_have_rates_of_their_own_and_may_be_added() -> None:
         torch.testing.assert_close(moved, torch.tensor(lr))
 
 
+def test_a_layer_that_trains_from_later_on_counts_its_own_steps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    late, alone, early = (nn.Parameter(torch.ones(4)) for _ in range(3))
+    both = LearnedOptimizer([early, late], learned())
+    one = LearnedOptimizer([alone], learned())
+    for step in range(8):
+        early.grad = torch.randn(4, generator=generator)
+        if step >= 5:
+            late.grad = torch.randn(4, generator=generator)
+            alone.grad = late.grad.clone()
+            one.step()
+        both.step()
+    torch.testing.assert_close(late, alone)
+
+
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for size in (1 << 17, 1):

@@ -33,10 +33,10 @@ def test_the_file_brings_its_learning_rate_and_says_its_horizon(mine: Path) -> N
     assert isinstance(run.optimizer, LearnedOptimizer)
     assert run.optimizer.learned.digest == load_rule(mine).digest
     kind = optimizer_kind(name)
-    assert kind.notes(name, 30) == ["optimizer: learned on a, b, meta-loss sam, trainings of up to 30 steps"]
-    assert "may take 31 steps, and its optimizer was meta-trained on up to 30" in kind.notes(name, 31)[1]
-    assert kind.artifacts(name) == {"optimizer.safetensors": mine}
-    assert optimizer_kind("learned").artifacts("learned") == {"optimizer.safetensors": SHIPPED}
+    assert kind.notes(30) == ["optimizer: learned on a, b, meta-loss sam, trainings of up to 30 steps"]
+    assert "may take 31 steps, and its optimizer was meta-trained on up to 30" in kind.notes(31)[1]
+    assert kind.artifacts() == {"optimizer.safetensors": mine}
+    assert optimizer_kind("learned").artifacts() == {"optimizer.safetensors": SHIPPED}
 
 
 def test_a_run_goes_on_with_the_same_rule_wherever_its_file_is_and_with_no_other(mine: Path, tmp_path: Path) -> None:
