@@ -147,7 +147,9 @@ def test_interrupt_leaves_a_run_that_is_marked_and_can_go_on(start: Start) -> No
     assert not psutil.wait_procs(children, timeout=20)[1]
 
 
-def test_run_is_complete_for_stock_clients(straight: tuple[Training, dict[str, Any]], tmp_path: Path) -> None:
+def test_run_is_complete_for_stock_clients(
+    straight: tuple[Training, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     training, result = straight
     client = mlflow.MlflowClient(f"sqlite:///{training.folder / 'mlflow.db'}")
     run = client.get_run(result["run_id"])
@@ -164,7 +166,7 @@ def test_run_is_complete_for_stock_clients(straight: tuple[Training, dict[str, A
     figures = {f.path for f in client.list_artifacts(result["run_id"], "figures")}
     assert figures == {"figures/hyperparameter_trajectories.png", "figures/losses.png", "figures/reliability.png"}
     assert any(key.startswith("system/cpu") for key in run.data.metrics)
-    mlflow.set_tracking_uri(f"sqlite:///{training.folder / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{training.folder / 'mlflow.db'}")
     from services.data import DataConfig, load_data
 
     data = load_data(DataConfig(name="digits"))
