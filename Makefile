@@ -16,7 +16,7 @@ help: ## Show this help
 setup: $(STAMP) ## Build the environment in .venv from the lock file
 
 demo: $(STAMP) ## Compare one run that learns its regularization with a tuned population, on handwritten digits
-	@$(BIN)/python -m jobs.demo $(DEMO)
+	@$(BIN)/python -m crossreg.jobs.demo $(DEMO)
 
 # three files at a time, of one thread each: a file waits for processes to start while another computes. What takes
 # longer than `timeout` in pyproject.toml fails; what Python cannot interrupt ends the run a little later, and is named

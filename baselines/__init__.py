@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines import (
+from crossreg.baselines import (
     asha,
     cpr,
     ensemble,
@@ -20,8 +20,8 @@ from baselines import (
     tuned_search,
     weight_decay_dropout,
 )
-from services.comparison.method import Method
-from services.comparison.reference import CrossReg, Refit
+from crossreg.services.comparison.method import Method
+from crossreg.services.comparison.reference import CrossReg, Refit
 
 __all__ = ["METHODS"]
 

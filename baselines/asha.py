@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import PopulationSearch
-from services.search.budget import Budget
-from services.search.spec import TrialSpec
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.spec import TrialSpec
 
 __all__ = ["ASHA"]
 

@@ -9,11 +9,11 @@ import torch
 
 from crossreg.core.errors import UserError
 from crossreg.prediction import calibration
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method, Run, Trials
-from services.search.budget import Budget
-from services.search.trial import read_predictions
-from services.training.result import calibrated
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method, Run, Trials
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.trial import read_predictions
+from crossreg.services.training.result import calibrated
 
 __all__ = ["Ensemble"]
 

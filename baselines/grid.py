@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import PopulationSearch
-from services.search.spec import Values
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.search.spec import Values
 
 __all__ = ["Grid", "points_by_axis"]
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import SingleRun, with_dropout
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import SingleRun, with_dropout
 
 __all__ = ["MCDropout"]
 

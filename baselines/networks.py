@@ -10,8 +10,8 @@ from typing import Any
 from crossreg import models
 from crossreg.core.errors import UserError
 from crossreg.inputs import Sequence
-from services.comparison.conditions import Conditions
-from services.comparison.method import SingleRun
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import SingleRun
 
 __all__ = ["MixedEnsemble", "SharedEnsemble", "Wide"]
 

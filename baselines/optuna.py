@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.comparison.conditions import Conditions
-from services.comparison.method import PopulationSearch
-from services.search.budget import Budget
-from services.search.space import position_key
-from services.search.spec import TrialSpec, Values
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.space import position_key
+from crossreg.services.search.spec import TrialSpec, Values
 
 __all__ = ["Optuna"]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import PopulationSearch
-from services.search.space import position_key
-from services.search.spec import TrialSpec, Values
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.search.space import position_key
+from crossreg.services.search.spec import TrialSpec, Values
 
 __all__ = ["PB2"]
 

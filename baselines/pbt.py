@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import PopulationSearch
-from services.search.space import explorer, value_key
-from services.search.spec import TrialSpec, Values
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.search.space import explorer, value_key
+from crossreg.services.search.spec import TrialSpec, Values
 
 __all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT"]
 
@@ -32,7 +32,7 @@ class PBT(PopulationSearch):
 
     def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
         """Return our scheduler."""
-        from services.search.scheduler import PopulationScheduler
+        from crossreg.services.search.scheduler import PopulationScheduler
 
         explore = explorer(conditions.space, FACTORS, RESAMPLE)
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.comparison.method import PopulationSearch
+from crossreg.services.comparison.method import PopulationSearch
 
 __all__ = ["RandomSearch"]
 

@@ -1,6 +1,6 @@
 """What a careful person does by hand: trainings with other learning rates, lengths and regularization, the best kept.
 
-What is drawn, and from where, is in `services.training.tuning`.
+What is drawn, and from where, is in `crossreg.services.training.tuning`.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossreg.prediction import calibration
-from services.comparison.conditions import Conditions
-from services.comparison.method import PopulationSearch
-from services.search.budget import Budget
-from services.search.search import TrialResult
-from services.search.spec import Record, TrialSpec, Values, selection_score
-from services.search.trial import read_predictions
-from services.training.result import are_probabilities
-from services.training.tuning import draw, training_changes
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.search import TrialResult
+from crossreg.services.search.spec import Record, TrialSpec, Values, selection_score
+from crossreg.services.search.trial import read_predictions
+from crossreg.services.training.result import are_probabilities
+from crossreg.services.training.tuning import draw, training_changes
 
 __all__ = ["TunedSearch"]
 

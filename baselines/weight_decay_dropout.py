@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from crossreg.regularizers.registry import description
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method, PopulationSearch, Run, Trials, sample, with_dropout
-from services.search.budget import Budget
-from services.search.space import space_of
-from services.search.spec import TrialSpec, Values, selection_score
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method, PopulationSearch, Run, Trials, sample, with_dropout
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.space import space_of
+from crossreg.services.search.spec import TrialSpec, Values, selection_score
 
 __all__ = ["Tuned", "WeightDecayDropout"]
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from services.data import DataConfig
-from studies.augmentation.problem import load_pictures, planted, train
+from crossreg.services.data import DataConfig
+from crossreg.studies.augmentation.problem import load_pictures, planted, train
 
 UPDATES = ((128, 6), (512, 6), (512, 15), (512, 30))
 PLANTED: tuple[dict[str, float], ...] = ({"shift": 4.0}, {"rotation": 30.0}, {})

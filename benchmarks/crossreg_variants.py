@@ -14,16 +14,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jobs.options import merge
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method, Run, Trials
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job, run_jobs
-from services.comparison.session import make_conditions
-from services.search.budget import Budget
-from services.search.spec import selection_score
-from services.training.config import Placement, TrainConfig
-from services.training.runtime import start_ray
+from crossreg.jobs.options import merge
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method, Run, Trials
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job, run_jobs
+from crossreg.services.comparison.session import make_conditions
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.spec import selection_score
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.runtime import start_ray
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

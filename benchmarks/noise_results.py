@@ -18,10 +18,10 @@ from typing import Any
 
 from rich.console import Console
 
-from services.tracking import TrackingConfig
-from services.training.config import Placement, TrainConfig
-from services.training.driver import train
-from services.training.progress import Bar
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.driver import train
+from crossreg.services.training.progress import Bar
 
 LEARNED: dict[str, Any] = {"noise": {}, "temperature": {}}
 METHODS: dict[str, tuple[dict[str, Any], float | None]] = {

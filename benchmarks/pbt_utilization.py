@@ -15,12 +15,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from baselines import METHODS
-from services.comparison.run_jobs import Job, run_jobs
-from services.comparison.session import make_conditions
-from services.search.spec import Record
-from services.training.config import Placement, TrainConfig
-from services.training.runtime import available_cpus, start_ray
+from crossreg.baselines import METHODS
+from crossreg.services.comparison.run_jobs import Job, run_jobs
+from crossreg.services.comparison.session import make_conditions
+from crossreg.services.search.spec import Record
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.runtime import available_cpus, start_ray
 
 SCHEDULERS = ("pbt", "pbt-async", "pbt-stock", "pbt-stock-async")
 

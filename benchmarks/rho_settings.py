@@ -29,8 +29,8 @@ from crossreg.prediction.evaluation import evaluate
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.noise import inject_noise, sigmas
+from crossreg.services.data import DataConfig, load_data
 from crossreg.training.trainer import Trainer
-from services.data import DataConfig, load_data
 
 VARIATIONS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -27,13 +27,13 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from services.data import DataConfig, load_data
+from crossreg.services.data import DataConfig, load_data
 
 
 def command(folder: Path, *arguments: str) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments, "--json"],
+        [sys.executable, "-m", "crossreg.jobs.cli", *arguments, "--json"],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -51,7 +51,7 @@ class Service:
     def __init__(self, folder: Path, *arguments: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", "serve", *arguments, "--port", "0", "--json"],
+            [sys.executable, "-m", "crossreg.jobs.cli", "serve", *arguments, "--port", "0", "--json"],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,

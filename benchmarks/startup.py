@@ -34,10 +34,10 @@ from pathlib import Path
 import torch
 from crossreg import Callback, process_group
 from crossreg.core.distributed import rank
-from services.data import load_data
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.resolve import resolve
+from crossreg.services.data import load_data
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import resolve
 
 class First(Callback):
     def __init__(self, path):
@@ -61,8 +61,8 @@ with process_group("gloo"):
 )
 RAY_TRAIN = """
 import sys
-from services.training.config import Placement
-from services.training.runtime import start_ray
+from crossreg.services.training.config import Placement
+from crossreg.services.training.runtime import start_ray
 
 start_ray(Placement(workers=2))
 import ray.train
@@ -117,7 +117,7 @@ def crossreg(folder: Path) -> tuple[float, float]:
         records = [json.loads(line) for line in next(folder.glob("runs/*/tracking/spool.jsonl")).open()]
         return min(r["time"] for r in records if "train/loss" in r.get("metrics", {})) / 1000
 
-    return timed([sys.executable, "-m", "jobs.train", "--config", "config.json", "--json"], folder, first)
+    return timed([sys.executable, "-m", "crossreg.jobs.train", "--config", "config.json", "--json"], folder, first)
 
 
 def main() -> None:

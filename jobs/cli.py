@@ -1,4 +1,4 @@
-"""The `crossreg` command: dispatches to the jobs, each of which is also `python -m jobs.<name>`.
+"""The `crossreg` command: dispatches to the jobs, each of which is also `python -m crossreg.jobs.<name>`.
 
 A job is imported when it is run, so that the list of them is there at once.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from jobs.console import run_app
+from crossreg.jobs.console import run_app
 
 __all__ = ["app", "main"]
 
@@ -51,7 +51,7 @@ class _Job(typer.core.TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Import the job, and let it take over."""
-        command = typer.main.get_command(importlib.import_module(f"jobs.{_module(self.name or '')}").app)
+        command = typer.main.get_command(importlib.import_module(f"crossreg.jobs.{_module(self.name or '')}").app)
         command.name = self.name
         return command.make_context(info_name, args, parent, **extra)
 

@@ -1,4 +1,4 @@
-"""A whole cluster as processes of one machine. `python -m jobs.cluster --help`."""
+"""A whole cluster as processes of one machine. `python -m crossreg.jobs.cluster --help`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs import flags
-from jobs.console import console, run_app
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
 
 if TYPE_CHECKING:
-    from services.cluster import LocalCluster
+    from crossreg.services.cluster import LocalCluster
 
 __all__ = ["app"]
 
@@ -51,7 +51,7 @@ def up(
     as_json: flags.AsJson = False,
 ) -> None:
     """Start what does not run yet, and say how to use it. Data of an earlier cluster in the folder are kept."""
-    from services.cluster import ClusterConfig, LocalCluster
+    from crossreg.services.cluster import ClusterConfig, LocalCluster
 
     out = console(quiet=as_json)
     cluster = LocalCluster.up(folder, ClusterConfig(nodes, cpus, isolated), out.print)
@@ -67,7 +67,7 @@ def up(
 @app.command()
 def env(folder: Folder = _DEFAULT) -> None:
     """Print the environment of somebody who uses the cluster, its passwords too: `eval "$(crossreg cluster env)"`."""
-    from services.cluster import LocalCluster
+    from crossreg.services.cluster import LocalCluster
 
     for name, value in LocalCluster.at(folder).client_environment().items():
         typer.echo(f"export {name}={shlex.quote(value)}")
@@ -76,7 +76,7 @@ def env(folder: Folder = _DEFAULT) -> None:
 @app.command()
 def status(folder: Folder = _DEFAULT, as_json: flags.AsJson = False) -> None:
     """Say which parts run, and where their logs are."""
-    from services.cluster import LocalCluster
+    from crossreg.services.cluster import LocalCluster
 
     cluster = LocalCluster.at(folder)
     if as_json:
@@ -89,7 +89,7 @@ def status(folder: Folder = _DEFAULT, as_json: flags.AsJson = False) -> None:
 @app.command()
 def down(folder: Folder = _DEFAULT) -> None:
     """Stop all parts. Runs, models and checkpoints stay in the folder; `up` goes on with them."""
-    from services.cluster import LocalCluster
+    from crossreg.services.cluster import LocalCluster
 
     LocalCluster.at(folder).down()
 

@@ -1,4 +1,4 @@
-"""Compare cross-regularization with tuned searches and plain trainings. `python -m jobs.compare --help`."""
+"""Compare cross-regularization with tuned searches and plain trainings. `python -m crossreg.jobs.compare --help`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossreg.core.errors import UserError
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import merge, validated
-from jobs.train import list_regularizers
-from services.comparison.config import CompareConfig
-from services.data import known, load_data
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement, TrainConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import merge, validated
+from crossreg.jobs.train import list_regularizers
+from crossreg.services.comparison.config import CompareConfig
+from crossreg.services.data import known, load_data
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
-    from services.comparison.compare import Comparison
-    from services.training.storage import RunFolder
+    from crossreg.services.comparison.compare import Comparison
+    from crossreg.services.training.storage import RunFolder
 
 __all__ = ["app", "compare"]
 
@@ -108,9 +108,9 @@ def _run(
         settings = validated(CompareConfig, {**asked, "training": training})
     # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported
     load_data(settings.training.data)
-    from baselines import METHODS
-    from services.comparison.compare import compare as run_comparison
-    from services.comparison.progress import CompareBar
+    from crossreg.baselines import METHODS
+    from crossreg.services.comparison.compare import compare as run_comparison
+    from crossreg.services.comparison.progress import CompareBar
 
     with CompareBar(console(quiet=not show)) as bar:
         return run_comparison(settings, METHODS, placement, tracking, folder=folder, display=bar)
@@ -120,8 +120,8 @@ def _earlier(
     tracking: TrackingConfig, run_id: str, what: dict[str, Any], asked: dict[str, Any]
 ) -> tuple[RunFolder, CompareConfig]:
     """Return the folder of an earlier comparison and what it compared; only methods and budgets may be added."""
-    from services.tracking.resume import run_tags
-    from services.training.storage import RunFolder
+    from crossreg.services.tracking.resume import run_tags
+    from crossreg.services.training.storage import RunFolder
 
     tags = run_tags(tracking, run_id)
     if "crossreg.compare" not in tags:
@@ -143,7 +143,7 @@ def _list_methods() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from baselines import METHODS
+    from crossreg.baselines import METHODS
 
     table = Table("method", "what it is", "budget", box=None)
     for name, method in METHODS.items():

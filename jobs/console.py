@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from crossreg.core.errors import UserError
-from services.logs import structured
-from services.tracking.uri import redact
+from crossreg.services.logs import structured
+from crossreg.services.tracking.uri import redact
 
 __all__ = ["console", "run_app"]
 
@@ -34,14 +34,14 @@ def run_app(app: typer.Typer) -> None:
             handlers=[RichHandler(console=_stderr, show_time=False, show_path=False)] if _stderr.is_terminal else None,
         )
         # what this one warns of, the progress bar shows
-        logging.getLogger("services.training.consumer").setLevel(logging.ERROR)
+        logging.getLogger("crossreg.services.training.consumer").setLevel(logging.ERROR)
     app.pretty_exceptions_enable = False
     try:
         app()
     except UserError as error:
         _fail(str(error), 2)
     except RuntimeError as error:
-        from services.training.errors import TrainingError, TrainingInterruptedError
+        from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
 
         if isinstance(error, TrainingInterruptedError):
             _fail(str(error), 130)

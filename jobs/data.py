@@ -1,4 +1,4 @@
-"""Say how data are read: task, classes, columns, splits, and what was guessed. `python -m jobs.data --help`."""
+"""Say how data are read: task, classes, columns, splits, guesses. `python -m crossreg.jobs.data --help`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.data.config import DataConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.data.config import DataConfig
 
 __all__ = ["app", "data"]
 
@@ -39,8 +39,8 @@ def data(
     - `crossreg data visits.parquet --split-by patient --kind zip=category --drop name`
     """
     (settings,) = flags.settings({**given, "data": name}, DataConfig, file=config)
-    from services.data import describe, load_data
-    from services.training.progress import ProgressLine
+    from crossreg.services.data import describe, load_data
+    from crossreg.services.training.progress import ProgressLine
 
     with ProgressLine(console(quiet=as_json)) as line:
         line.phase(f"reading {name}")

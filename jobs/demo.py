@@ -9,10 +9,10 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement, TrainConfig
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig
 
 __all__ = ["app", "demo"]
 
@@ -41,11 +41,11 @@ def demo(
     The population gets the compute of the one run, and then as many times that as it has members. All trainings run
     on Ray and are recorded in MLflow; a report says what each reached and cost.
     """
-    from baselines import METHODS
-    from jobs.compare import show
-    from services.comparison.compare import compare
-    from services.comparison.config import CompareConfig
-    from services.comparison.progress import CompareBar
+    from crossreg.baselines import METHODS
+    from crossreg.jobs.compare import show
+    from crossreg.services.comparison.compare import compare
+    from crossreg.services.comparison.config import CompareConfig
+    from crossreg.services.comparison.progress import CompareBar
 
     folder = local_path(folder, "folder").resolve()
     try:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from jobs.console import console, run_app
+from crossreg.jobs.console import console, run_app
 
 __all__ = ["app", "doctor", "examine"]
 
@@ -27,8 +27,8 @@ def examine() -> dict[str, Any]:
     """Return what the machine offers, by name."""
     import torch
 
-    from services.tracking import default_uri, redact
-    from services.training.runtime import available_cpus
+    from crossreg.services.tracking import default_uri, redact
+    from crossreg.services.training.runtime import available_cpus
 
     address = os.environ.get("RAY_ADDRESS")
     return {

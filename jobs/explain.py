@@ -1,4 +1,4 @@
-"""What came of a training, in sentences. `python -m jobs.explain --help`."""
+"""What came of a training, in sentences. `python -m crossreg.jobs.explain --help`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from jobs import flags
-from jobs.console import run_app
-from jobs.options import validated
-from services.tracking.config import TrackingConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import run_app
+from crossreg.jobs.options import validated
+from crossreg.services.tracking.config import TrackingConfig
 
 __all__ = ["app", "explain"]
 
@@ -31,8 +31,8 @@ def explain(
 
     - `crossreg explain RUN_ID`
     """
-    from services.tracking.resume import read_artifact
-    from services.training.explain import EXPLANATION
+    from crossreg.services.tracking.resume import read_artifact
+    from crossreg.services.training.explain import EXPLANATION
 
     tracking = validated(TrackingConfig, {} if tracking_uri is None else {"uri": tracking_uri})
     sentences = read_artifact(tracking, run_id, EXPLANATION).decode().split("\n\n")

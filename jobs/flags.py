@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from crossreg.core.errors import UserError, quoted
-from jobs.options import merge, nest, read_yaml, section
-from services.settings import Flag
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement, TrainConfig, default_regularizers
+from crossreg.jobs.options import merge, nest, read_yaml, section
+from crossreg.services.settings import Flag
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig, default_regularizers
 
 __all__ = [
     "Address",

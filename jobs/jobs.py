@@ -1,4 +1,4 @@
-"""Jobs of a Ray cluster: listed, read, stopped. `python -m jobs.jobs --help`."""
+"""Jobs of a Ray cluster: listed, read, stopped. `python -m crossreg.jobs.jobs --help`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from crossreg.core.errors import UserError
-from jobs import flags
-from jobs.console import console, run_app
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
 
 __all__ = ["app"]
 
@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Argument(help="The job's id, as `crossreg jobs list`
 @app.command("list")
 def show(address: flags.Address = None, as_json: flags.AsJson = False) -> None:
     """List all jobs, the newest first."""
-    from services.cluster.submission import Cluster
+    from crossreg.services.cluster.submission import PACKAGE, Cluster
 
     found = Cluster(address).jobs()
     if as_json:
@@ -38,7 +38,7 @@ def show(address: flags.Address = None, as_json: flags.AsJson = False) -> None:
         out.print("no jobs yet; submit one with [bold]crossreg submit -- train --data digits[/bold]")
     for job in found:
         seconds = "" if job["seconds"] is None else f"{job['seconds']:.0f} s"
-        command = job["command"].removeprefix("python -m jobs.")
+        command = job["command"].removeprefix(f"python -m {PACKAGE}.")
         line = f"{job['id']:30} {job['status'].lower():9} {job['started'] or '':19} {seconds:>7}  {command}"
         out.print(line, markup=False, soft_wrap=True)
 
@@ -50,7 +50,7 @@ def logs(
     address: flags.Address = None,
 ) -> None:
     """Print what a job has written, on stdout."""
-    from services.cluster.submission import Cluster
+    from crossreg.services.cluster.submission import Cluster
 
     cluster = Cluster(address)
     for text in cluster.follow(name) if follow else [cluster.logs(name)]:
@@ -65,7 +65,7 @@ def stop(
     as_json: flags.AsJson = False,
 ) -> None:
     """Stop a job: a training writes a last checkpoint, closes its MLflow run and can be gone on with (`--resume`)."""
-    from services.cluster.submission import ENDED, Cluster
+    from crossreg.services.cluster.submission import ENDED, Cluster
 
     cluster = Cluster(address)
     before = cluster.job(name)

@@ -1,4 +1,4 @@
-"""Meta-train an optimizer on Ray, tracked in MLflow. `python -m jobs.meta_train --help`."""
+"""Meta-train an optimizer on Ray, tracked in MLflow. `python -m crossreg.jobs.meta_train --help`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.meta_training.config import MetaTrainConfig
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.meta_training.config import MetaTrainConfig
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement
 
 if TYPE_CHECKING:
-    from services.meta_training.driver import MetaTrained
+    from crossreg.services.meta_training.driver import MetaTrained
 
 __all__ = ["app", "meta_train"]
 
@@ -53,9 +53,9 @@ def meta_train(
     what, tracked = flags.settings(given, MetaTrainConfig, TrackingConfig, file=config)
     settings = validated(MetaTrainConfig, what)
     tracking = validated(TrackingConfig, tracked)
-    from services.meta_training.driver import meta_train as run
-    from services.training.progress import ProgressLine
-    from services.training.runtime import available_cpus
+    from crossreg.services.meta_training.driver import meta_train as run
+    from crossreg.services.training.progress import ProgressLine
+    from crossreg.services.training.runtime import available_cpus
 
     cores = available_cpus() if workers is None else workers
     placement = validated(Placement, {"workers": cores, "gpu": gpu})

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from crossreg.core.errors import UserError, quoted
-from services.tracking.uri import redact
+from crossreg.services.tracking.uri import redact
 
 __all__ = ["merge", "nest", "read_yaml", "section", "validated"]
 

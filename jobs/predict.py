@@ -1,4 +1,4 @@
-"""Predict rows, arrays or images of a file with a trained model. `python -m jobs.predict --help`."""
+"""Predict rows, arrays or images of a file with a trained model. `python -m crossreg.jobs.predict --help`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.tracking.config import TrackingConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.tracking.config import TrackingConfig
 
 __all__ = ["app", "predict"]
 
@@ -61,8 +61,8 @@ def predict(
     - `crossreg predict ./model --data path/to/images`
     """
     (tracked,) = flags.settings(given, TrackingConfig)
-    from services.prediction import Predicted, check_output, open_model, predict_file, write
-    from services.training.progress import ProgressLine
+    from crossreg.services.prediction import Predicted, check_output, open_model, predict_file, write
+    from crossreg.services.training.progress import ProgressLine
 
     if output is not None:
         check_output(output)

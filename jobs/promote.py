@@ -1,4 +1,4 @@
-"""Register a run's model and let an alias stand for it. `python -m jobs.promote --help`."""
+"""Register a run's model and let an alias stand for it. `python -m crossreg.jobs.promote --help`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.tracking.config import TrackingConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.tracking.config import TrackingConfig
 
 __all__ = ["app", "promote"]
 
@@ -37,7 +37,7 @@ def promote(
 
     - `crossreg promote RUN_ID --name digits --alias challenger`
     """
-    from services.serving.promotion import promote as register
+    from crossreg.services.serving.promotion import promote as register
 
     tracking = validated(TrackingConfig, {} if tracking_uri is None else {"uri": tracking_uri})
     done = register(tracking, run_id, name, alias)

@@ -1,4 +1,4 @@
-"""Train again with regularization that a run learned or found. `python -m jobs.replay --help`."""
+"""Train again with regularization that a run learned or found. `python -m crossreg.jobs.replay --help`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossreg.core.errors import UserError
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement
 
 if TYPE_CHECKING:
-    from services.comparison.outcome import Outcome
-    from services.comparison.replay import Source
+    from crossreg.services.comparison.outcome import Outcome
+    from crossreg.services.comparison.replay import Source
 
 __all__ = ["app", "replay"]
 
@@ -61,10 +61,10 @@ def replay(
         raise UserError(f"seeds is {seeds}; it must be at least 1")
     where, tracked = flags.settings(given, Placement, TrackingConfig)
     placement, tracking = validated(Placement, where), validated(TrackingConfig, tracked)
-    from services.comparison.method import Method
-    from services.comparison.progress import CompareBar
-    from services.comparison.replay import Replay, find_source
-    from services.comparison.session import run_methods
+    from crossreg.services.comparison.method import Method
+    from crossreg.services.comparison.progress import CompareBar
+    from crossreg.services.comparison.replay import Replay, find_source
+    from crossreg.services.comparison.session import run_methods
 
     source = find_source(tracking, run)
     if export is not None:

@@ -1,4 +1,4 @@
-"""Problems whose answer is known: how far each gradient estimator gets. `python -m jobs.reproduce --help`."""
+"""Problems whose answer is known: how far each gradient estimator gets. `python -m crossreg.jobs.reproduce --help`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.data.config import DataConfig
-from services.tracking.config import TrackingConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.data.config import DataConfig
+from crossreg.services.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
-    from studies.run import Reproduced
+    from crossreg.studies.run import Reproduced
 
 __all__ = ["app", "reproduce"]
 
@@ -78,9 +78,9 @@ def reproduce(
 
     - `crossreg reproduce ridge --seeds 5 --json`
     """
-    from services.training.progress import ProgressLine
-    from studies.run import reproduce as run
-    from studies.run import study_named
+    from crossreg.services.training.progress import ProgressLine
+    from crossreg.studies.run import reproduce as run
+    from crossreg.studies.run import study_named
 
     kind = study_named(study)
     data, tracked = flags.settings(given, DataConfig, TrackingConfig)

@@ -1,4 +1,4 @@
-"""Serve a model over HTTP on Ray Serve. `python -m jobs.serve --help`."""
+"""Serve a model over HTTP on Ray Serve. `python -m crossreg.jobs.serve --help`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import validated
-from services.serving.config import ServeConfig
-from services.tracking.config import TrackingConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import validated
+from crossreg.services.serving.config import ServeConfig
+from crossreg.services.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
-    from services.serving.driver import Served
+    from crossreg.services.serving.driver import Served
 
 __all__ = ["app", "serve"]
 
@@ -53,7 +53,7 @@ def serve(
     (settings,) = flags.settings(given, ServeConfig)
     config = validated(ServeConfig, {**settings, "trusted": tuple(trust or ())})
     tracking = validated(TrackingConfig, {} if tracking_uri is None else {"uri": tracking_uri})
-    from services.serving.driver import serve as run
+    from crossreg.services.serving.driver import serve as run
 
     out = console()
 

@@ -1,4 +1,4 @@
-"""Submitting a job to a Ray cluster. `python -m jobs.submit --help`."""
+"""Submitting a job to a Ray cluster. `python -m crossreg.jobs.submit --help`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from crossreg.core.errors import UserError
-from jobs import flags
-from jobs.console import console, run_app
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
 
 __all__ = ["app", "submit"]
 
@@ -43,7 +43,7 @@ def submit(
 
     - `crossreg submit --address http://head:8265 --no-wait -- compare --data digits --population 4`
     """
-    from services.cluster.submission import Cluster
+    from crossreg.services.cluster.submission import Cluster
 
     out = console(quiet=as_json)
     cluster = Cluster(address)

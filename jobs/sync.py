@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.console import console, run_app
+from crossreg.jobs.console import console, run_app
 
 __all__ = ["app", "sync"]
 
@@ -20,7 +20,7 @@ def sync(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store or server, if it moved.")] = None,
 ) -> None:
     """Send the metrics, figures and status that a run kept on disk; what arrived before is not doubled."""
-    from services.tracking import sync as send
+    from crossreg.services.tracking import sync as send
 
     report = send(folder, tracking_uri)
     console().print(str(report))

@@ -1,4 +1,4 @@
-"""Train one model with learned regularization on Ray, tracked in MLflow. `python -m jobs.train --help`."""
+"""Train one model with learned regularization on Ray, tracked in MLflow. `python -m crossreg.jobs.train --help`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
-from jobs import flags
-from jobs.console import console, run_app
-from jobs.options import merge, validated
-from services.data import known, load_data
-from services.logs import structured
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement, TrainConfig
+from crossreg.jobs import flags
+from crossreg.jobs.console import console, run_app
+from crossreg.jobs.options import merge, validated
+from crossreg.services.data import known, load_data
+from crossreg.services.logs import structured
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
-    from services.training.driver import FinishedTraining, Resume
+    from crossreg.services.training.driver import FinishedTraining, Resume
 
 __all__ = ["app", "train"]
 
@@ -115,7 +115,7 @@ def _run(
     if resume is not None and _is_path(resume):
         start_from = resume if "://" in resume else str(Path(resume).resolve())
     elif resume is not None:
-        from services.training.resume import find_run
+        from crossreg.services.training.resume import find_run
 
         run, recorded = find_run(tracking, resume)
         if given["learn"] or given["fix"]:
@@ -124,14 +124,14 @@ def _run(
     elif "data" not in what or not what["data"].get("name"):
         raise UserError(f"no data given; pass --data, one of {', '.join(known())}, or a path")
     settings = validated(TrainConfig, what)
-    from services.training.progress import Bar
+    from crossreg.services.training.progress import Bar
 
     with Bar(console(quiet=structured() or not show)) as bar:
         bar.phase(f"loading {settings.data.name}")
         # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported
         data = load_data(settings.data, bar.count)
         bar.phase("starting")
-        from services.training.driver import train as run_training
+        from crossreg.services.training.driver import train as run_training
 
         return run_training(settings, placement, tracking, data=data, resume=run, start_from=start_from, display=bar)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.console import console, run_app
+from crossreg.jobs.console import console, run_app
 
 __all__ = ["app", "ui"]
 
@@ -22,7 +22,7 @@ def ui(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
 ) -> None:
     """Show the runs: starts MLflow's UI on loopback and opens the browser. Ctrl-C ends it."""
-    from services.tracking import serve_ui
+    from crossreg.services.tracking import serve_ui
 
     process, url = serve_ui(tracking_uri, port)
     console().print(f"MLflow UI: {url}   (Ctrl-C ends it)", soft_wrap=True)

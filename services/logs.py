@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 
-from services.tracking.uri import redact
+from crossreg.services.tracking.uri import redact
 
 __all__ = ["bind", "structured"]
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from studies.study import Measurement
+from crossreg.studies.study import Measurement
 
 __all__ = ["Claim", "Verdict", "interval", "with_interval"]
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError, nearest
-from services.tracking import Tracker, TrackingConfig
-from studies.augmentation.study import AugmentationMagnitudes
-from studies.ensemble.study import EnsembleStudy
-from studies.hypergradient.study import Hypergradient
-from studies.lasso.study import Lasso
-from studies.learned_optimizer.study import LearnedOptimizerStudy
-from studies.ridge.study import Ridge
-from studies.sensitivity.study import Learned, Sensitivity
-from studies.spline.study import Spline
-from studies.study import Measurement, Study
-from studies.weight_decay.study import WeightDecay
-from studies.zero_flag.study import ZeroFlag
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.studies.augmentation.study import AugmentationMagnitudes
+from crossreg.studies.ensemble.study import EnsembleStudy
+from crossreg.studies.hypergradient.study import Hypergradient
+from crossreg.studies.lasso.study import Lasso
+from crossreg.studies.learned_optimizer.study import LearnedOptimizerStudy
+from crossreg.studies.ridge.study import Ridge
+from crossreg.studies.sensitivity.study import Learned, Sensitivity
+from crossreg.studies.spline.study import Spline
+from crossreg.studies.study import Measurement, Study
+from crossreg.studies.weight_decay.study import WeightDecay
+from crossreg.studies.zero_flag.study import ZeroFlag
 
 __all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
 

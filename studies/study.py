@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
+from crossreg.services.data import DataConfig, load_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from studies.study import Measurement
+from crossreg.studies.study import Measurement
 
 __all__ = ["factor", "groups", "mean_and_deviation", "median_and_range", "those"]
 

@@ -20,18 +20,18 @@ import torch
 import typer
 import yaml
 
+from crossreg.jobs import flags
+from crossreg.jobs.cli import JOBS
+from crossreg.jobs.options import validated
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.registry import REGISTRY
+from crossreg.services.comparison.config import CompareConfig
+from crossreg.services.data import load_data
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.resolve import resolve
 from crossreg.training.rules import RULES
-from jobs import flags
-from jobs.cli import JOBS
-from jobs.options import validated
-from services.comparison.config import CompareConfig
-from services.data import load_data
-from services.tracking.config import TrackingConfig
-from services.training.assemble import build_trainer
-from services.training.config import Placement, TrainConfig
-from services.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -114,7 +114,15 @@ def test_ones_own_model_trains_on_ray_from_a_yaml_file(tmp_path: Path) -> None:
     write_examples(tmp_path)
     storage = f"local://{tmp_path}/bucket"  # a store that only fsspec knows
     result = run(
-        tmp_path, sys.executable, "-m", "jobs.train", "--config", "run.yaml", "--json", "--storage-path", storage
+        tmp_path,
+        sys.executable,
+        "-m",
+        "crossreg.jobs.train",
+        "--config",
+        "run.yaml",
+        "--json",
+        "--storage-path",
+        storage,
     )
     assert result.returncode == 0, result.stderr[-2000:]
     report = json.loads(result.stdout)
@@ -186,7 +194,7 @@ def commands_on_pages() -> list[tuple[str, str]]:
 
 @cache
 def job(name: str) -> Any:
-    return typer.main.get_command(importlib.import_module(f"jobs.{name.replace('-', '_')}").app)
+    return typer.main.get_command(importlib.import_module(f"crossreg.jobs.{name.replace('-', '_')}").app)
 
 
 def check_job(name: str, arguments: list[str]) -> None:
@@ -209,14 +217,14 @@ def test_commands_exist_and_take_their_options(page: str, line: str) -> None:
     if words[0] == "crossreg":
         assert words[1] in JOBS
         check_job(words[1], words[2:])
-    elif words[2].startswith("jobs."):
-        check_job(words[2].partition(".")[2], words[3:])
+    elif words[2].startswith("crossreg.jobs."):
+        check_job(words[2].removeprefix("crossreg.jobs."), words[3:])
     elif words[2].startswith("benchmarks."):
         source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
         for option in words[3:]:
             assert not option.startswith("--") or f'"{option}"' in source, option
     else:
-        assert words[2] in ("pytest", "services.cluster.prepare"), line
+        assert words[2] in ("pytest", "crossreg.services.cluster.prepare"), line
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -9,25 +9,25 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import baselines
+from crossreg.baselines import METHODS
 from crossreg.core.metrics import hyperparameters_in
+from crossreg.jobs import compare, flags, train
 from crossreg.regularizers.registry import REGISTRY
+from crossreg.services.comparison.compare import jobs_of
+from crossreg.services.comparison.config import CompareConfig
+from crossreg.services.comparison.outcome import outcome_of
+from crossreg.services.comparison.reference import CrossReg
+from crossreg.services.comparison.replay import Replay, Source
+from crossreg.services.comparison.report import Context, write_report
+from crossreg.services.comparison.report.figures import schedules
+from crossreg.services.comparison.report.groups import group_outcomes
+from crossreg.services.comparison.report.summary import summarize
+from crossreg.services.search.trial import schedule_of
+from crossreg.services.tracking import figures
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.result import result_of
 from crossreg.training.rules import RULES
-from jobs import compare, flags, train
-from services.comparison.compare import jobs_of
-from services.comparison.config import CompareConfig
-from services.comparison.outcome import outcome_of
-from services.comparison.reference import CrossReg
-from services.comparison.replay import Replay, Source
-from services.comparison.report import Context, write_report
-from services.comparison.report.figures import schedules
-from services.comparison.report.groups import group_outcomes
-from services.comparison.report.summary import summarize
-from services.search.trial import schedule_of
-from services.tracking import figures
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.result import result_of
 from tests.baselines.test_fairness import SEARCHES, looked_through, request_of
 from tests.extensions.good_enough import GoodEnough
 from tests.extensions.heavy_decay import HeavyDecay
@@ -43,7 +43,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setitem(REGISTRY, NAME, ORTHOGONALITY)
     monkeypatch.setitem(RULES, GoodEnough.name, GoodEnough)
-    monkeypatch.setitem(baselines.METHODS, HeavyDecay.name, HeavyDecay())
+    monkeypatch.setitem(METHODS, HeavyDecay.name, HeavyDecay())
 
 
 def training(file: Path | None = None, **given: Any) -> TrainConfig:
@@ -114,6 +114,6 @@ def test_a_baseline_is_listed_and_compared(tmp_path: Path) -> None:
     assert "heavy-decay" in shown(compare.app, "--methods", "list")
     conditions = conditions_of(["noise"])
     config = CompareConfig(training=conditions.config, methods=("crossreg", "heavy-decay"), seeds=1)
-    job = jobs_of(config, baselines.METHODS)[1]
+    job = jobs_of(config, METHODS)[1]
     trial = trained(asked(job.method, conditions), conditions, tmp_path)
     assert trial.final.hyperparameters["weight_decay"] == pytest.approx(0.1)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
-from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from crossreg.core.errors import UserError, nearest
+from crossreg.core.errors import UserError
+from crossreg.core.imports import import_function
 
 __all__ = ["build", "takes"]
 
@@ -20,7 +17,7 @@ EXPECTED = "function(input_shape=..., num_outputs=..., **options) returning a to
 
 
 def build(name: str, input_shape: tuple[int, ...], num_outputs: int, options: dict[str, Any]) -> nn.Module:
-    """Import `package.module:function` from the path or the working directory, and call it.
+    """Import `package.module:function` (see `crossreg.core.imports`), and call it.
 
     Args:
         name: `package.module:function`; a class of module works too.
@@ -60,30 +57,7 @@ def takes(name: str, option: str) -> bool:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    path, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in (*path.split("."), *attribute.split("."))):
-        raise UserError(f"model {name!r} is not of the form package.module:function")
-    directory = str(Path.cwd())
-    if directory not in sys.path:
-        # left there, so that imports inside the user's functions and unpickling find the same modules later
-        sys.path.insert(0, directory)
-    try:
-        module = importlib.import_module(path)
-    except Exception as error:  # the user's code may raise anything
-        raise UserError(
-            f"model {name!r}: importing {path} failed: {type(error).__name__}: {error}. "
-            f"It must be installed or lie under the working directory {directory}"
-        ) from error
-    try:
-        function = attrgetter(attribute)(module)
-    except AttributeError as error:
-        raise UserError(
-            f"model {name!r}: {path} ({getattr(module, '__file__', 'no file')}) has no {attribute!r}"
-            f"{nearest(attribute, vars(module))}"
-        ) from error
-    if not callable(function):
-        raise UserError(f"model {name!r} is of type {type(function).__name__}, not a function; expected {EXPECTED}")
-    return function
+    return import_function(name, "model", EXPECTED)
 
 
 def _check_signature(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> None:

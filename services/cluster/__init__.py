@@ -1,7 +1,7 @@
 """The parts of a crossreg cluster: a database, an artifact store, MLflow, a Ray head and Ray workers."""
 
-from services.cluster.local import ClusterConfig, LocalCluster
-from services.cluster.parts import Part
-from services.cluster.secrets import Secrets
+from crossreg.services.cluster.local import ClusterConfig, LocalCluster
+from crossreg.services.cluster.parts import Part
+from crossreg.services.cluster.secrets import Secrets
 
 __all__ = ["ClusterConfig", "LocalCluster", "Part", "Secrets"]

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from crossreg.core.errors import UserError
-from services.cluster.secrets import Secrets
+from crossreg.services.cluster.secrets import Secrets
 
 __all__ = ["accepts", "account", "binaries", "create", "initialise"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.cluster import database, parts, prepare
-from services.cluster.namespaces import Namespaces
-from services.cluster.parts import Part
-from services.cluster.processes import Process, answers, free_ports, start
-from services.cluster.secrets import Secrets, write_private
+from crossreg.services.cluster import database, parts, prepare
+from crossreg.services.cluster.namespaces import Namespaces
+from crossreg.services.cluster.parts import Part
+from crossreg.services.cluster.processes import Process, answers, free_ports, start
+from crossreg.services.cluster.secrets import Secrets, write_private
 
 __all__ = ["ClusterConfig", "LocalCluster"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.cluster.secrets import Secrets, write_private
+from crossreg.services.cluster.secrets import Secrets, write_private
 
 __all__ = ["BUCKETS", "Part", "artifact_store", "mlflow_server", "postgres", "ray_head", "ray_worker", "s3_environment"]
 

@@ -1,4 +1,6 @@
-"""What the servers need beside running: `python -m services.cluster.prepare --help`. `docker/compose.yaml` uses it.
+"""What the servers need beside running: `python -m crossreg.services.cluster.prepare --help`.
+
+`docker/compose.yaml` uses it.
 
 Everything it works on comes from the variables that clients read by themselves: `PGHOST`, `PGUSER` and `PGPASSWORD`;
 `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`; `MLFLOW_TRACKING_URI`. Doing it again does no harm.
@@ -14,8 +16,8 @@ from dataclasses import asdict
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.cluster import database, parts
-from services.cluster.secrets import Secrets
+from crossreg.services.cluster import database, parts
+from crossreg.services.cluster.secrets import Secrets
 
 __all__ = ["DATABASES", "main", "make_buckets", "make_user", "parser"]
 
@@ -67,7 +69,7 @@ def make_user(uri: str, admin_password: str, name: str, password: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(prog="python -m services.cluster.prepare", description="Prepare a cluster.")
+    made = argparse.ArgumentParser(prog="python -m crossreg.services.cluster.prepare", description="Prepare a cluster.")
     made.add_argument(
         "what",
         choices=sorted(_STEPS),

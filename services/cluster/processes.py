@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 
 from crossreg.core.errors import UserError
-from services.cluster.parts import Part
-from services.tracking import redact
+from crossreg.services.cluster.parts import Part
+from crossreg.services.tracking import redact
 
 __all__ = ["Process", "answers", "free_ports", "start"]
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError, nearest
-from services.tracking.environment import COMMIT_VARIABLES, environment_tags
+from crossreg.services.tracking.environment import COMMIT_VARIABLES, environment_tags
 
-__all__ = ["ENDED", "JOBS", "Cluster"]
+__all__ = ["ENDED", "JOBS", "PACKAGE", "Cluster"]
 
 JOBS = ("train", "compare", "replay", "reproduce", "meta-train")
 """Jobs that can be submitted."""
+
+PACKAGE = "crossreg.jobs"
+"""Where they are: a job's command is `python -m` one of its modules, so that an uploaded checkout comes first."""
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 """States from which a job does not come back."""
@@ -79,7 +82,7 @@ class Cluster:
             runtime_env |= {"working_dir": str(working_dir.resolve()), "excludes": _EXCLUDED}
         with self._asking():
             submitted: str = self._client.submit_job(
-                entrypoint=shlex.join(["python", "-m", f"jobs.{arguments[0].replace('-', '_')}", *arguments[1:]]),
+                entrypoint=shlex.join(["python", "-m", f"{PACKAGE}.{arguments[0].replace('-', '_')}", *arguments[1:]]),
                 submission_id=name,
                 runtime_env=runtime_env,
             )

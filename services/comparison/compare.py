@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossreg.core.errors import UserError, nearest
-from services.comparison.conditions import Conditions
-from services.comparison.config import CompareConfig
-from services.comparison.method import Method
-from services.comparison.outcome import Outcome
-from services.comparison.report import Context, Summary, write_report
-from services.comparison.run_jobs import Job
-from services.comparison.session import ComparisonDisplay, check_placed, make_conditions, session
-from services.data import describe, in_lines
-from services.tracking import Tracker, TrackingConfig
-from services.tracking.environment import environment_tags
-from services.training.check import check
-from services.training.config import Placement
-from services.training.describe import command, slug
-from services.training.runtime import available_cpus
-from services.training.storage import RunFolder, new_name
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.config import CompareConfig
+from crossreg.services.comparison.method import Method
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.report import Context, Summary, write_report
+from crossreg.services.comparison.run_jobs import Job
+from crossreg.services.comparison.session import ComparisonDisplay, check_placed, make_conditions, session
+from crossreg.services.data import describe, in_lines
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.training.check import check
+from crossreg.services.training.config import Placement
+from crossreg.services.training.describe import command, slug
+from crossreg.services.training.runtime import available_cpus
+from crossreg.services.training.storage import RunFolder, new_name
 
 __all__ = ["Comparison", "compare", "jobs_of"]
 

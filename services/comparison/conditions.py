@@ -13,14 +13,14 @@ from crossreg.core.random import derive_seed
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.noise import dropout_layers, is_normalization
 from crossreg.regularizers.registry import description, hyperparameters
-from services.comparison.config import factor_of
-from services.data import DataConfig, Dataset
-from services.search.budget import Budget, Plan
-from services.search.space import Space, space_of
-from services.search.spec import TrialSpec
-from services.training.assemble import build_model, learned_names
-from services.training.config import TrainConfig
-from services.training.resolve import ResolvedConfig, resolve
+from crossreg.services.comparison.config import factor_of
+from crossreg.services.data import DataConfig, Dataset
+from crossreg.services.search.budget import Budget, Plan
+from crossreg.services.search.space import Space, space_of
+from crossreg.services.search.spec import TrialSpec
+from crossreg.services.training.assemble import build_model, learned_names
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import ResolvedConfig, resolve
 
 __all__ = ["Conditions"]
 
@@ -44,7 +44,7 @@ class Conditions:
             optimizer, schedule and evaluations, or, where that run finds its length, what `single` says.
         load: returns the dataset of a configuration.
         population: trials of a search.
-        unit: what budgets are counted in, see `services.comparison.config.Unit`.
+        unit: what budgets are counted in, see `crossreg.services.comparison.config.Unit`.
         select_on: score of the regularization split that searches choose by, "nll" or "accuracy".
         seconds_per_flop: worker-seconds a FLOP of the cross-regularized run by seed; needed where the unit is
             worker-seconds.

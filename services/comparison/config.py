@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from crossreg.core.errors import UserError
-from services.settings import Flag, Settings
-from services.training.config import TrainConfig
+from crossreg.services.settings import Flag, Settings
+from crossreg.services.training.config import TrainConfig
 
 __all__ = ["CompareConfig", "Unit", "factor_of"]
 

@@ -21,13 +21,13 @@ import numpy as np
 
 from crossreg.core.errors import UserError
 from crossreg.core.random import derive_seed
-from services.comparison.conditions import Conditions
-from services.comparison.outcome import Outcome, best_of, outcome_of
-from services.search.budget import Budget
-from services.search.search import Search, TrialResult
-from services.search.space import Space
-from services.search.spec import Record, TrialSpec, Values
-from services.training.assemble import build_model
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.outcome import Outcome, best_of, outcome_of
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.search import Search, TrialResult
+from crossreg.services.search.space import Space
+from crossreg.services.search.spec import Record, TrialSpec, Values
+from crossreg.services.training.assemble import build_model
 
 __all__ = ["Method", "PopulationSearch", "Run", "SingleRun", "Trials", "sample", "with_dropout"]
 

@@ -13,15 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from crossreg.core.metrics import hyperparameters_in
 from crossreg.prediction import calibration
+from crossreg.services.search.evaluate import final_evaluation
+from crossreg.services.search.search import TrialResult
+from crossreg.services.search.spec import Record, Schedule, selection_score
+from crossreg.services.search.trial import schedule_of
+from crossreg.services.training.assemble import interim_rows
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import ResolvedConfig
+from crossreg.services.training.result import Predictions, TrainingResult, are_probabilities, calibrated
 from crossreg.training.compute import Cost
-from services.search.evaluate import final_evaluation
-from services.search.search import TrialResult
-from services.search.spec import Record, Schedule, selection_score
-from services.search.trial import schedule_of
-from services.training.assemble import interim_rows
-from services.training.config import TrainConfig
-from services.training.resolve import ResolvedConfig
-from services.training.result import Predictions, TrainingResult, are_probabilities, calibrated
 
 __all__ = ["ExampleScores", "Outcome", "Point", "best_of", "outcome_of", "utilization_of"]
 

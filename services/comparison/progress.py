@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job
-from services.comparison.session import ComparisonDisplay
-from services.search.spec import Record, TrialSpec
-from services.training.progress import ProgressLine
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job
+from crossreg.services.comparison.session import ComparisonDisplay
+from crossreg.services.search.spec import Record, TrialSpec
+from crossreg.services.training.progress import ProgressLine
 
 __all__ = ["CompareBar"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core import metrics
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job, Listener
-from services.search.budget import Budget
-from services.search.spec import Record, TrialSpec
-from services.tracking import Status, Tracker, TrackingConfig, saved_run
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job, Listener
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.spec import Record, TrialSpec
+from crossreg.services.tracking import Status, Tracker, TrackingConfig, saved_run
 
 __all__ = ["Recorder"]
 

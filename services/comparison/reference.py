@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method, Run, Trials
-from services.search.budget import Budget
-from services.search.trial import schedule_of
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method, Run, Trials
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.trial import schedule_of
 
 __all__ = ["CrossReg", "Refit"]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.core.metrics import hyperparameter, hyperparameters_in
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method, Run, Trials
-from services.comparison.outcome import Outcome
-from services.search.budget import Budget
-from services.search.spec import Schedule, Values
-from services.tracking import TrackingConfig
-from services.tracking.resume import metric_history, read_artifact, run_tags
-from services.training.config import TrainConfig
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method, Run, Trials
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.spec import Schedule, Values
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.tracking.resume import metric_history, read_artifact, run_tags
+from crossreg.services.training.config import TrainConfig
 
 __all__ = ["Replay", "Source", "find_source"]
 

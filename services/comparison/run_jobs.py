@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method, Run, Trials
-from services.comparison.outcome import Outcome
-from services.search.budget import Budget
-from services.search.run import run_search
-from services.search.search import Search, SearchError, TrialResult
-from services.search.spec import Record, TrialSpec
-from services.search.trial import States
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method, Run, Trials
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.run import run_search
+from crossreg.services.search.search import Search, SearchError, TrialResult
+from crossreg.services.search.spec import Record, TrialSpec
+from crossreg.services.search.trial import States
 
 __all__ = ["Job", "Listener", "run_jobs"]
 
@@ -67,7 +67,7 @@ def run_jobs(
         conditions: of the comparison.
         folder: of this comparison.
         listener: is told what happens.
-        placement: `gpu`, `cpus_per_trial`, `max_failures` and `verbose` of `services.search.run.run_search`.
+        placement: `gpu`, `cpus_per_trial`, `max_failures` and `verbose` of `crossreg.services.search.run.run_search`.
 
     Raises:
         SearchError: a trial failed that is not one of a search, or one of a search before its first interval.

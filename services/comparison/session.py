@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.comparison.conditions import Conditions
-from services.comparison.method import Method
-from services.comparison.outcome import Outcome
-from services.comparison.recording import Recorder
-from services.comparison.run_jobs import Job, Listener, run_jobs
-from services.data import DataConfig, Dataset, load_data
-from services.search.budget import Budget
-from services.search.search import SearchError
-from services.search.spec import Record, TrialSpec
-from services.tracking import Tracker, TrackingConfig
-from services.training.config import Placement, TrainConfig
-from services.training.describe import command, slug
-from services.training.driver import quiet_stdout
-from services.training.errors import TrainingError, TrainingInterruptedError
-from services.training.resolve import with_model
-from services.training.runtime import check_placement, start_ray
-from services.training.storage import RunFolder, check_storage, is_remote, new_name
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Method
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.recording import Recorder
+from crossreg.services.comparison.run_jobs import Job, Listener, run_jobs
+from crossreg.services.data import DataConfig, Dataset, load_data
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.search import SearchError
+from crossreg.services.search.spec import Record, TrialSpec
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.describe import command, slug
+from crossreg.services.training.driver import quiet_stdout
+from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
+from crossreg.services.training.resolve import with_model
+from crossreg.services.training.runtime import check_placement, start_ray
+from crossreg.services.training.storage import RunFolder, check_storage, is_remote, new_name
 
 __all__ = ["ComparisonDisplay", "Session", "check_placed", "make_conditions", "run_methods", "session"]
 

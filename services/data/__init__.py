@@ -1,10 +1,10 @@
 """Load, check, split and fingerprint data. Imports torchvision, scikit-learn and pandas lazily."""
 
-from services.data.config import DataConfig, known
-from services.data.dataset import Dataset, Split, fingerprint
-from services.data.load import load_data
-from services.data.report import describe, in_lines
-from services.data.split import default_reg_size
+from crossreg.services.data.config import DataConfig, known
+from crossreg.services.data.dataset import Dataset, Split, fingerprint
+from crossreg.services.data.load import load_data
+from crossreg.services.data.report import describe, in_lines
+from crossreg.services.data.split import default_reg_size
 
 __all__ = [
     "DataConfig",

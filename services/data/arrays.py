@@ -14,12 +14,12 @@ from crossreg.core.errors import UserError
 from crossreg.inputs import Array, Sequence
 from crossreg.inputs.array import Layout, narrowed
 from crossreg.inputs.columns import offset_of
-from services.data.config import KEYS, DataConfig
-from services.data.dataset import Task
-from services.data.memory import require_memory
-from services.data.raw import Raw, require_finite
-from services.data.sequences import sequences_of
-from services.data.targets import read_targets
+from crossreg.services.data.config import KEYS, DataConfig
+from crossreg.services.data.dataset import Task
+from crossreg.services.data.memory import require_memory
+from crossreg.services.data.raw import Raw, require_finite
+from crossreg.services.data.sequences import sequences_of
+from crossreg.services.data.targets import read_targets
 
 __all__ = ["load_arrays", "read_arrays"]
 
@@ -32,8 +32,8 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
     """Load x, y and, where present, x_test and y_test.
 
     Four axes are images, channels first or last, and so are three of bytes; three of other numbers are sequences, see
-    `services.data.sequences`. Whole numbers of other shapes stay whole, and all else becomes float32. What y is,
-    `services.data.targets` says.
+    `crossreg.services.data.sequences`. Whole numbers of other shapes stay whole, and all else becomes float32. What y
+    is, `crossreg.services.data.targets` says.
 
     Args:
         path: An .npz, or a file named x.npy whose neighbours are y.npy, x_test.npy and y_test.npy.

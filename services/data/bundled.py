@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossreg.inputs import Array
-from services.data.raw import Raw
+from crossreg.services.data.raw import Raw
 
 if TYPE_CHECKING:
-    from services.data.config import DataConfig
+    from crossreg.services.data.config import DataConfig
 
 __all__ = ["BUNDLED", "load_bundled"]
 
@@ -35,7 +35,7 @@ def load_bundled(config: DataConfig) -> Raw:
         # stored as 0..16; images are 0..255 here
         x = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
         return Raw(name, x, digits.target.astype(np.int64), tuple(map(str, digits.target_names)), inputs=Array("uint8"))
-    from services.data.tables import table_of
+    from crossreg.services.data.tables import table_of
 
     # scikit-learn's default scaling of diabetes uses all rows, test included; here the train split alone counts
     options = {"scaled": False} if name == "diabetes" else {}

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from crossreg.inputs.sequence import TimeAxis
-from services.data.bundled import BUNDLED
-from services.data.sequences import SEQUENCES
-from services.data.vision import VISION
-from services.settings import Flag, Settings
+from crossreg.services.data.bundled import BUNDLED
+from crossreg.services.data.sequences import SEQUENCES
+from crossreg.services.data.vision import VISION
+from crossreg.services.settings import Flag, Settings
 
 __all__ = ["KEYS", "DataConfig", "known"]
 

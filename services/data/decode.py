@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossreg.core.errors import UserError
-from services.data.memory import require_memory
+from crossreg.services.data.memory import require_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -12,9 +12,9 @@ import numpy as np
 
 from crossreg.core.errors import UserError
 from crossreg.inputs import Array
-from services.data.cache import read_cached, write_cached
-from services.data.decode import REFUSED, Progress, decode
-from services.data.raw import Raw
+from crossreg.services.data.cache import read_cached, write_cached
+from crossreg.services.data.decode import REFUSED, Progress, decode
+from crossreg.services.data.raw import Raw
 
 __all__ = ["image_files", "load_images"]
 

@@ -11,15 +11,15 @@ from crossreg.core.errors import UserError, nearest
 from crossreg.core.paths import local_path
 from crossreg.inputs import Inputs, Sequence
 from crossreg.inputs.sequence import lengths_of
-from services.data.bundled import BUNDLED, load_bundled
-from services.data.config import DataConfig, known
-from services.data.dataset import Dataset, Split, Task, fingerprint
-from services.data.decode import Progress
-from services.data.moments import moments
-from services.data.raw import Raw, validate
-from services.data.sequences import SEQUENCES, cut, load_sequences, load_ts
-from services.data.split import Indices, make_indices
-from services.data.vision import VISION, load_vision
+from crossreg.services.data.bundled import BUNDLED, load_bundled
+from crossreg.services.data.config import DataConfig, known
+from crossreg.services.data.dataset import Dataset, Split, Task, fingerprint
+from crossreg.services.data.decode import Progress
+from crossreg.services.data.moments import moments
+from crossreg.services.data.raw import Raw, validate
+from crossreg.services.data.sequences import SEQUENCES, cut, load_sequences, load_ts
+from crossreg.services.data.split import Indices, make_indices
+from crossreg.services.data.vision import VISION, load_vision
 
 __all__ = ["load_data"]
 
@@ -85,7 +85,7 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     if config.name in VISION:
         return load_vision(config.name, config.root, download=config.download)
     if is_folder:
-        from services.data.images import load_images
+        from crossreg.services.data.images import load_images
 
         return load_images(path, config.image_size, progress)
     if not path.exists():
@@ -94,11 +94,11 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     if not path.is_file():
         raise UserError(f"{config.name}: neither a file nor a folder; allowed: a folder, {', '.join(_FILES)}")
     if is_table:
-        from services.data.tables import load_table
+        from crossreg.services.data.tables import load_table
 
         return load_table(path, config)
     if path.suffix.lower() in ARRAYS:
-        from services.data.arrays import load_arrays
+        from crossreg.services.data.arrays import load_arrays
 
         return load_arrays(path, config)
     if is_series:

@@ -9,12 +9,12 @@ import numpy as np
 
 from crossreg.core.errors import UserError
 from crossreg.inputs import Array, Ignored, Sequence, Table
-from services.data.memory import require_memory
+from crossreg.services.data.memory import require_memory
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from services.data.kinds import Fitted
+    from crossreg.services.data.kinds import Fitted
 
 __all__ = ["Raw", "Rows", "require_finite", "validate"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crossreg.inputs import Array, Table
-from services.data.dataset import Dataset, Split
+from crossreg.services.data.dataset import Dataset, Split
 
 __all__ = ["describe", "in_lines"]
 

@@ -14,12 +14,12 @@ from crossreg.core.errors import UserError
 from crossreg.inputs import Sequence
 from crossreg.inputs.columns import offset_of
 from crossreg.inputs.sequence import TimeAxis, lengths_of, padded
-from services.data.memory import require_memory
-from services.data.raw import Raw
-from services.data.targets import read_targets
+from crossreg.services.data.memory import require_memory
+from crossreg.services.data.raw import Raw
+from crossreg.services.data.targets import read_targets
 
 if TYPE_CHECKING:
-    from services.data.config import DataConfig
+    from crossreg.services.data.config import DataConfig
 
 __all__ = [
     "SEQUENCES",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossreg.core.errors import UserError
-from services.data.config import DataConfig
+from crossreg.services.data.config import DataConfig
 
 __all__ = ["Indices", "default_reg_size", "make_indices"]
 
@@ -214,4 +214,4 @@ def _require_disjoint(indices: Indices, groups: np.ndarray | None) -> None:
     # rows, or what is kept together
     kept = [part if groups is None else np.unique(groups[part].astype(str)) for part in parts]
     if len(np.unique(np.concatenate(kept))) != sum(map(len, kept)):
-        raise RuntimeError("the splits overlap; this is a bug in services.data.split")
+        raise RuntimeError("the splits overlap; this is a bug in crossreg.services.data.split")

@@ -11,12 +11,21 @@ import numpy as np
 from crossreg.core.errors import UserError, nearest, quoted
 from crossreg.inputs import Ignored
 from crossreg.inputs.text import NumberFormat, grouped_by_points, number_formats, text_of
-from services.data.config import DataConfig
-from services.data.delimited import SEMICOLONS, read_delimited
-from services.data.kinds import Fitted, Unused, ambiguous, decide, is_plain, mostly_numbers, odd_number, said_of
-from services.data.memory import require_memory
-from services.data.raw import Raw, Rows
-from services.data.targets import MAX_INTEGER_CLASSES, read_targets
+from crossreg.services.data.config import DataConfig
+from crossreg.services.data.delimited import SEMICOLONS, read_delimited
+from crossreg.services.data.kinds import (
+    Fitted,
+    Unused,
+    ambiguous,
+    decide,
+    is_plain,
+    mostly_numbers,
+    odd_number,
+    said_of,
+)
+from crossreg.services.data.memory import require_memory
+from crossreg.services.data.raw import Raw, Rows
+from crossreg.services.data.targets import MAX_INTEGER_CLASSES, read_targets
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossreg.core.errors import UserError, quoted
-from services.data.dataset import Task
+from crossreg.services.data.dataset import Task
 
 __all__ = ["read_targets"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.inputs import Array
-from services.data.raw import Raw
+from crossreg.services.data.raw import Raw
 
 __all__ = ["VISION", "load_vision"]
 

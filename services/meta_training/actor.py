@@ -10,7 +10,7 @@ import torch
 
 from crossreg.meta import Episodes, MetaPlan, Seen, tasks_of_slots
 from crossreg.optimizers import Weights, update_rule
-from services.meta_training.tasks import TaskData
+from crossreg.services.meta_training.tasks import TaskData
 
 __all__ = ["EpisodeActor"]
 

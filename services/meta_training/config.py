@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from services.settings import MOST, Flag, Settings
+from crossreg.services.settings import MOST, Flag, Settings
 
 __all__ = ["MetaTrainConfig"]
 

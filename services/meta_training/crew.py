@@ -10,8 +10,8 @@ from ray.exceptions import RayActorError
 
 from crossreg.meta import MetaPlan, Seen, shares
 from crossreg.optimizers import Weights
-from services.meta_training.actor import EpisodeActor
-from services.meta_training.tasks import TaskData
+from crossreg.services.meta_training.actor import EpisodeActor
+from crossreg.services.meta_training.tasks import TaskData
 
 __all__ = ["ActorLostError", "Crew"]
 

@@ -21,17 +21,17 @@ from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.meta import MetaPlan, MetaTrainer, meta_loss, tasks_of_slots
 from crossreg.optimizers import About, save_rule, update_rule
-from services.meta_training.config import MetaTrainConfig
-from services.meta_training.figure import meta_loss_figure
-from services.meta_training.state import MetaState, load_state, save_state, state_path
-from services.meta_training.tasks import TaskData, load_tasks
-from services.tracking import Tracker, TrackingConfig
-from services.tracking.environment import environment_tags
-from services.training.config import Placement
-from services.training.driver import closing
-from services.training.errors import TrainingError
-from services.training.progress import ProgressLine
-from services.training.runtime import start_ray
+from crossreg.services.meta_training.config import MetaTrainConfig
+from crossreg.services.meta_training.figure import meta_loss_figure
+from crossreg.services.meta_training.state import MetaState, load_state, save_state, state_path
+from crossreg.services.meta_training.tasks import TaskData, load_tasks
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.training.config import Placement
+from crossreg.services.training.driver import closing
+from crossreg.services.training.errors import TrainingError
+from crossreg.services.training.progress import ProgressLine
+from crossreg.services.training.runtime import start_ray
 
 __all__ = ["MetaTrained", "meta_train", "plan_of"]
 
@@ -171,7 +171,7 @@ def _run(
     line: ProgressLine,
     before: MetaState | None,
 ) -> MetaTrained:
-    from services.meta_training.crew import ActorLostError, Crew
+    from crossreg.services.meta_training.crew import ActorLostError, Crew
 
     trainer = MetaTrainer(update_rule(config.rule), plan)
     crew = Crew(tasks, config.rule, plan, placement.workers, placement.gpu)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crossreg.core.metrics import meta_loss_by_age
-from services.style import depth_colours, legend_beside, new_figure, plain
+from crossreg.services.style import depth_colours, legend_beside, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

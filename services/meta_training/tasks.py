@@ -15,9 +15,9 @@ from torch.func import grad_and_value, vmap
 from crossreg import models
 from crossreg.core.errors import UserError
 from crossreg.meta import NETWORKS, MetaTask, build_small
-from services.data import DataConfig, Dataset, load_data
-from services.meta_training.config import MetaTrainConfig
-from services.training.assemble import preprocess_of, targets_of
+from crossreg.services.data import DataConfig, Dataset, load_data
+from crossreg.services.meta_training.config import MetaTrainConfig
+from crossreg.services.training.assemble import preprocess_of, targets_of
 
 __all__ = ["TaskData", "load_tasks"]
 

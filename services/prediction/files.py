@@ -12,18 +12,18 @@ import numpy as np
 
 from crossreg.core.errors import UserError
 from crossreg.inputs import Array, Sequence, Table
-from services.data.arrays import read_arrays
-from services.data.decode import Progress, read_image
-from services.data.images import image_files
-from services.data.load import ARRAYS, SERIES, TABLES
-from services.data.sequences import check_lengths, read_ts
-from services.data.tables import read_frame
-from services.prediction.scores import scored
+from crossreg.services.data.arrays import read_arrays
+from crossreg.services.data.decode import Progress, read_image
+from crossreg.services.data.images import image_files
+from crossreg.services.data.load import ARRAYS, SERIES, TABLES
+from crossreg.services.data.sequences import check_lengths, read_ts
+from crossreg.services.data.tables import read_frame
+from crossreg.services.prediction.scores import scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from services.serving.loading import LoadedModel
+    from crossreg.services.serving.loading import LoadedModel
 
 __all__ = ["Predicted", "predict_file"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from crossreg.core.errors import UserError
-from services.serving.loading import LoadedModel, load
-from services.serving.registry import ALLOWED, FILES, Registry
-from services.tracking import TrackingConfig
+from crossreg.services.serving.loading import LoadedModel, load
+from crossreg.services.serving.registry import ALLOWED, FILES, Registry
+from crossreg.services.tracking import TrackingConfig
 
 __all__ = ["open_model"]
 

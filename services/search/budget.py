@@ -14,12 +14,12 @@ from crossreg.estimators import Estimator
 from crossreg.losses import as_loss
 from crossreg.prediction.evaluation import num_passes
 from crossreg.regularizers.base import rho_hyperparameters, rho_parameters
+from crossreg.services.data import Dataset
+from crossreg.services.search.spec import Record, digest
+from crossreg.services.training.assemble import build_estimator, build_model, learned_names
+from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.training.compute import Cost, measure_flops
 from crossreg.training.course import CourseSettings
-from services.data import Dataset
-from services.search.spec import Record, digest
-from services.training.assemble import build_estimator, build_model, learned_names
-from services.training.resolve import ResolvedConfig
 
 __all__ = ["Budget", "Meter", "Plan"]
 

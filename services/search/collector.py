@@ -8,10 +8,10 @@ from typing import Any
 
 from ray.tune import Callback
 
-from services.search.budget import Meter
-from services.search.search import Proposals, Search, TrialResult, Watch
-from services.search.spec import Record
-from services.search.trial import States
+from crossreg.services.search.budget import Meter
+from crossreg.services.search.search import Proposals, Search, TrialResult, Watch
+from crossreg.services.search.spec import Record
+from crossreg.services.search.trial import States
 
 __all__ = ["ResultCollector"]
 

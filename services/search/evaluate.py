@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from services.data import Dataset
-from services.search.search import TrialResult
-from services.search.spec import Record, TrialSpec
-from services.search.trial import States, Trial, read_predictions
-from services.training.result import Predictions, predictions_of
+from crossreg.services.data import Dataset
+from crossreg.services.search.search import TrialResult
+from crossreg.services.search.spec import Record, TrialSpec
+from crossreg.services.search.trial import States, Trial, read_predictions
+from crossreg.services.training.result import Predictions, predictions_of
 
 __all__ = ["final_evaluation"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.search.budget import Meter
-from services.search.search import Proposals, Search, SearchError, TrialResult, Watch
-from services.search.trial import States
+from crossreg.services.search.budget import Meter
+from crossreg.services.search.search import Proposals, Search, SearchError, TrialResult, Watch
+from crossreg.services.search.trial import States
 
 __all__ = ["run_search"]
 
@@ -57,8 +57,8 @@ def run_search(
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from services.search.collector import ResultCollector
-    from services.search.worker import EXHAUSTED
+    from crossreg.services.search.collector import ResultCollector
+    from crossreg.services.search.worker import EXHAUSTED
 
     if not verbose:
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -97,8 +97,8 @@ def _tuner(
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig
 
-    from services.search.standstill import StandstillWarning
-    from services.search.worker import TrialWorker
+    from crossreg.services.search.standstill import StandstillWarning
+    from crossreg.services.search.worker import TrialWorker
 
     trainable = tune.with_parameters(
         TrialWorker,

@@ -22,8 +22,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from crossreg.core.errors import UserError
-from services.search.space import Explore
-from services.search.spec import Values
+from crossreg.services.search.space import Explore
+from crossreg.services.search.spec import Values
 
 __all__ = ["PopulationScheduler"]
 
@@ -52,7 +52,7 @@ class Member:
 
 
 class PopulationScheduler(FIFOScheduler):
-    """Exploits and explores at every interval of `services.search.worker.TrialWorker`.
+    """Exploits and explores at every interval of `crossreg.services.search.worker.TrialWorker`.
 
     Synchronous, all members meet at every boundary, and equal seeds decide equally; a search that is run again after
     it was killed repeats its decisions. Asynchronous, a member never waits: it compares itself with what the others

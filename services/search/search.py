@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossreg.services.search.spec import Record, TrialSpec, Values
+from crossreg.services.search.trial import States
 from crossreg.training.compute import Cost
-from services.search.spec import Record, TrialSpec, Values
-from services.search.trial import States
 
 __all__ = ["Proposals", "Search", "SearchError", "TrialResult", "Watch"]
 
@@ -29,7 +29,8 @@ class Search:
         scheduler: of Ray Tune; None lets every trial run to its end.
         searcher: makes a searcher of Ray Tune, which proposes values (`starts` is not used then); it is given those
             that were proposed when the search ran before.
-        space: Tune's search space by key of a trial's configuration, for a searcher; see `services.search.space`.
+        space: Tune's search space by key of a trial's configuration, for a searcher; see
+            `crossreg.services.search.space`.
         num_samples: trials of a searcher.
         top_level: put `starts` at the top of the trial's configuration, under the keys that they have, where Tune's own
             PBT and PB2 change them.

@@ -12,7 +12,7 @@ from typing import Any
 
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.registry import description
-from services.search.spec import Values
+from crossreg.services.search.spec import Values
 
 __all__ = ["Explore", "Space", "explorer", "position_key", "space_of", "value_key", "values_in"]
 

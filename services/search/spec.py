@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.training.compute import Cost
-from services.training.resolve import ResolvedConfig
 
 __all__ = ["Record", "Schedule", "TrialSpec", "Values", "digest", "selection_score"]
 

@@ -21,13 +21,13 @@ from crossreg.core.errors import UserError
 from crossreg.core.metrics import hyperparameters_in
 from crossreg.core.random import rng_state, set_rng_state
 from crossreg.regularizers.registry import get_hyperparameters, set_hyperparameters
+from crossreg.services.data import Dataset
+from crossreg.services.search.spec import Record, Schedule, TrialSpec, Values, digest
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.result import Predictions, predictions_of
 from crossreg.training.callback import Callback
 from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from crossreg.training.trainer import Trainer
-from services.data import Dataset
-from services.search.spec import Record, Schedule, TrialSpec, Values, digest
-from services.training.assemble import build_trainer
-from services.training.result import Predictions, predictions_of
 
 __all__ = ["States", "Trial", "read_predictions", "schedule_of"]
 

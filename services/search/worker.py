@@ -10,11 +10,11 @@ import ray
 import torch
 from ray import tune
 
+from crossreg.services.data import Dataset
+from crossreg.services.search.space import values_in
+from crossreg.services.search.spec import Record, TrialSpec, Values, selection_score
+from crossreg.services.search.trial import States, Trial
 from crossreg.training.rules import stopping_rule
-from services.data import Dataset
-from services.search.space import values_in
-from services.search.spec import Record, TrialSpec, Values, selection_score
-from services.search.trial import States, Trial
 
 __all__ = ["EXHAUSTED", "TrialWorker"]
 
@@ -26,8 +26,8 @@ class TrialWorker(tune.Trainable):
     """Runs trials of one search on one worker, one after another.
 
     Its configuration holds `trial` (index of the specification), values of hyperparameters in force (see
-    `services.search.space.values_in`), and `state` to go on from (None is the beginning). Schedulers that clone through
-    checkpoints do so too: a checkpoint names a state.
+    `crossreg.services.search.space.values_in`), and `state` to go on from (None is the beginning). Schedulers that
+    clone through checkpoints do so too: a checkpoint names a state.
     """
 
     def setup(

@@ -5,6 +5,6 @@ Importing this package loads neither ray nor mlflow nor fastapi.
 
 from __future__ import annotations
 
-from services.serving.config import ServeConfig
+from crossreg.services.serving.config import ServeConfig
 
 __all__ = ["ServeConfig"]

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from crossreg.inputs import Category, Table
-from services.serving.service import Active
+from crossreg.services.serving.service import Active
 
 __all__ = [
     "Answer",

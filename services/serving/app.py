@@ -16,9 +16,9 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 import crossreg
-from services.serving.answers import Answer, Problem, Question, Ready, answer, columns, names
-from services.serving.inputs import IMAGE_TYPES, RefusedError, from_image, from_json
-from services.serving.service import Active, Service, UnavailableError
+from crossreg.services.serving.answers import Answer, Problem, Question, Ready, answer, columns, names
+from crossreg.services.serving.inputs import IMAGE_TYPES, RefusedError, from_image, from_json
+from crossreg.services.serving.service import Active, Service, UnavailableError
 
 __all__ = ["build_app"]
 

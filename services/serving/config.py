@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from services.settings import Flag, Settings
+from crossreg.services.settings import Flag, Settings
 
 __all__ = ["ServeConfig"]
 

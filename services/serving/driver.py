@@ -20,12 +20,12 @@ from typing import Any
 from crossreg.core.errors import UserError
 from crossreg.inputs import Table
 from crossreg.prediction.export import Exported
-from services.serving.config import ServeConfig
-from services.serving.loading import load
-from services.serving.registry import Registry, Version
-from services.tracking import TrackingConfig
-from services.training.config import Placement
-from services.training.runtime import available_cpus, check_placement, start_ray
+from crossreg.services.serving.config import ServeConfig
+from crossreg.services.serving.loading import load
+from crossreg.services.serving.registry import Registry, Version
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.training.config import Placement
+from crossreg.services.training.runtime import available_cpus, check_placement, start_ray
 
 __all__ = ["Served", "serve"]
 
@@ -66,7 +66,7 @@ def serve(
     """Serve a model until Ctrl-C or SIGTERM.
 
     Args:
-        uri: of the model; see `services.serving.registry`.
+        uri: of the model; see `crossreg.services.serving.registry`.
         config: see `ServeConfig`.
         tracking: the MLflow store that holds the model.
         say: is told what happens while it starts.
@@ -89,7 +89,7 @@ def serve(
             model = load(files, config.max_batch, config.trusted).exported
             say(f"loaded {version}; starting Ray, replicas: {replicas} (about 15 s)")
             with _replicas(config, placement) as (handle, states):
-                from services.serving.service import Service
+                from crossreg.services.serving.service import Service
 
                 service = Service(registry, config, handle, version, model, files)
                 host, port = listener.getsockname()[:2]
@@ -133,7 +133,7 @@ def _replicas(config: ServeConfig, placement: Placement) -> Iterator[tuple[Any, 
         start_ray(placement)
         from ray import serve as ray_serve
 
-        from services.serving.replica import Replica
+        from crossreg.services.serving.replica import Replica
 
         if not config.verbose:
             logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -174,7 +174,7 @@ def _run(
 ) -> None:
     import uvicorn
 
-    from services.serving.app import build_app
+    from crossreg.services.serving.app import build_app
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from crossreg.core.errors import UserError, nearest
 from crossreg.inputs import Array, Sequence, Table
 from crossreg.prediction.export import Exported
-from services.data.decode import is_deep, pixels_of, turned
+from crossreg.services.data.decode import is_deep, pixels_of, turned
 
 __all__ = ["IMAGE_TYPES", "RefusedError", "from_image", "from_json"]
 

@@ -53,7 +53,7 @@ def load(files: Mapping[str, bytes], max_batch: int, trusted: tuple[str, ...] = 
     """Build a model from the content of its files.
 
     Args:
-        files: the content by name; see `services.serving.registry.FILES`.
+        files: the content by name; see `crossreg.services.serving.registry.FILES`.
         max_batch: examples in a forward pass.
         trusted: functions that the description may name to build the network.
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.serving.registry import Registry, Version, logged_model
-from services.tracking import TrackingConfig, store
+from crossreg.services.serving.registry import Registry, Version, logged_model
+from crossreg.services.tracking import TrackingConfig, store
 
 __all__ = ["Promotion", "promote"]
 

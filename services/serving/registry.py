@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.tracking import TrackingConfig, check_uri, default_uri, redact, store
-from services.tracking.resume import existing_run
+from crossreg.services.tracking import TrackingConfig, check_uri, default_uri, redact, store
+from crossreg.services.tracking.resume import existing_run
 
 __all__ = ["FILES", "Registry", "Version", "logged_model"]
 

@@ -13,8 +13,8 @@ import ray
 import torch
 from ray import serve
 
-from services.serving.config import ServeConfig
-from services.serving.loading import LoadedModel, load
+from crossreg.services.serving.config import ServeConfig
+from crossreg.services.serving.loading import LoadedModel, load
 
 __all__ = ["Handed", "Replica"]
 

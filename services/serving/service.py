@@ -15,11 +15,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from crossreg.core.errors import UserError
 from crossreg.prediction.export import Exported
-from services.serving.config import ServeConfig
-from services.serving.loading import load
-from services.serving.registry import Registry, Version
-from services.serving.replica import Handed
-from services.tracking.store import StoreError
+from crossreg.services.serving.config import ServeConfig
+from crossreg.services.serving.loading import load
+from crossreg.services.serving.registry import Registry, Version
+from crossreg.services.serving.replica import Handed
+from crossreg.services.tracking.store import StoreError
 
 __all__ = ["Active", "Service", "UnavailableError"]
 

@@ -5,13 +5,13 @@ Importing this package loads neither mlflow nor matplotlib.
 
 from __future__ import annotations
 
-from services.tracking.config import TrackingConfig
-from services.tracking.resume import SavedRun, saved_run
-from services.tracking.spool import DiskError, History
-from services.tracking.sync import SyncReport, sync
-from services.tracking.tracker import Status, Tracker
-from services.tracking.ui import serve_ui
-from services.tracking.uri import check_uri, default_uri, redact, ui_command
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.tracking.resume import SavedRun, saved_run
+from crossreg.services.tracking.spool import DiskError, History
+from crossreg.services.tracking.sync import SyncReport, sync
+from crossreg.services.tracking.tracker import Status, Tracker
+from crossreg.services.tracking.ui import serve_ui
+from crossreg.services.tracking.uri import check_uri, default_uri, redact, ui_command
 
 __all__ = [
     "DiskError",

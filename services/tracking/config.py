@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator
 
-from services.settings import Flag, Settings
-from services.tracking.uri import check_uri
+from crossreg.services.settings import Flag, Settings
+from crossreg.services.tracking.uri import check_uri
 
 __all__ = ["TrackingConfig"]
 

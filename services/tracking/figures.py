@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossreg.core.metrics import hyperparameter, hyperparameters_in
-from services.style import (
+from crossreg.services.style import (
     BLUE,
     GREY,
     ORANGE,
@@ -23,7 +23,7 @@ from services.style import (
     plain,
     reliability_bars,
 )
-from services.tracking.spool import History
+from crossreg.services.tracking.spool import History
 
 if TYPE_CHECKING:
     import numpy as np

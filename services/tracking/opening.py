@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.tracking import store
-from services.tracking.environment import environment_tags
-from services.tracking.params import MAX_TAG, clip, flatten, split_changed
-from services.tracking.resume import SavedRun, catch_up, existing_run, last_steps, saved_run
-from services.tracking.spool import Spool
-from services.tracking.uri import without_credentials
+from crossreg.services.tracking import store
+from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.tracking.params import MAX_TAG, clip, flatten, split_changed
+from crossreg.services.tracking.resume import SavedRun, catch_up, existing_run, last_steps, saved_run
+from crossreg.services.tracking.spool import Spool
+from crossreg.services.tracking.uri import without_credentials
 
 __all__ = ["OpenRun", "create_run", "open_spool", "reopen_run"]
 

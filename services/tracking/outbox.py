@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from services.tracking.spool import replace_file
+from crossreg.services.tracking.spool import replace_file
 
 __all__ = ["Outbox"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from services.tracking.uri import redact
+from crossreg.services.tracking.uri import redact
 
 __all__ = ["MAX_TAG", "clip", "flatten", "split_changed"]
 

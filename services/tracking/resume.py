@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crossreg.core.errors import UserError
-from services.tracking import store
-from services.tracking.config import TrackingConfig
-from services.tracking.params import clip
-from services.tracking.spool import Spool, replace_file
-from services.tracking.uri import check_uri, default_uri, redact, sqlite_path
+from crossreg.services.tracking import store
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.tracking.params import clip
+from crossreg.services.tracking.spool import Spool, replace_file
+from crossreg.services.tracking.uri import check_uri, default_uri, redact, sqlite_path
 
 __all__ = [
     "SavedRun",

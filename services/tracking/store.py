@@ -14,8 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from crossreg.core.errors import UserError
-from services.tracking.spool import DiskError
-from services.tracking.uri import ALLOWED, check_uri, redact, sqlite_path
+from crossreg.services.tracking.spool import DiskError
+from crossreg.services.tracking.uri import ALLOWED, check_uri, redact, sqlite_path
 
 __all__ = ["StoreError", "artifact_root", "asking", "connect", "get_or_create_experiment", "quiet_mlflow"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
-from services.tracking import store
-from services.tracking.outbox import Outbox
-from services.tracking.resume import connect_to, existing_run, last_steps, saved_run
-from services.tracking.spool import Spool
-from services.tracking.uploader import Uploader
-from services.tracking.uri import check_uri
+from crossreg.services.tracking import store
+from crossreg.services.tracking.outbox import Outbox
+from crossreg.services.tracking.resume import connect_to, existing_run, last_steps, saved_run
+from crossreg.services.tracking.spool import Spool
+from crossreg.services.tracking.uploader import Uploader
+from crossreg.services.tracking.uri import check_uri
 
 __all__ = ["SyncReport", "sync"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from services.tracking.spool import DiskError
+from crossreg.services.tracking.spool import DiskError
 
 __all__ = ["PREFIX", "SystemSampler"]
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crossreg.core.errors import UserError
-from services.tracking import store
-from services.tracking.config import TrackingConfig
-from services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
-from services.tracking.outbox import Outbox
-from services.tracking.params import MAX_TAG, clip
-from services.tracking.spool import DiskError, History, now_ms
-from services.tracking.system import PREFIX, SystemSampler
-from services.tracking.uploader import Uploader
-from services.tracking.uri import WORKFLOW, check_uri, default_uri, redact, ui_command, without_credentials
+from crossreg.services.tracking import store
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
+from crossreg.services.tracking.outbox import Outbox
+from crossreg.services.tracking.params import MAX_TAG, clip
+from crossreg.services.tracking.spool import DiskError, History, now_ms
+from crossreg.services.tracking.system import PREFIX, SystemSampler
+from crossreg.services.tracking.uploader import Uploader
+from crossreg.services.tracking.uri import WORKFLOW, check_uri, default_uri, redact, ui_command, without_credentials
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -209,7 +209,7 @@ class Tracker:
             UserError: the folder is no exported model, or the example has no batch.
             StoreError: the store did not take it; the exported folder stays where it is.
         """
-        from services.tracking.model import log_model
+        from crossreg.services.tracking.model import log_model
 
         deadline = time.monotonic() + timeout
         while True:

@@ -12,8 +12,8 @@ import urllib.error
 import urllib.request
 
 from crossreg.core.errors import UserError
-from services.tracking import store
-from services.tracking.uri import WORKFLOW, check_uri, default_uri, redact
+from crossreg.services.tracking import store
+from crossreg.services.tracking.uri import WORKFLOW, check_uri, default_uri, redact
 
 __all__ = ["free_port", "serve_ui", "server_command", "wait_until_it_answers"]
 

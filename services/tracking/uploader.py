@@ -7,10 +7,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from services.tracking.outbox import Outbox
-from services.tracking.params import clip
-from services.tracking.spool import DiskError, Spool
-from services.tracking.uri import redact
+from crossreg.services.tracking.outbox import Outbox
+from crossreg.services.tracking.params import clip
+from crossreg.services.tracking.spool import DiskError, Spool
+from crossreg.services.tracking.uri import redact
 
 __all__ = ["Uploader"]
 

@@ -22,17 +22,17 @@ from crossreg.prediction.evaluation import EvaluationPlan
 from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
 from crossreg.regularizers.registry import attach
+from crossreg.services.data import Dataset, Split
+from crossreg.services.training.budget import parse_budget
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.linear import start_from_linear
+from crossreg.services.training.optimizers import optimizer_kind
+from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.training.callback import Callback
 from crossreg.training.course import Course
 from crossreg.training.rules import stopping_rule
 from crossreg.training.stopping import StopByRule
 from crossreg.training.trainer import Trainer
-from services.data import Dataset, Split
-from services.training.budget import parse_budget
-from services.training.config import TrainConfig
-from services.training.linear import start_from_linear
-from services.training.optimizers import optimizer_kind
-from services.training.resolve import ResolvedConfig
 
 __all__ = [
     "build_estimator",

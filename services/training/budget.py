@@ -6,8 +6,8 @@ import math
 import re
 
 from crossreg.core.errors import UserError, quoted
+from crossreg.services.training.tuning import mean_passes
 from crossreg.training.budget import Budget
-from services.training.tuning import mean_passes
 
 __all__ = ["parse_budget"]
 
@@ -18,7 +18,8 @@ _FORM = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*(s|m|h|flops|search)", re.IGNO
 def parse_budget(text: str) -> Budget:
     """Return the budget that a text names.
 
-    A share of a search is that of `services.training.tuning`, of trials that are as long as they are on average.
+    A share of a search is that of `crossreg.services.training.tuning`, of trials that are as long as they are on
+    average.
 
     Raises:
         UserError: it names none.

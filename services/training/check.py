@@ -12,17 +12,17 @@ from crossreg.inputs import Sequence
 from crossreg.losses import as_loss
 from crossreg.regularizers.noise import dropout_layers
 from crossreg.regularizers.penalties import training_loss
-from services.data import Dataset
-from services.training.assemble import (
+from crossreg.services.data import Dataset
+from crossreg.services.training.assemble import (
     build_model,
     build_optimizer,
     checkpoint_identity,
     preprocess_of,
     targets_of,
 )
-from services.training.optimizers import optimizer_kind
-from services.training.resolve import ResolvedConfig
-from services.training.storage import read_checkpoint
+from crossreg.services.training.optimizers import optimizer_kind
+from crossreg.services.training.resolve import ResolvedConfig
+from crossreg.services.training.storage import read_checkpoint
 
 __all__ = ["check", "starting_state"]
 

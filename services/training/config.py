@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from services.data.config import DataConfig
-from services.settings import MOST, Flag, Settings
-from services.training.optimizer_config import OptimizerConfig
+from crossreg.services.data.config import DataConfig
+from crossreg.services.settings import MOST, Flag, Settings
+from crossreg.services.training.optimizer_config import OptimizerConfig
 
 __all__ = ["OptimizerConfig", "Placement", "RegularizerConfig", "RhoConfig", "TrainConfig", "default_regularizers"]
 
@@ -264,7 +264,7 @@ class TrainConfig(Settings):
     @field_validator("budget")
     @classmethod
     def _readable(cls, given: str | None) -> str | None:
-        from services.training.budget import parse_budget
+        from crossreg.services.training.budget import parse_budget
 
         if given is not None:
             parse_budget(given)
@@ -281,7 +281,7 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
         from crossreg.regularizers.registry import description
-        from services.training.optimizers import optimizer_kind
+        from crossreg.services.training.optimizers import optimizer_kind
 
         stuck = [name for name in self.learned if not description(name).direct]
         if stuck and self.rho.estimator == "direct":

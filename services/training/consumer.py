@@ -9,9 +9,8 @@ import time
 from typing import Any
 
 from crossreg.core import metrics
-from crossreg.training.diagnostics import Diagnosis
-from services.tracking import DiskError, Tracker
-from services.training.messages import (
+from crossreg.services.tracking import DiskError, Tracker
+from crossreg.services.training.messages import (
     CheckpointWritten,
     Ended,
     Message,
@@ -23,9 +22,10 @@ from services.training.messages import (
     Started,
     Stopped,
 )
-from services.training.progress import Display
-from services.training.result import TrainingResult
-from services.training.telemetry import Telemetry
+from crossreg.services.training.progress import Display
+from crossreg.services.training.result import TrainingResult
+from crossreg.services.training.telemetry import Telemetry
+from crossreg.training.diagnostics import Diagnosis
 
 __all__ = ["MessageConsumer"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from crossreg.inputs import Array
 from crossreg.models import is_custom
-from services.data import Dataset
-from services.tracking import redact
-from services.training.assemble import takes_integers
-from services.training.config import Placement, RegularizerConfig, TrainConfig
-from services.training.linear import NEARLY_ALL, explained_linearly
-from services.training.resolve import ResolvedConfig
+from crossreg.services.data import Dataset
+from crossreg.services.tracking import redact
+from crossreg.services.training.assemble import takes_integers
+from crossreg.services.training.config import Placement, RegularizerConfig, TrainConfig
+from crossreg.services.training.linear import NEARLY_ALL, explained_linearly
+from crossreg.services.training.resolve import ResolvedConfig
 
 __all__ = ["command", "in_short", "note", "params", "regularized_by", "slug", "taken_as_is"]
 

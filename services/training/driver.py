@@ -19,27 +19,27 @@ from typing import Any
 from pydantic import Field
 
 from crossreg.core.errors import UserError
+from crossreg.services.data import Dataset, describe, in_lines, load_data
+from crossreg.services.logs import bind
+from crossreg.services.tracking import DiskError, Tracker, TrackingConfig, default_uri
+from crossreg.services.tracking.store import connect
+from crossreg.services.training.assemble import takes_integers
+from crossreg.services.training.check import check, starting_state
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.describe import in_short, note, params, regularized_by, slug, taken_as_is
+from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
+from crossreg.services.training.explain import EXPLANATION, explain
+from crossreg.services.training.fit import fit
+from crossreg.services.training.optimizers import optimizer_kind
+from crossreg.services.training.progress import Display, Silent
+from crossreg.services.training.publish import publish
+from crossreg.services.training.resolve import ResolvedConfig, resolve
+from crossreg.services.training.result import TrainingResult
+from crossreg.services.training.runtime import check_placement, start_ray
+from crossreg.services.training.simple import simple_scores
+from crossreg.services.training.stopping import on_sigterm
+from crossreg.services.training.storage import RunFolder, check_storage, is_remote, new_name
 from crossreg.training.checkpoint import CHECKPOINT_FILE
-from services.data import Dataset, describe, in_lines, load_data
-from services.logs import bind
-from services.tracking import DiskError, Tracker, TrackingConfig, default_uri
-from services.tracking.store import connect
-from services.training.assemble import takes_integers
-from services.training.check import check, starting_state
-from services.training.config import Placement, TrainConfig
-from services.training.describe import in_short, note, params, regularized_by, slug, taken_as_is
-from services.training.errors import TrainingError, TrainingInterruptedError
-from services.training.explain import EXPLANATION, explain
-from services.training.fit import fit
-from services.training.optimizers import optimizer_kind
-from services.training.progress import Display, Silent
-from services.training.publish import publish
-from services.training.resolve import ResolvedConfig, resolve
-from services.training.result import TrainingResult
-from services.training.runtime import check_placement, start_ray
-from services.training.simple import simple_scores
-from services.training.stopping import on_sigterm
-from services.training.storage import RunFolder, check_storage, is_remote, new_name
 
 __all__ = ["FinishedTraining", "Resume", "closing", "quiet_stdout", "train"]
 

@@ -1,6 +1,6 @@
 """What is known of runs without flags: how they did against a tuned search, measured by `crossreg reproduce zero-flag`.
 
-The numbers are those of `docs/results/zero-flag/rows.json`, written by `python -m studies.zero_flag.evidence`.
+The numbers are those of `docs/results/zero-flag/rows.json`, written by `python -m crossreg.studies.zero_flag.evidence`.
 """
 
 from __future__ import annotations

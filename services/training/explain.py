@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from services.data import Dataset
-from services.training.evidence import evidence
-from services.training.resolve import ResolvedConfig, says_nothing
-from services.training.result import TrainingResult
-from services.training.simple import better_than
+from crossreg.services.data import Dataset
+from crossreg.services.training.evidence import evidence
+from crossreg.services.training.resolve import ResolvedConfig, says_nothing
+from crossreg.services.training.result import TrainingResult
+from crossreg.services.training.simple import better_than
 
 __all__ = ["EXPLANATION", "explain"]
 

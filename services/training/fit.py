@@ -8,18 +8,18 @@ import threading
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.data import Dataset
-from services.tracking import Tracker
-from services.training.config import Placement
-from services.training.consumer import MessageConsumer
-from services.training.errors import TrainingError, TrainingInterruptedError
-from services.training.progress import Display
-from services.training.resolve import ResolvedConfig
-from services.training.result import TrainingResult
-from services.training.runtime import resources_per_worker
-from services.training.stopping import on_sigterm
-from services.training.storage import RunFolder
-from services.training.telemetry import Telemetry
+from crossreg.services.data import Dataset
+from crossreg.services.tracking import Tracker
+from crossreg.services.training.config import Placement
+from crossreg.services.training.consumer import MessageConsumer
+from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
+from crossreg.services.training.progress import Display
+from crossreg.services.training.resolve import ResolvedConfig
+from crossreg.services.training.result import TrainingResult
+from crossreg.services.training.runtime import resources_per_worker
+from crossreg.services.training.stopping import on_sigterm
+from crossreg.services.training.storage import RunFolder
+from crossreg.services.training.telemetry import Telemetry
 
 __all__ = ["fit"]
 
@@ -92,7 +92,7 @@ def _mailbox() -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from services.training.mailbox import Mailbox
+    from crossreg.services.training.mailbox import Mailbox
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -112,8 +112,8 @@ def _ray_trainer(
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from services.training.gloo import GlooConfig
-    from services.training.worker import train_worker
+    from crossreg.services.training.gloo import GlooConfig
+    from crossreg.services.training.worker import train_worker
 
     # a process that is stopped from outside is noticed by Ray Train's controller, one that hangs by itself
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(placement.hang_timeout)

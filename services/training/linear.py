@@ -14,8 +14,8 @@ from torch import nn
 
 from crossreg.inputs import Table
 from crossreg.models.mlp import LinearSkip
-from services.data import Dataset
-from services.training.simple import boosted_trees, ridge_regression
+from crossreg.services.data import Dataset
+from crossreg.services.training.simple import boosted_trees, ridge_regression
 
 __all__ = ["NEARLY_ALL", "explained_linearly", "start_from_linear"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crossreg.services.training.result import TrainingResult
 from crossreg.training.diagnostics import Diagnosis
-from services.training.result import TrainingResult
 
 __all__ = [
     "CheckpointWritten",

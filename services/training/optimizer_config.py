@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from services.settings import Flag, Settings
+from crossreg.services.settings import Flag, Settings
 
 __all__ = ["OptimizerConfig", "ResolvedOptimizer"]
 
 
 class OptimizerConfig(Settings):
-    """The optimizer of theta, one of `services.training.optimizers`; its weight decay is among the regularizers."""
+    """The optimizer of theta, one of `services/training/optimizers/`; its weight decay is among the regularizers."""
 
     name: Annotated[str, Flag("optimizer", text="NAME")] = Field(
         default="adamw", description="adamw, sgd, sam, gsam, cpr, learned or learned:FILE; see docs/train.md."

@@ -14,13 +14,13 @@ from crossreg.models import Ensemble, networks, options_for
 from crossreg.prediction.calibration import Reliability
 from crossreg.prediction.export import export_model
 from crossreg.regularizers.registry import REGISTRY, attach, remove
+from crossreg.services.data import Dataset
+from crossreg.services.tracking import Tracker
+from crossreg.services.training.assemble import build_model, preprocess_of
+from crossreg.services.training.config import RegularizerConfig
+from crossreg.services.training.resolve import ResolvedConfig
+from crossreg.services.training.result import TrainingResult
 from crossreg.training.checkpoint import load_checkpoint
-from services.data import Dataset
-from services.tracking import Tracker
-from services.training.assemble import build_model, preprocess_of
-from services.training.config import RegularizerConfig
-from services.training.resolve import ResolvedConfig
-from services.training.result import TrainingResult
 
 __all__ = ["ALONE", "export_alone", "export_training", "publish"]
 
@@ -46,7 +46,7 @@ def publish(
     Returns:
         The model's URI, or None where MLflow could not be reached: a finished training is not lost for that.
     """
-    from services.tracking import figures
+    from crossreg.services.tracking import figures
 
     history = tracker.history()
     if result.learned:

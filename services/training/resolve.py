@@ -15,11 +15,11 @@ from crossreg.core.errors import UserError
 from crossreg.inputs import Sequence, Table
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import description, regularizer
-from services.data import Dataset
-from services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
-from services.training.linear import NEARLY_ALL, explained_linearly
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers import optimizer_kind
+from crossreg.services.data import Dataset
+from crossreg.services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
+from crossreg.services.training.linear import NEARLY_ALL, explained_linearly
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers import optimizer_kind
 
 __all__ = ["ResolvedConfig", "ResolvedRho", "resolve", "says_nothing", "with_model"]
 

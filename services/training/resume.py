@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.tracking import TrackingConfig
-from services.tracking.resume import last_steps, looking_up
-from services.training.driver import Resume
-from services.training.storage import RunFolder
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.tracking.resume import last_steps, looking_up
+from crossreg.services.training.driver import Resume
+from crossreg.services.training.storage import RunFolder
 
 __all__ = ["find_run"]
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError
-from services.training.config import Placement
+from crossreg.core.imports import hidden_by
+from crossreg.services.training.config import Placement
 
 __all__ = ["available_cpus", "check_placement", "resources_per_worker", "start_ray"]
+
+_log = logging.getLogger(__name__)
 
 # set before Ray is first imported; a value the user has set wins
 _ENVIRONMENT = {
@@ -62,6 +67,7 @@ def start_ray(placement: Placement) -> dict[str, float]:
     import ray
 
     if not ray.is_initialized():
+        _say_what_is_hidden()
         address = os.environ.get("RAY_ADDRESS", "local")
         # a Ray of our own has no dashboard: its ten processes take 3 s of every start, and MLflow shows the run
         embedded = {"num_cpus": available_cpus(), "include_dashboard": False}
@@ -78,6 +84,27 @@ def start_ray(placement: Placement) -> dict[str, float]:
         asked = "workers" if placement.min_workers is None else "min_workers"
         raise UserError(f"{asked} is {fewest}, but the cluster has {resources.get(needed, 0):g} {needed}s; use fewer")
     return resources
+
+
+def _say_what_is_hidden() -> None:
+    """Warn of files in the working directory that Ray's workers import instead of the packages of these names.
+
+    Raises:
+        UserError: one of them takes the place of this package.
+    """
+    found = hidden_by(Path.cwd())
+    if "crossreg" in found:
+        raise UserError(
+            f"Ray's workers look into the working directory first, and {found['crossreg']} hides the package "
+            "'crossreg' from them; rename it, or start from another directory"
+        )
+    for name, file in found.items():
+        _log.warning(
+            "%s hides the module %r from Ray's workers, which look into the working directory first; rename it if the "
+            "training fails",
+            file,
+            name,
+        )
 
 
 def resources_per_worker(placement: Placement) -> dict[str, float]:

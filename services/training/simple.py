@@ -12,7 +12,7 @@ import torch
 
 from crossreg.inputs import Sequence, Table
 from crossreg.prediction import calibration
-from services.data import Dataset, Split
+from crossreg.services.data import Dataset, Split
 
 __all__ = ["better_than", "boosted_trees", "ridge_regression", "simple_scores"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
+from crossreg.services.tracking.uri import redact
 from crossreg.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
-from services.tracking.uri import redact
 
 __all__ = ["RunFolder", "check_storage", "filesystem", "kept_checkpoints", "new_name", "read_checkpoint"]
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from crossreg.core.metrics import hyperparameters_in
-from services.training.messages import Progress
+from crossreg.services.training.messages import Progress
 
 __all__ = ["Telemetry"]
 

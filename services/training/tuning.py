@@ -1,7 +1,7 @@
 """What a person tunes who trains a network: learning rate, length, and what regularizes, over published ranges.
 
-A *space* (`services.search.space`) is what a population changes while it trains; here every draw is a training of its
-own, with its own length. The first of them is the default, so that a search is never worse for having searched.
+A *space* (`crossreg.services.search.space`) is what a population changes while it trains; here every draw is a training
+of its own, with its own length. The first of them is the default, so that a search is never worse for having searched.
 """
 
 from __future__ import annotations

@@ -17,14 +17,10 @@ import torch.distributed as dist
 from crossreg.core.distributed import rank, world_size
 from crossreg.core.errors import UserError
 from crossreg.regularizer import RhoUpdate
-from crossreg.training.callback import Callback
-from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
-from crossreg.training.diagnostics import Diagnosis, Diagnostics
-from crossreg.training.trainer import Trainer
-from services.data import Dataset
-from services.logs import bind
-from services.training.assemble import build_trainer, checkpoint_identity
-from services.training.messages import (
+from crossreg.services.data import Dataset
+from crossreg.services.logs import bind
+from crossreg.services.training.assemble import build_trainer, checkpoint_identity
+from crossreg.services.training.messages import (
     CheckpointWritten,
     Ended,
     Message,
@@ -36,11 +32,15 @@ from services.training.messages import (
     Started,
     Stopped,
 )
-from services.training.resolve import ResolvedConfig
-from services.training.result import result_of
-from services.training.stopping import StopOnRequest
-from services.training.storage import kept_checkpoints
-from services.training.watchdog import Watchdog
+from crossreg.services.training.resolve import ResolvedConfig
+from crossreg.services.training.result import result_of
+from crossreg.services.training.stopping import StopOnRequest
+from crossreg.services.training.storage import kept_checkpoints
+from crossreg.services.training.watchdog import Watchdog
+from crossreg.training.callback import Callback
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.training.diagnostics import Diagnosis, Diagnostics
+from crossreg.training.trainer import Trainer
 
 __all__ = ["take_up", "train_worker"]
 

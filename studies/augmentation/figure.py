@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.style import COLOURS, GREY, ORANGE, SKY, new_figure, plain
-from studies.augmentation.findings import mean_of, of_method
-from studies.augmentation.problem import ESTIMATORS
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.services.style import COLOURS, GREY, ORANGE, SKY, new_figure, plain
+from crossreg.studies.augmentation.findings import mean_of, of_method
+from crossreg.studies.augmentation.problem import ESTIMATORS
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from studies.augmentation.problem import ESTIMATORS
-from studies.study import Measurement
-from studies.summing import groups, those
+from crossreg.studies.augmentation.problem import ESTIMATORS
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import groups, those
 
 __all__ = ["findings", "mean_of", "median_of", "numbers", "of_method", "text_of"]
 

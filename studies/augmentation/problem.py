@@ -26,8 +26,8 @@ from crossreg import (
 from crossreg.estimators import Estimator
 from crossreg.models import build
 from crossreg.regularizers.augmentation import warp
-from services.data import DataConfig, load_data
-from studies.batch import Batch
+from crossreg.services.data import DataConfig, load_data
+from crossreg.studies.batch import Batch
 
 __all__ = ["ESTIMATORS", "STEPS", "Pictures", "brightened", "load_pictures", "only", "planted", "train"]
 

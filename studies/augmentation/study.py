@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from services.data import DataConfig
-from studies.augmentation.findings import findings, median_of, numbers, text_of
-from studies.augmentation.problem import (
+from crossreg.services.data import DataConfig
+from crossreg.studies.augmentation.findings import findings, median_of, numbers, text_of
+from crossreg.studies.augmentation.problem import (
     ESTIMATORS,
     STEPS,
     brightened,
@@ -25,8 +25,8 @@ from studies.augmentation.problem import (
     planted,
     train,
 )
-from studies.study import Measurement, Study
-from studies.summing import mean_and_deviation
+from crossreg.studies.study import Measurement, Study
+from crossreg.studies.summing import mean_and_deviation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,7 +155,7 @@ class AugmentationMagnitudes(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw learned against planted magnitudes, and the two ways to go wrong."""
-        from studies.augmentation.figure import draw
+        from crossreg.studies.augmentation.figure import draw
 
         return draw(rows)
 

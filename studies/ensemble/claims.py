@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from studies.claims import Claim, Verdict, interval, with_interval
-from studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SPEED, TABLES, WIDE
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SPEED, TABLES, WIDE
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 __all__ = ["CLAIMS", "differences"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from services.style import LOSES, WINS, new_figure, plain
-from studies.claims import interval
-from studies.ensemble.claims import differences
-from studies.ensemble.scenes import CORRELATED, SAME_ROWS, WIDE
-from studies.study import Measurement
-from studies.summing import groups, those
+from crossreg.services.style import LOSES, WINS, new_figure, plain
+from crossreg.studies.claims import interval
+from crossreg.studies.ensemble.claims import differences
+from crossreg.studies.ensemble.scenes import CORRELATED, SAME_ROWS, WIDE
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import groups, those
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 """Networks one after the other, and as one by `torch.func.vmap`: the same steps, and how long they take.
 
-`python -m studies.ensemble.speed --device cuda` prints a table.
+`python -m crossreg.studies.ensemble.speed --device cuda` prints a table.
 """
 
 from __future__ import annotations

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
-from studies.ensemble.claims import CLAIMS
-from studies.ensemble.scenes import SCENES, SPEED, TABLES, WIDE
-from studies.study import Measurement
-from studies.summing import groups, mean_and_deviation, those
-from studies.zero_flag.on_pairs import OnPairs
-from studies.zero_flag.pairs import PAIRS
+from crossreg.services.data import DataConfig, load_data
+from crossreg.studies.ensemble.claims import CLAIMS
+from crossreg.studies.ensemble.scenes import SCENES, SPEED, TABLES, WIDE
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import groups, mean_and_deviation, those
+from crossreg.studies.zero_flag.on_pairs import OnPairs
+from crossreg.studies.zero_flag.pairs import PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
 
-    from services.training.resolve import ResolvedConfig
+    from crossreg.services.training.resolve import ResolvedConfig
 
 __all__ = ["EnsembleStudy"]
 
@@ -70,7 +70,7 @@ class EnsembleStudy(OnPairs):
         """Return what one training reaches, or how fast networks are one after the other and as one."""
         about = {key: case[key] for key in ("scene", "arm", "seed")}
         if case["scene"] == SPEED:
-            from studies.ensemble.speed import vmapped_against_looped
+            from crossreg.studies.ensemble.speed import vmapped_against_looped
 
             return [{**about, **vmapped_against_looped()}]
         return [{**about, **_trained(case["scene"], case["arm"], case["seed"], Path(case["root"]))}]
@@ -130,7 +130,7 @@ class EnsembleStudy(OnPairs):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw what ensembles gain on one network, and what penalties do."""
-        from studies.ensemble.figure import draw
+        from crossreg.studies.ensemble.figure import draw
 
         return draw(rows)
 
@@ -146,8 +146,8 @@ def _trained(scene_name: str, arm: str, seed: int, root: Path) -> Measurement:
 
     from crossreg.prediction.diversity import diversity
     from crossreg.prediction.evaluation import evaluate
-    from services.training.assemble import build_trainer
-    from services.training.result import result_of
+    from crossreg.services.training.assemble import build_trainer
+    from crossreg.services.training.result import result_of
 
     torch.set_num_threads(1)
     scene = SCENES[scene_name]
@@ -186,8 +186,8 @@ def _number(value: float) -> float | None:
 
 
 def _resolved(scene_name: str, arm: str, seed: int, root: Path) -> ResolvedConfig:
-    from services.training.config import TrainConfig
-    from services.training.resolve import resolve
+    from crossreg.services.training.config import TrainConfig
+    from crossreg.services.training.resolve import resolve
 
     scene = SCENES[scene_name]
     settings: dict[str, Any] = {**scene.compared, **scene.arms[arm], "seed": seed}
@@ -203,7 +203,7 @@ def _resolved(scene_name: str, arm: str, seed: int, root: Path) -> ResolvedConfi
 
 def _steps_within(wide: ResolvedConfig, one: ResolvedConfig) -> int:
     """Return the steps of a wide network that cost no more than those of another."""
-    from services.search.budget import Plan
+    from crossreg.services.search.budget import Plan
 
     data = load_data(one.data)
     costs = [Plan(config, data, select=False).flops["theta"] for config in (wide, one)]

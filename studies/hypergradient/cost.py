@@ -17,7 +17,7 @@ from crossreg import Batches, CrossRegularizer, Preprocess, UserError, inject_no
 from crossreg.estimators import Estimator
 from crossreg.losses import as_loss
 from crossreg.models.mlp import mlp
-from services.data import DataConfig, load_data
+from crossreg.services.data import DataConfig, load_data
 
 __all__ = ["BATCH", "INTERVAL", "SAMPLES", "measure"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from services.style import WINS, new_figure, plain
-from studies.hypergradient.kinds import KINDS
-from studies.hypergradient.study import COST, ESTIMATORS, name_of_cost
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.services.style import WINS, new_figure, plain
+from crossreg.studies.hypergradient.kinds import KINDS
+from crossreg.studies.hypergradient.study import COST, ESTIMATORS, name_of_cost
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

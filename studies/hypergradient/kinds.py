@@ -24,7 +24,7 @@ from crossreg import (
 )
 from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, noise_layers
-from studies.hypergradient.problem import HypergradientProblem
+from crossreg.studies.hypergradient.problem import HypergradientProblem
 
 __all__ = ["KINDS", "make_problem"]
 

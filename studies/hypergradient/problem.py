@@ -26,7 +26,7 @@ from crossreg.estimators.hypergradient import theta_of, training_gradient, train
 from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw, noise_layers, set_draw
 from crossreg.regularizers.penalties import Objective
-from studies.batch import Batch
+from crossreg.studies.batch import Batch
 
 __all__ = ["HypergradientProblem"]
 

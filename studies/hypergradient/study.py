@@ -21,10 +21,10 @@ import torch
 from crossreg import T1T2, Batches, Direct, Implicit, Unrolled
 from crossreg.estimators import Estimator
 from crossreg.estimators.hypergradient import theta_of
-from studies.hypergradient.cost import INTERVAL, measure
-from studies.hypergradient.kinds import KINDS, make_problem
-from studies.study import Measurement, Study
-from studies.summing import median_and_range, those
+from crossreg.studies.hypergradient.cost import INTERVAL, measure
+from crossreg.studies.hypergradient.kinds import KINDS, make_problem
+from crossreg.studies.study import Measurement, Study
+from crossreg.studies.summing import median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,7 +158,7 @@ class Hypergradient(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw a map of cosine and error, and bars of time and memory."""
-        from studies.hypergradient.figure import draw
+        from crossreg.studies.hypergradient.figure import draw
 
         return draw(rows)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.style import GREY, LOSES, WINS, new_figure, plain
-from studies.lasso.study import SAME_SPLIT
-from studies.study import FIXED_POINT, Measurement
-from studies.summing import groups, those
+from crossreg.services.style import GREY, LOSES, WINS, new_figure, plain
+from crossreg.studies.lasso.study import SAME_SPLIT
+from crossreg.studies.study import FIXED_POINT, Measurement
+from crossreg.studies.summing import groups, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from crossreg import L1, Batches, CrossRegularizer, GaussianRegression, Implicit, learn_levels, penalize, training_loss
-from studies.batch import Batch, half_mse
+from crossreg.studies.batch import Batch, half_mse
 
 __all__ = ["THETA_STEPS", "UPDATES", "LassoProblem", "diabetes", "learn", "support", "synthetic"]
 

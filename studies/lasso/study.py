@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from studies.batch import half_mse
-from studies.lasso.problem import UPDATES, LassoProblem, diabetes, learn, support, synthetic
-from studies.study import FIXED_POINT, Measurement, Study
-from studies.summing import groups, median_and_range, those
+from crossreg.studies.batch import half_mse
+from crossreg.studies.lasso.problem import UPDATES, LassoProblem, diabetes, learn, support, synthetic
+from crossreg.studies.study import FIXED_POINT, Measurement, Study
+from crossreg.studies.summing import groups, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,7 @@ class Lasso(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw the excess loss and the norm of every problem."""
-        from studies.lasso.figure import draw
+        from crossreg.studies.lasso.figure import draw
 
         return draw(rows)
 

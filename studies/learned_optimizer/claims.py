@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
-from studies.claims import Claim, Verdict, interval, with_interval
-from studies.learned_optimizer.summed import (
+from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.learned_optimizer.summed import (
     OTHER_DATA,
     OTHER_NETWORK,
     at,
@@ -19,8 +19,8 @@ from studies.learned_optimizer.summed import (
     matched,
     rules_of,
 )
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 __all__ = ["CLAIMS", "FLAT", "PLAIN"]
 

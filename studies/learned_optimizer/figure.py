@@ -6,12 +6,20 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from services.style import COLOURS, log_axis, new_figure, plain
-from studies.claims import interval
-from studies.learned_optimizer.claims import PLAIN
-from studies.learned_optimizer.summed import OTHER_DATA, OTHER_NETWORK, at, chosen, differences, losses_of, rules_of
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.services.style import COLOURS, log_axis, new_figure, plain
+from crossreg.studies.claims import interval
+from crossreg.studies.learned_optimizer.claims import PLAIN
+from crossreg.studies.learned_optimizer.summed import (
+    OTHER_DATA,
+    OTHER_NETWORK,
+    at,
+    chosen,
+    differences,
+    losses_of,
+    rules_of,
+)
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

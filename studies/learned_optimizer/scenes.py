@@ -13,7 +13,7 @@ import torch
 from crossreg.meta import MetaPlan, MetaTask, build_small, meta_loss
 
 if TYPE_CHECKING:
-    from services.data import DataConfig
+    from crossreg.services.data import DataConfig
 
 __all__ = ["HORIZON", "SCALES", "SEEN", "SETTINGS", "Scale", "Setting", "plan_of", "prepare", "task_of"]
 
@@ -120,7 +120,7 @@ def prepare(where: DataConfig) -> None:
 
 
 def _digits() -> tuple[np.ndarray, ...]:
-    from services.data import DataConfig, load_data
+    from crossreg.services.data import DataConfig, load_data
 
     data = load_data(DataConfig(name="digits", seed=0))
     x, y = (np.concatenate(parts) for parts in ((data.train.x, data.reg.x), (data.train.y, data.reg.y)))
@@ -129,8 +129,8 @@ def _digits() -> tuple[np.ndarray, ...]:
 
 def _images(name: str, where: DataConfig) -> tuple[np.ndarray, ...]:
     """Return the first images of torchvision's, or of a folder beside them where those are not there."""
-    from services.data import DataConfig, load_data
-    from services.data.vision import load_vision
+    from crossreg.services.data import DataConfig, load_data
+    from crossreg.services.data.vision import load_vision
 
     folder = {"mnist": "mnist10k", "cifar10": "cifar10"}.get(name, "")
     if folder and (where.root / folder / "train").is_dir():

@@ -10,11 +10,20 @@ import torch
 
 from crossreg.meta import MetaLoss, meta_train
 from crossreg.optimizers import About, update_rule
-from studies.learned_optimizer.scenes import HORIZON, SCALES, SEEN, Setting, data_file, examples, plan_of, task_of
-from studies.learned_optimizer.trainings import OTHERS, Optimizer, learned, trained
+from crossreg.studies.learned_optimizer.scenes import (
+    HORIZON,
+    SCALES,
+    SEEN,
+    Setting,
+    data_file,
+    examples,
+    plan_of,
+    task_of,
+)
+from crossreg.studies.learned_optimizer.trainings import OTHERS, Optimizer, learned, trained
 
 if TYPE_CHECKING:
-    from studies.study import Measurement
+    from crossreg.studies.study import Measurement
 
 __all__ = ["solve_learned", "solve_other"]
 

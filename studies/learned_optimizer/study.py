@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.core.errors import UserError
-from studies.learned_optimizer.claims import CLAIMS
-from studies.learned_optimizer.scenes import SCALES, SEEN
-from studies.learned_optimizer.solving import UNTUNED
-from studies.learned_optimizer.summed import (
+from crossreg.studies.learned_optimizer.claims import CLAIMS
+from crossreg.studies.learned_optimizer.scenes import SCALES, SEEN
+from crossreg.studies.learned_optimizer.solving import UNTUNED
+from crossreg.studies.learned_optimizer.summed import (
     OTHER_DATA,
     OTHER_NETWORK,
     at,
@@ -21,15 +21,15 @@ from studies.learned_optimizer.summed import (
     losses_of,
     rules_of,
 )
-from studies.study import Measurement, Study
-from studies.summing import groups, those
+from crossreg.studies.study import Measurement, Study
+from crossreg.studies.summing import groups, those
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.figure import Figure
 
-    from services.data import DataConfig
+    from crossreg.services.data import DataConfig
 
 __all__ = ["LearnedOptimizerStudy"]
 
@@ -68,14 +68,14 @@ class LearnedOptimizerStudy(Study):
 
     def prepare(self) -> None:
         """Write the data of all settings, unless they are there."""
-        from studies.learned_optimizer.scenes import prepare
+        from crossreg.studies.learned_optimizer.scenes import prepare
 
         assert self.data is not None
         prepare(self.data)
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return each rule with each meta-loss and seed, each other optimizer at each rate, and the cost of a step."""
-        from studies.learned_optimizer.trainings import OTHERS
+        from crossreg.studies.learned_optimizer.trainings import OTHERS
 
         assert self.data is not None
         shared = {"scale": self.scale, "root": str(self.data.root)}
@@ -96,8 +96,8 @@ class LearnedOptimizerStudy(Study):
         """Return what one rule or optimizer reaches on every setting."""
         import torch
 
-        from studies.learned_optimizer.cost import step_cost
-        from studies.learned_optimizer.solving import solve_learned, solve_other
+        from crossreg.studies.learned_optimizer.cost import step_cost
+        from crossreg.studies.learned_optimizer.solving import solve_learned, solve_other
 
         torch.set_num_threads(1)
         root = Path(case["root"])
@@ -171,7 +171,7 @@ class LearnedOptimizerStudy(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw losses on the way, sharpness, and what each meta-loss changes."""
-        from studies.learned_optimizer.figure import draw
+        from crossreg.studies.learned_optimizer.figure import draw
 
         return draw(rows)
 

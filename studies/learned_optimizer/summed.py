@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Callable
 
-from studies.learned_optimizer.scenes import SEEN
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.studies.learned_optimizer.scenes import SEEN
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 __all__ = [
     "OTHER_DATA",

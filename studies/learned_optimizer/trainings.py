@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from crossreg.core.random import derive_seed
 from crossreg.meta import MetaLoss, MetaTask
 from crossreg.optimizers import LearnedOptimizer, LearnedRule
-from studies.learned_optimizer.measures import flatness
-from studies.learned_optimizer.scenes import BATCH, Examples
+from crossreg.studies.learned_optimizer.measures import flatness
+from crossreg.studies.learned_optimizer.scenes import BATCH, Examples
 
 if TYPE_CHECKING:
-    from studies.study import Measurement
+    from crossreg.studies.study import Measurement
 
 __all__ = ["OTHERS", "Optimizer", "learned", "trained"]
 

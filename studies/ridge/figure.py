@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from services.style import LOSES, WINS, new_figure, plain
-from studies.study import FIXED_POINT, Measurement
-from studies.summing import those
+from crossreg.services.style import LOSES, WINS, new_figure, plain
+from crossreg.studies.study import FIXED_POINT, Measurement
+from crossreg.studies.summing import those
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

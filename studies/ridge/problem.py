@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit
 from crossreg.regularizers.norms import learn_norms
 from crossreg.regularizers.penalties import L2, Objective, penalize
-from studies.batch import Batch, half_mse
-from studies.scan import first_fall, lowest
+from crossreg.studies.batch import Batch, half_mse
+from crossreg.studies.scan import first_fall, lowest
 
 __all__ = ["UPDATES", "RidgeProblem", "learn", "make_problem"]
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from studies.batch import half_mse
-from studies.ridge.problem import UPDATES, learn, make_problem
-from studies.study import FIXED_POINT, Measurement, Study
-from studies.summing import factor, groups, median_and_range, those
+from crossreg.studies.batch import half_mse
+from crossreg.studies.ridge.problem import UPDATES, learn, make_problem
+from crossreg.studies.study import FIXED_POINT, Measurement, Study
+from crossreg.studies.summing import factor, groups, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,6 +138,6 @@ class Ridge(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw excess loss and lambda against the condition number."""
-        from studies.ridge.figure import draw
+        from crossreg.studies.ridge.figure import draw
 
         return draw(rows)

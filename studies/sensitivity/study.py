@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import groups, those
+from crossreg.studies.zero_flag.on_pairs import OnPairs
+from crossreg.studies.zero_flag.pairs import PAIRS
 from crossreg.training.course import CourseSettings
-from studies.study import Measurement
-from studies.summing import groups, those
-from studies.zero_flag.on_pairs import OnPairs
-from studies.zero_flag.pairs import PAIRS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,7 +127,7 @@ class Sensitivity(OnPairs):
 
     def solve(self, **case: Any) -> list[Measurement]:
         """Return what one variant reaches on one pair."""
-        from studies.zero_flag.search import batch_of, zero_flag
+        from crossreg.studies.zero_flag.search import batch_of, zero_flag
 
         pair = PAIRS[case["pair"]]
         variant = self.variants.get(case["variant"], Variant(_DEFAULT))
@@ -185,7 +185,7 @@ class Sensitivity(OnPairs):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw the change in NLL or RMSE of every variant, a point a pair."""
-        from services.style import LOSES, WINS, new_figure, plain
+        from crossreg.services.style import LOSES, WINS, new_figure, plain
 
         names = self._names(rows)
         within = {name: _within(one) for name, one in self._changes(rows).items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from services.style import GREY, LOSES, WINS, new_figure, plain
-from studies.spline.problem import SplineProblem, make_problem
-from studies.spline.study import BASELINE, METHODS, baseline_errors
-from studies.study import FIXED_POINT, Measurement
-from studies.summing import factor, those
+from crossreg.services.style import GREY, LOSES, WINS, new_figure, plain
+from crossreg.studies.spline.problem import SplineProblem, make_problem
+from crossreg.studies.spline.study import BASELINE, METHODS, baseline_errors
+from crossreg.studies.study import FIXED_POINT, Measurement
+from crossreg.studies.summing import factor, those
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crossreg import Batches, CrossRegularizer, GaussianRegression, Implicit, Smoothness, learn_levels, penalize
-from studies.scan import first_fall, lowest
+from crossreg.studies.scan import first_fall, lowest
 
 __all__ = ["FUNCTIONS", "UPDATES", "Samples", "SplineProblem", "design", "learn", "make_problem", "roughness"]
 

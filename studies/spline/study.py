@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from studies.spline.problem import FUNCTIONS, UPDATES, learn, make_problem
-from studies.study import FIXED_POINT, Measurement, Study
-from studies.summing import factor, median_and_range, those
+from crossreg.studies.spline.problem import FUNCTIONS, UPDATES, learn, make_problem
+from crossreg.studies.study import FIXED_POINT, Measurement, Study
+from crossreg.studies.summing import factor, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,7 +179,7 @@ class Spline(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw one problem, learned against best lambda, and errors against generalized cross-validation."""
-        from studies.spline.figure import draw
+        from crossreg.studies.spline.figure import draw
 
         return draw(rows)
 

@@ -7,10 +7,10 @@ import statistics
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from services.style import COLOURS, new_figure, plain
-from studies.study import Measurement
-from studies.summing import groups, those
-from studies.weight_decay.study import GRID, arm_of_grid, cell_of_grid, is_of_grid
+from crossreg.services.style import COLOURS, new_figure, plain
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import groups, those
+from crossreg.studies.weight_decay.study import GRID, arm_of_grid, cell_of_grid, is_of_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from studies.study import Measurement, Study
-from studies.summing import groups, mean_and_deviation, median_and_range, those
+from crossreg.studies.study import Measurement, Study
+from crossreg.studies.summing import groups, mean_and_deviation, median_and_range, those
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,10 +96,10 @@ class WeightDecay(Study):
         import torch
 
         from crossreg import calibration, get_hyperparameters, metrics, sigmas
-        from services.data import load_data
-        from services.training.assemble import build_trainer
-        from services.training.config import TrainConfig
-        from services.training.resolve import resolve
+        from crossreg.services.data import load_data
+        from crossreg.services.training.assemble import build_trainer
+        from crossreg.services.training.config import TrainConfig
+        from crossreg.services.training.resolve import resolve
 
         arm = case["arm"]
         config = TrainConfig.model_validate(self._settings(**case))
@@ -129,7 +129,7 @@ class WeightDecay(Study):
         ]
 
     def _settings(self, model: str, arm: str, seed: int) -> dict[str, Any]:
-        """Return the settings of a training, see `services.training.config.TrainConfig`."""
+        """Return the settings of a training, see `crossreg.services.training.config.TrainConfig`."""
         assert self.data is not None
         settings: dict[str, Any] = {
             "model": model,
@@ -219,6 +219,6 @@ class WeightDecay(Study):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw the reg NLL over the grid, and where each estimator ends."""
-        from studies.weight_decay.figure import draw
+        from crossreg.studies.weight_decay.figure import draw
 
         return draw(rows, self.summed(rows))

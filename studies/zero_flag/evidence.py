@@ -1,4 +1,4 @@
-"""`python -m studies.zero_flag.evidence ROWS`: sums measurements up for the sentences at the end of a training."""
+"""Sums measurements up for what a training says at its end: `python -m crossreg.studies.zero_flag.evidence ROWS`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import statistics
 import sys
 from pathlib import Path
 
-from services.training.evidence import EVIDENCE, Evidence, Leads
-from services.training.tuning import TRIALS
-from studies.study import Measurement
-from studies.zero_flag.summed import Summed, summed
+from crossreg.services.training.evidence import EVIDENCE, Evidence, Leads
+from crossreg.services.training.tuning import TRIALS
+from crossreg.studies.study import Measurement
+from crossreg.studies.zero_flag.summed import Summed, summed
 
 __all__ = ["evidence_of"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from services.style import LOSES, WINS, new_figure, plain
-from studies.zero_flag.summed import Summed
+from crossreg.services.style import LOSES, WINS, new_figure, plain
+from crossreg.studies.zero_flag.summed import Summed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from crossreg.core.errors import UserError, nearest
-from services.data import DataConfig
-from studies.study import Study
-from studies.zero_flag.pairs import PAIRS, prepare
+from crossreg.services.data import DataConfig
+from crossreg.studies.study import Study
+from crossreg.studies.zero_flag.pairs import PAIRS, prepare
 
 __all__ = ["OnPairs"]
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from services.data import DataConfig
-from services.data.sequences import packaged, read_pickled_array
-from services.data.vision import load_vision
+from crossreg.services.data import DataConfig
+from crossreg.services.data.sequences import packaged, read_pickled_array
+from crossreg.services.data.vision import load_vision
 
 __all__ = ["PAIRS", "Pair", "prepare"]
 
-_NETWORKS = "studies.zero_flag.networks"
+_NETWORKS = "crossreg.studies.zero_flag.networks"
 _MOST_TEST = 4_000
 
 Arrays = dict[str, np.ndarray]

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from crossreg.prediction import calibration
+from crossreg.services.data import DataConfig, Dataset, load_data
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import ResolvedConfig, resolve
+from crossreg.services.training.result import predictions_of
+from crossreg.services.training.tuning import LONGEST, draw, training_changes
+from crossreg.studies.study import Measurement
+from crossreg.studies.zero_flag.pairs import Pair
 from crossreg.training.course import CourseSettings
 from crossreg.training.trainer import Trainer
-from services.data import DataConfig, Dataset, load_data
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.resolve import ResolvedConfig, resolve
-from services.training.result import predictions_of
-from services.training.tuning import LONGEST, draw, training_changes
-from studies.study import Measurement
-from studies.zero_flag.pairs import Pair
 
 __all__ = ["batch_of", "refitted", "searched", "zero_flag"]
 

@@ -1,9 +1,9 @@
 """The claim of this project, measured: one run without a flag, against a search at ten times its compute.
 
-    pair       data and a network; see `studies.zero_flag.pairs`
+    pair       data and a network; see `crossreg.studies.zero_flag.pairs`
     search     16 trainings of it: the default, and draws of learning rate, length, weight decay, dropout, noise and
-               label smoothing over published ranges (`services.search.tuning`), of which the best on a held-out part
-               counts
+               label smoothing over published ranges (`crossreg.services.training.tuning`), of which the best on a
+               held-out part counts
     zero flag  `crossreg train --data FILE --model MODEL` and nothing else
 
 A pair is won where the zero-flag run is at most half a point of accuracy (1 % of RMSE) behind what the search chose,
@@ -16,12 +16,12 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from services.data import load_data
-from studies.study import Measurement
-from studies.summing import mean_and_deviation
-from studies.zero_flag.on_pairs import OnPairs
-from studies.zero_flag.pairs import PAIRS
-from studies.zero_flag.summed import Summed, chosen, summed
+from crossreg.services.data import load_data
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import mean_and_deviation
+from crossreg.studies.zero_flag.on_pairs import OnPairs
+from crossreg.studies.zero_flag.pairs import PAIRS
+from crossreg.studies.zero_flag.summed import Summed, chosen, summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,9 @@ class ZeroFlag(OnPairs):
 
     def solve(self, **case: Any) -> list[Measurement]:
         """Return the zero-flag run; or every trial of the search, its choice refitted, and simple models."""
-        from services.training.simple import simple_scores
-        from services.training.tuning import TRIALS
-        from studies.zero_flag.search import refitted, searched, zero_flag
+        from crossreg.services.training.simple import simple_scores
+        from crossreg.services.training.tuning import TRIALS
+        from crossreg.studies.zero_flag.search import refitted, searched, zero_flag
 
         pair, seed = PAIRS[case["pair"]], case["seed"]
         data = pair.config(self.files(Path(case["root"])), seed)
@@ -143,7 +143,7 @@ class ZeroFlag(OnPairs):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw the leads."""
-        from studies.zero_flag.figure import draw
+        from crossreg.studies.zero_flag.figure import draw
 
         return draw(summed(rows))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from studies.study import Measurement
-from studies.summing import those
+from crossreg.studies.study import Measurement
+from crossreg.studies.summing import those
 
 __all__ = ["Summed", "chosen", "summed"]
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from baselines import METHODS
-from services.comparison.conditions import Conditions
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job, Listener, run_jobs
-from services.data import DataConfig, load_data
-from services.search.budget import Budget
-from services.search.spec import Record, TrialSpec
-from services.training.config import Placement, TrainConfig
-from services.training.runtime import start_ray
+from crossreg.baselines import METHODS
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job, Listener, run_jobs
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.search.budget import Budget
+from crossreg.services.search.spec import Record, TrialSpec
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.runtime import start_ray
 
 POPULATION = 3
 

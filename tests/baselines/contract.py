@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from baselines import METHODS
-from services.comparison.conditions import Conditions
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job
+from crossreg.baselines import METHODS
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job
 from tests.baselines.conftest import POPULATION, Heard
 
 

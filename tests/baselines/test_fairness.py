@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from baselines import METHODS
-from baselines.grid import points_by_axis
+from crossreg.baselines import METHODS
+from crossreg.baselines.grid import points_by_axis
 from crossreg.optimizers import About, LearnedOptimizer, LearnedRule, save_rule, update_rule
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
-from services.data import load_data
-from services.search.search import Search
-from services.search.space import values_in
-from services.training.assemble import build_trainer
+from crossreg.services.data import load_data
+from crossreg.services.search.search import Search
+from crossreg.services.search.space import values_in
+from crossreg.services.training.assemble import build_trainer
 from tests.baselines.conftest import POPULATION, make_conditions
 
 LEARNABLE = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]

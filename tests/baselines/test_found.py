@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from baselines import METHODS
+from crossreg.baselines import METHODS
 from crossreg.core.errors import UserError
-from services.comparison.conditions import Conditions
-from services.comparison.config import CompareConfig
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job, run_jobs
-from services.search.spec import TrialSpec
-from services.training.assemble import build_model
-from services.training.config import TrainConfig
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.config import CompareConfig
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job, run_jobs
+from crossreg.services.search.spec import TrialSpec
+from crossreg.services.training.assemble import build_model
+from crossreg.services.training.config import TrainConfig
 from tests.baselines.conftest import POPULATION, make_conditions
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from baselines import METHODS
 from crossreg import UserError
-from services.comparison.conditions import Conditions
-from services.comparison.outcome import Outcome
-from services.comparison.run_jobs import Job, run_jobs
-from services.search.search import SearchError
+from crossreg.baselines import METHODS
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.run_jobs import Job, run_jobs
+from crossreg.services.search.search import SearchError
 from tests.baselines.conftest import POPULATION, Heard, make_conditions
 from tests.baselines.contract import Contract, Searching
 

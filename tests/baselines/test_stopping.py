@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.comparison.session import Stopping
+from crossreg.services.comparison.session import Stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

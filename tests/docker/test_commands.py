@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from crossreg.core.errors import UserError
-from services.cluster import ClusterConfig, LocalCluster, Secrets, database, parts, prepare
+from crossreg.services.cluster import ClusterConfig, LocalCluster, Secrets, database, parts, prepare
 from tests.docker.files import DOCKER, ONE_SHOTS, SECRET, SERVICES, pods, resources
 
 # programs of the images that are not ours, as far as they are called
@@ -34,8 +34,8 @@ def click_command(program: str) -> click.Command:
         from mlflow.cli import cli as mlflow
 
         return mlflow
-    assert program == "jobs.train", program
-    from jobs.train import app
+    assert program == "crossreg.jobs.train", program
+    from crossreg.jobs.train import app
 
     return typer.main.get_command(app)
 
@@ -73,7 +73,7 @@ def check_python(arguments: list[str]) -> None:
         compile(code, "healthcheck", "exec")
         return
     assert arguments[0] == "-m"
-    if arguments[1] == "services.cluster.prepare":
+    if arguments[1] == "crossreg.services.cluster.prepare":
         prepare.parser().parse_args(arguments[2:])
     else:
         check_click(arguments[1], arguments[2:])

@@ -10,7 +10,7 @@ from dataclasses import fields
 import kubernetes_validate
 import pytest
 
-from services.cluster import Secrets
+from crossreg.services.cluster import Secrets
 from tests.docker.files import (
     COMPOSE,
     DOCKER,

@@ -17,8 +17,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from services.cluster import Part, Secrets, parts, prepare
-from services.cluster.processes import free_ports, start
+from crossreg.services.cluster import Part, Secrets, parts, prepare
+from crossreg.services.cluster.processes import free_ports, start
 from tests.docker.files import SERVICES, secret_variables
 
 

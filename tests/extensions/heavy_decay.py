@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.comparison.conditions import Conditions
-from services.comparison.method import SingleRun
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import SingleRun
 
 __all__ = ["HeavyDecay"]
 

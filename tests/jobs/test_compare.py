@@ -78,7 +78,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     """A comparison that was stopped by Ctrl-C in the middle of its search and gone on with."""
     folder = tmp_path_factory.mktemp("compare")
     (folder / "compare.yaml").write_text(yaml.safe_dump(SETTINGS))
-    process = start(folder, "jobs.compare", "--config", "compare.yaml")
+    process = start(folder, "crossreg.jobs.compare", "--config", "compare.yaml")
     wait_for(
         lambda: len(list(folder.glob("runs/*/pbt-full-s0/search-0/states/*.json"))) >= 4,
         "fourth interval of the search", 240, process=process,
@@ -91,7 +91,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     done = list(folder.glob("runs/*/*/outcome.json"))
     assert {path.parent.name for path in done} == {"crossreg-matched-s0", "none-matched-s0"}
     before = {path: path.stat().st_mtime_ns for path in done}
-    out, _ = finish(start(folder, "jobs.compare", "--resume", run_id, "--json"))
+    out, _ = finish(start(folder, "crossreg.jobs.compare", "--resume", run_id, "--json"))
     assert {path: path.stat().st_mtime_ns for path in done} == before, "a finished part was run again"
     return folder, json.loads(out), run_id
 
@@ -144,7 +144,7 @@ class TestCompare:
         page = Path(compared[1]["report"]).read_text()
         assert page.count("data:image/png;base64") >= 3
         assert not re.findall(r'(?:src|href)="https?:', page)
-        assert "jobs.compare --config compare.yaml" in page  # the first command, not the one that went on
+        assert "crossreg.jobs.compare --config compare.yaml" in page  # the first command, not the one that went on
 
     def test_replay_carries_a_found_schedule_over(self, compared: tuple[Path, dict[str, Any], str]) -> None:
         from mlflow import MlflowClient
@@ -153,7 +153,7 @@ class TestCompare:
         client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         runs = client.search_runs(ids, "tags.kind = 'method' and tags.method = 'pbt'")
-        arguments = ("jobs.replay", "--run", runs[0].info.run_id)
+        arguments = ("crossreg.jobs.replay", "--run", runs[0].info.run_id)
         finish(start(folder, *arguments, "--export", "schedule.json"))
         exported = json.loads((folder / "schedule.json").read_text())
         steps = [entry["step"] for entry in exported["schedule"]]

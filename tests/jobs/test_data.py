@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import cli
+from crossreg.jobs import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = ROOT / "examples" / "people.csv"
@@ -70,7 +70,7 @@ def test_images_are_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert found["skipped"] == {".heic": 2}
     assert (found["features"], found["input_shape"], found["input_dtype"]) == ([], [3, 8, 8], "uint8")
     # found by looking at each pair of the splits
-    from services.data import DataConfig, load_data
+    from crossreg.services.data import DataConfig, load_data
 
     data = load_data(DataConfig(name=str(tmp_path / "pets")))
     train, reg, test = ([row.tobytes() for row in split.x] for split in (data.train, data.reg, data.test))
@@ -127,7 +127,7 @@ def test_bad_data_are_refused_before_anything_heavy_is_imported(command: list[st
     code = f"""
 import sys
 sys.argv = ["crossreg", *{command!r}, "bad.csv"]
-from jobs import cli
+from crossreg.jobs import cli
 try:
     cli.main()
 finally:

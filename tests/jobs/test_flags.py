@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from crossreg.jobs import compare, flags, train
 from crossreg.regularizers.registry import REGISTRY, description
-from jobs import compare, flags, train
-from services.comparison.config import CompareConfig
-from services.data import load_data
-from services.settings import Flag, Settings
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement, TrainConfig
-from services.training.resolve import resolve
+from crossreg.services.comparison.config import CompareConfig
+from crossreg.services.data import load_data
+from crossreg.services.settings import Flag, Settings
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.resolve import resolve
 
 
 def training(file: Path | None = None, **given: Any) -> TrainConfig:

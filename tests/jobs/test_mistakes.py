@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import cli
+from crossreg.jobs import cli
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+from crossreg.jobs import cli
 from crossreg.prediction import calibration
 from crossreg.prediction.export import load_exported
-from jobs import cli
-from services.data import load_data
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.publish import export_training
-from services.training.resolve import resolve
+from crossreg.services.data import load_data
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.publish import export_training
+from crossreg.services.training.resolve import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE, NEW = ROOT / "examples" / "people.csv", ROOT / "examples" / "new_people.csv"
@@ -217,7 +217,7 @@ def test_other_names_of_arrays(digits: Path, tmp_path: Path, monkeypatch: Any, c
 def test_an_output_that_cannot_be_written_leaves_the_earlier_one(
     people: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from services.prediction import writing
+    from crossreg.services.prediction import writing
 
     output = tmp_path / "answers.csv"
     output.write_text("earlier")

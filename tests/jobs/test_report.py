@@ -6,8 +6,8 @@ import math
 import pytest
 
 from crossreg import Cost
-from jobs.train import as_dict, show
-from services.training.driver import FinishedTraining
+from crossreg.jobs.train import as_dict, show
+from crossreg.services.training.driver import FinishedTraining
 
 
 def report(nll: float) -> FinishedTraining:

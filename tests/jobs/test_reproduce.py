@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from crossreg import UserError
-from jobs.reproduce import app
+from crossreg.jobs.reproduce import app
 
 
 def test_the_command_says_what_is_wrong() -> None:
-    command = [sys.executable, "-m", "jobs.reproduce", "rigde"]
+    command = [sys.executable, "-m", "crossreg.jobs.reproduce", "rigde"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "did you mean 'ridge'" in done.stderr
@@ -35,7 +35,7 @@ def test_a_scale_is_one_that_the_study_has(arguments: list[str], said: str) -> N
 def test_help_names_every_study() -> None:
     import typer
 
-    from studies.run import STUDIES
+    from crossreg.studies.run import STUDIES
 
     command = typer.main.get_command(app)
     assert all(f"- `{name}`: " in (command.help or "") for name in STUDIES)

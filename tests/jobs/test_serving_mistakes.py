@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
-from services.tracking import store
+from crossreg.jobs import cli
+from crossreg.services.tracking import store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +77,9 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_the_command_line_loads_nothing_of_it() -> None:
-    code = "import sys, jobs.cli; print([m for m in ('ray', 'mlflow', 'fastapi', 'uvicorn') if m in sys.modules])"
+    code = (
+        "import sys, crossreg.jobs.cli; print([m for m in ('ray', 'mlflow', 'fastapi', 'uvicorn') if m in sys.modules])"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )

@@ -15,7 +15,11 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     def accepted(*arguments: Any, **options: Any) -> NoReturn:
         raise ReachedRayError(arguments)
 
-    for module in ("services.training.driver", "services.comparison.session", "services.training.runtime"):
+    for module in (
+        "crossreg.services.training.driver",
+        "crossreg.services.comparison.session",
+        "crossreg.services.training.runtime",
+    ):
         monkeypatch.setattr(f"{module}.start_ray", accepted)
     folder = tmp_path / "here"
     folder.mkdir()

@@ -23,13 +23,13 @@ from crossreg.core.errors import UserError
 from crossreg.models import build
 from crossreg.prediction.export import export_model, load_exported
 from crossreg.regularizers.noise import inject_noise
+from crossreg.services.data import load_data
+from crossreg.services.tracking import sync
+from crossreg.services.training.assemble import checkpoint_identity
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import resolve
+from crossreg.services.training.storage import read_checkpoint
 from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
-from services.data import load_data
-from services.tracking import sync
-from services.training.assemble import checkpoint_identity
-from services.training.config import TrainConfig
-from services.training.resolve import resolve
-from services.training.storage import read_checkpoint
 from tests.security.throwing import Shell, everything, refused, throw
 
 

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from services.data import DataConfig
-from services.training.config import OptimizerConfig, Placement, RhoConfig, TrainConfig
+from crossreg.services.data import DataConfig
+from crossreg.services.training.config import OptimizerConfig, Placement, RhoConfig, TrainConfig
 from tests.security.throwing import EXAMPLES, Shell, throw
 
 TRAIN = ["train", "--data", "digits", "--config", "wrong.yaml"]
@@ -236,7 +236,7 @@ def test_an_address_that_is_none_is_refused_without_its_password(shell: Shell) -
 def test_the_program_itself_says_so_too(raw: bytes, tmp_path: Path) -> None:
     """A process of its own: nothing printed at exit, the code that the shell sees."""
     Path(tmp_path, "wrong.yaml").write_bytes(raw)
-    command = [sys.executable, "-m", "jobs.cli", *TRAIN]
+    command = [sys.executable, "-m", "crossreg.jobs.cli", *TRAIN]
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
         command,

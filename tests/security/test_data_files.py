@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
+from crossreg.services.data import DataConfig, load_data
 from tests.security.throwing import Shell, everything, refused, throw
 
 RNG = np.random.default_rng(0)

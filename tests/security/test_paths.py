@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossreg.core.errors import UserError
-from services.tracking import Tracker, TrackingConfig
-from services.tracking.outbox import Outbox
-from services.training.config import TrainConfig
-from services.training.describe import slug
-from services.training.storage import RunFolder, check_storage, new_name
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.tracking.outbox import Outbox
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.describe import slug
+from crossreg.services.training.storage import RunFolder, check_storage, new_name
 from tests.security.throwing import everything
 
 EVIL = ["../../x", "/tmp/crossreg-traversal", "$(touch pwned)"]

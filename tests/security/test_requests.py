@@ -17,7 +17,7 @@ from crossreg.batches import Preprocess
 from crossreg.inputs import Array
 from crossreg.models import build
 from crossreg.prediction.export import Exported, export_model, load_exported
-from services.serving.inputs import RefusedError, from_image, from_json
+from crossreg.services.serving.inputs import RefusedError, from_image, from_json
 from tests.security.throwing import refused, throw
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.tracking import serve_ui
+from crossreg.services.tracking import serve_ui
 
 SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "hunter2-correct-horse",
@@ -34,7 +34,7 @@ def test_no_secret_is_written_or_printed(tmp_path: Path) -> None:
         environment.pop("RAY_ADDRESS", None)
         command = [
             "-m",
-            "jobs.cli",
+            "crossreg.jobs.cli",
             "train",
             "--data",
             "digits",

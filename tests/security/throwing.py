@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from jobs import cli
+from crossreg.jobs import cli
 
 Case = TypeVar("Case")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from crossreg import UserError
-from services.data import DataConfig
-from services.tracking import TrackingConfig
-from studies.augmentation.problem import (
+from crossreg.services.data import DataConfig
+from crossreg.services.tracking import TrackingConfig
+from crossreg.studies.augmentation.problem import (
     ESTIMATORS,
     Pictures,
     brightened,
@@ -19,8 +19,8 @@ from studies.augmentation.problem import (
     planted,
     train,
 )
-from studies.augmentation.study import AugmentationMagnitudes
-from studies.run import reproduce, study_named
+from crossreg.studies.augmentation.study import AugmentationMagnitudes
+from crossreg.studies.run import reproduce, study_named
 
 
 class Short(AugmentationMagnitudes):

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from crossreg import UserError
-from services.data import DataConfig
-from studies.claims import interval
-from studies.ensemble import speed
-from studies.ensemble.claims import CLAIMS
-from studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SCENES, SPEED, TABLES, WIDE
-from studies.ensemble.study import EnsembleStudy, _resolved
-from studies.study import Measurement
+from crossreg.services.data import DataConfig
+from crossreg.studies.claims import interval
+from crossreg.studies.ensemble import speed
+from crossreg.studies.ensemble.claims import CLAIMS
+from crossreg.studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SCENES, SPEED, TABLES, WIDE
+from crossreg.studies.ensemble.study import EnsembleStudy, _resolved
+from crossreg.studies.study import Measurement
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 
@@ -117,8 +117,8 @@ def test_an_interval_takes_three_values() -> None:
 
 @pytest.mark.parametrize("scene", ["digits", "watch"])
 def test_all_arms_of_a_scene_cost_the_same_at_most(scene: str) -> None:
-    from services.data import load_data
-    from services.search.budget import Plan
+    from crossreg.services.data import load_data
+    from crossreg.services.search.budget import Plan
 
     rows_of_a_network = set()
     for arm in SCENES[scene].arms:

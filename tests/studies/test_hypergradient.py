@@ -10,11 +10,11 @@ from torch.profiler import ProfilerActivity, profile
 from crossreg import UserError
 from crossreg.estimators.hypergradient import theta_of
 from crossreg.regularizers.penalties import training_loss
-from services.data import DataConfig
-from studies.hypergradient.cost import _peak, measure
-from studies.hypergradient.kinds import KINDS, make_problem
-from studies.hypergradient.study import COST, ESTIMATORS, SAMPLED, Hypergradient
-from studies.run import study_named
+from crossreg.services.data import DataConfig
+from crossreg.studies.hypergradient.cost import _peak, measure
+from crossreg.studies.hypergradient.kinds import KINDS, make_problem
+from crossreg.studies.hypergradient.study import COST, ESTIMATORS, SAMPLED, Hypergradient
+from crossreg.studies.run import study_named
 
 REFUSED = {
     "L2, one",

@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso as ScikitLasso
 
-from studies.batch import half_mse
-from studies.lasso.problem import LassoProblem, diabetes, learn, support, synthetic
-from studies.lasso.study import BEST, FOLDS, SAME_SPLIT, Lasso
-from studies.study import FIXED_POINT
+from crossreg.studies.batch import half_mse
+from crossreg.studies.lasso.problem import LassoProblem, diabetes, learn, support, synthetic
+from crossreg.studies.lasso.study import BEST, FOLDS, SAME_SPLIT, Lasso
+from crossreg.studies.study import FIXED_POINT
 
 
 def small(condition: float = 10.0) -> LassoProblem:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig
-from studies.learned_optimizer import scenes, solving
-from studies.learned_optimizer.claims import CLAIMS
-from studies.learned_optimizer.measures import sharpness, top_eigenvalue
-from studies.learned_optimizer.scenes import SEEN, SETTINGS
-from studies.learned_optimizer.study import LearnedOptimizerStudy
-from studies.learned_optimizer.summed import at, chosen_rate, diverged, matched
+from crossreg.services.data import DataConfig
+from crossreg.studies.learned_optimizer import scenes, solving
+from crossreg.studies.learned_optimizer.claims import CLAIMS
+from crossreg.studies.learned_optimizer.measures import sharpness, top_eigenvalue
+from crossreg.studies.learned_optimizer.scenes import SEEN, SETTINGS
+from crossreg.studies.learned_optimizer.study import LearnedOptimizerStudy
+from crossreg.studies.learned_optimizer.summed import at, chosen_rate, diverged, matched
 
 A = torch.diag(torch.tensor([4.0, 1.0, -0.5])).double()
 

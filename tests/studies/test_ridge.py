@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from crossreg import UserError
-from services.tracking import TrackingConfig
-from studies.batch import half_mse
-from studies.ridge.problem import learn, make_problem
-from studies.ridge.study import Ridge
-from studies.run import reproduce, study_named
-from studies.study import FIXED_POINT
+from crossreg.services.tracking import TrackingConfig
+from crossreg.studies.batch import half_mse
+from crossreg.studies.ridge.problem import learn, make_problem
+from crossreg.studies.ridge.study import Ridge
+from crossreg.studies.run import reproduce, study_named
+from crossreg.studies.study import FIXED_POINT
 
 
 class Small(Ridge):

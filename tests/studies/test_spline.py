@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from crossreg import Smoothness, UserError
-from services.data import DataConfig
-from studies.run import study_named
-from studies.spline.problem import design, learn, make_problem, roughness
-from studies.spline.study import BASELINE, Spline
-from studies.study import FIXED_POINT
+from crossreg.services.data import DataConfig
+from crossreg.studies.run import study_named
+from crossreg.studies.spline.problem import design, learn, make_problem, roughness
+from crossreg.studies.spline.study import BASELINE, Spline
+from crossreg.studies.study import FIXED_POINT
 
 
 def test_roughness_is_zero_for_straight_lines_alone() -> None:
@@ -78,7 +78,7 @@ def test_every_minimum_is_found() -> None:
 @pytest.mark.slow
 def test_a_problem_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     few = lambda problem, estimator: learn(problem, estimator, 30)  # noqa: E731
-    monkeypatch.setattr("studies.spline.study.learn", few)
+    monkeypatch.setattr("crossreg.studies.spline.study.learn", few)
     study = Spline()
     rows = study.solve(function="bumps", noise=0.5, seed=2)
     again = [{**row, "seed": 1} for row in rows]

@@ -5,10 +5,18 @@ from typing import Any, ClassVar
 
 import pytest
 
-from services.data import DataConfig
-from services.training.config import TrainConfig
-from studies.run import study_named
-from studies.weight_decay.study import GRID, LEARNED, NEITHER, WeightDecay, arm_of_grid, cell_of_grid, is_of_grid
+from crossreg.services.data import DataConfig
+from crossreg.services.training.config import TrainConfig
+from crossreg.studies.run import study_named
+from crossreg.studies.weight_decay.study import (
+    GRID,
+    LEARNED,
+    NEITHER,
+    WeightDecay,
+    arm_of_grid,
+    cell_of_grid,
+    is_of_grid,
+)
 
 
 class Short(WeightDecay):

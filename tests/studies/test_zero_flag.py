@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
-from services.tracking import Tracker, TrackingConfig
-from services.training.evidence import evidence
-from services.training.tuning import TUNED, draw, training_changes
-from studies.run import _solve
-from studies.sensitivity.study import Learned, Sensitivity
-from studies.zero_flag.evidence import evidence_of
-from studies.zero_flag.pairs import PAIRS, prepare
-from studies.zero_flag.study import ZeroFlag
-from studies.zero_flag.summed import summed
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.training.evidence import evidence
+from crossreg.services.training.tuning import TUNED, draw, training_changes
+from crossreg.studies.run import _solve
+from crossreg.studies.sensitivity.study import Learned, Sensitivity
+from crossreg.studies.zero_flag.evidence import evidence_of
+from crossreg.studies.zero_flag.pairs import PAIRS, prepare
+from crossreg.studies.zero_flag.study import ZeroFlag
+from crossreg.studies.zero_flag.summed import summed
 
 
 def row(method: str, seed: int = 0, pair: str = "made-up", **scores: Any) -> dict[str, Any]:

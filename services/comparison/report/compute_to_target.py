@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from services.comparison.report.estimates import larger_is_better
-from services.comparison.report.groups import Group, spent
+from crossreg.services.comparison.report.estimates import larger_is_better
+from crossreg.services.comparison.report.groups import Group, spent
 
 if TYPE_CHECKING:
-    from services.comparison.outcome import Outcome
+    from crossreg.services.comparison.outcome import Outcome
 
 __all__ = ["ComputeToTarget", "compute_to_target"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from services.comparison.report.context import Context
-from services.comparison.report.estimates import FEWEST_SEEDS, Difference
-from services.comparison.report.numbers import amount, factor, interval, score_name
-from services.comparison.report.rows import Row
+from crossreg.services.comparison.report.context import Context
+from crossreg.services.comparison.report.estimates import FEWEST_SEEDS, Difference
+from crossreg.services.comparison.report.numbers import amount, factor, interval, score_name
+from crossreg.services.comparison.report.rows import Row
 
 __all__ = [
     "SCALED",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crossreg.core.errors import UserError
-from services.comparison.report.estimates import Estimate, Sample, estimate
-from services.comparison.report.numbers import budget_name
+from crossreg.services.comparison.report.estimates import Estimate, Sample, estimate
+from crossreg.services.comparison.report.numbers import budget_name
 
 if TYPE_CHECKING:
+    from crossreg.services.comparison.outcome import Outcome
     from crossreg.training.compute import Cost
-    from services.comparison.outcome import Outcome
 
 __all__ = ["Group", "group_outcomes", "reference_of", "score_names", "spent"]
 

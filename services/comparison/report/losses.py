@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from services.comparison.report.context import Context
-from services.comparison.report.estimates import FEWEST_SEEDS, Difference
-from services.comparison.report.findings import SCALED, at_compute, counted, diverged, join
-from services.comparison.report.numbers import UNIT_NAMES, amount, factor, interval, score_name
-from services.comparison.report.rows import Row
+from crossreg.services.comparison.report.context import Context
+from crossreg.services.comparison.report.estimates import FEWEST_SEEDS, Difference
+from crossreg.services.comparison.report.findings import SCALED, at_compute, counted, diverged, join
+from crossreg.services.comparison.report.numbers import UNIT_NAMES, amount, factor, interval, score_name
+from crossreg.services.comparison.report.rows import Row
 
 __all__ = ["how_to_read", "losses", "notes"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from services.comparison.report.estimates import Difference, Estimate
+from crossreg.services.comparison.report.estimates import Difference, Estimate
 
 __all__ = [
     "DASH",

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.context import Context
-from services.comparison.report.figures import CAPTIONS, draw
-from services.comparison.report.groups import group_outcomes
-from services.comparison.report.numbers import UNIT_NAMES, duration
-from services.comparison.report.summary import Summary, summarize
-from services.comparison.report.tables import tables
+from crossreg.services.comparison.report.context import Context
+from crossreg.services.comparison.report.figures import CAPTIONS, draw
+from crossreg.services.comparison.report.groups import group_outcomes
+from crossreg.services.comparison.report.numbers import UNIT_NAMES, duration
+from crossreg.services.comparison.report.summary import Summary, summarize
+from crossreg.services.comparison.report.tables import tables
 
 if TYPE_CHECKING:
-    from services.comparison.outcome import Outcome
+    from crossreg.services.comparison.outcome import Outcome
 
 __all__ = ["Report", "write_report"]
 

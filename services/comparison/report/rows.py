@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.comparison.report.compute_to_target import ComputeToTarget, compute_to_target
-from services.comparison.report.estimates import Difference, Estimate, difference
-from services.comparison.report.groups import Group, spent
+from crossreg.services.comparison.report.compute_to_target import ComputeToTarget, compute_to_target
+from crossreg.services.comparison.report.estimates import Difference, Estimate, difference
+from crossreg.services.comparison.report.groups import Group, spent
 
 __all__ = ["Row", "row_of"]
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.context import Context
-from services.comparison.report.estimates import FEWEST_SEEDS
-from services.comparison.report.findings import comparison, compute_to_target_sentence, counted, verdict
-from services.comparison.report.groups import group_outcomes, reference_of, score_names
-from services.comparison.report.losses import how_to_read, losses, notes
-from services.comparison.report.numbers import column_name, mean, times
-from services.comparison.report.rows import Row, row_of
+from crossreg.services.comparison.report.context import Context
+from crossreg.services.comparison.report.estimates import FEWEST_SEEDS
+from crossreg.services.comparison.report.findings import comparison, compute_to_target_sentence, counted, verdict
+from crossreg.services.comparison.report.groups import group_outcomes, reference_of, score_names
+from crossreg.services.comparison.report.losses import how_to_read, losses, notes
+from crossreg.services.comparison.report.numbers import column_name, mean, times
+from crossreg.services.comparison.report.rows import Row, row_of
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from services.comparison.outcome import Outcome
+    from crossreg.services.comparison.outcome import Outcome
 
 __all__ = ["Summary", "summarize"]
 

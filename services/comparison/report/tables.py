@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.comparison.report.estimates import Difference, Estimate, Verdict
-from services.comparison.report.findings import SCALED
-from services.comparison.report.numbers import (
+from crossreg.services.comparison.report.estimates import Difference, Estimate, Verdict
+from crossreg.services.comparison.report.findings import SCALED
+from crossreg.services.comparison.report.numbers import (
     DASH,
     UNIT_NAMES,
     brackets,
@@ -23,8 +23,8 @@ from services.comparison.report.numbers import (
     signed,
     times,
 )
-from services.comparison.report.rows import Row
-from services.comparison.report.summary import Summary
+from crossreg.services.comparison.report.rows import Row
+from crossreg.services.comparison.report.summary import Summary
 
 __all__ = ["Cell", "Table", "tables"]
 

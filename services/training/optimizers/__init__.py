@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from crossreg.core.errors import UserError, nearest
-from services.training.optimizers.adamw import AdamW
-from services.training.optimizers.base import OptimizerKind
-from services.training.optimizers.cpr import CPR
-from services.training.optimizers.learned import Learned
-from services.training.optimizers.sam import GSAM, SAM
-from services.training.optimizers.sgd import SGD
+from crossreg.services.training.optimizers.adamw import AdamW
+from crossreg.services.training.optimizers.base import OptimizerKind
+from crossreg.services.training.optimizers.cpr import CPR
+from crossreg.services.training.optimizers.learned import Learned
+from crossreg.services.training.optimizers.sam import GSAM, SAM
+from crossreg.services.training.optimizers.sgd import SGD
 
 __all__ = ["OPTIMIZERS", "OptimizerKind", "optimizer_kind"]
 

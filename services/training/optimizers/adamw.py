@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers.base import OptimizerKind
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers.base import OptimizerKind
 
 __all__ = ["AdamW"]
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
 
 __all__ = ["OptimizerKind"]
 

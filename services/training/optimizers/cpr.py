@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from crossreg.core.errors import UserError
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers.base import OptimizerKind
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers.base import OptimizerKind
 
 __all__ = ["CPR", "AdamCPR"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from crossreg.optimizers import SHIPPED, LearnedOptimizer, LearnedRule, load_rule
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers.base import OptimizerKind
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers.base import OptimizerKind
 
 __all__ = ["Learned"]
 

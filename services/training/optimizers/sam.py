@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from crossreg.core.errors import UserError
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers.base import OptimizerKind
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers.base import OptimizerKind
 
 __all__ = ["GSAM", "SAM"]
 
@@ -36,7 +36,7 @@ class SAM(OptimizerKind):
 
     def _package(self) -> ModuleType:
         try:
-            from services.training.optimizers import sharpness
+            from crossreg.services.training.optimizers import sharpness
         except ImportError as error:
             raise UserError(
                 f"optimizer {self.name!r} needs the package pytorch-optimizer, which cannot be imported ({error}); "

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crossreg.core.errors import UserError
-from services.cluster import ClusterConfig, LocalCluster, database
+from crossreg.services.cluster import ClusterConfig, LocalCluster, database
 from tests.services.cluster.running import ARGUMENTS, STEPS, History, Run
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from services.cluster import LocalCluster
+from crossreg.services.cluster import LocalCluster
 from tests.services.cluster.running import Run
 
 __all__ = ["PASSING", "note"]

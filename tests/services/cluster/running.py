@@ -11,8 +11,8 @@ from typing import Any
 import mlflow
 import psutil
 
-from services.cluster import LocalCluster
-from services.cluster.submission import ENDED, Cluster
+from crossreg.services.cluster import LocalCluster
+from crossreg.services.cluster.submission import ENDED, Cluster
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -115,7 +115,7 @@ class Run:
 
     def kill(self) -> None:
         """Kill the job's driver, without a warning."""
-        drivers = self._descendants("ray-head", "jobs.train")
+        drivers = self._descendants("ray-head", "crossreg.jobs.train")
         assert drivers
         for process in drivers:
             process.kill()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cluster import LocalCluster
+from crossreg.services.cluster import LocalCluster
 from tests.services.cluster.faults import note
 from tests.services.cluster.running import ARGUMENTS, PATIENT, STEPS, History, Run, assert_same, done_again, said
 

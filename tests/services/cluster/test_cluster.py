@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from crossreg.core.errors import UserError
-from services.cluster import LocalCluster
-from services.cluster.submission import Cluster
-from services.data import DataConfig, load_data
+from crossreg.services.cluster import LocalCluster
+from crossreg.services.cluster.submission import Cluster
+from crossreg.services.data import DataConfig, load_data
 from tests.services.cluster.running import GIVEN, ROOT, Run, assert_same
 from tests.services.serving.conftest import Service
 
@@ -29,7 +29,7 @@ ARGUMENTS = (*GIVEN, "--steps", "1500", "--workers", "2", "--checkpoint-every", 
 
 def crossreg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments],
+        [sys.executable, "-m", "crossreg.jobs.cli", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -162,7 +162,7 @@ def test_a_job_that_cannot_be(cluster: LocalCluster) -> None:
 
 
 def test_another_cluster_is_not_started_in_its_folder(cluster: LocalCluster) -> None:
-    from services.cluster import ClusterConfig
+    from crossreg.services.cluster import ClusterConfig
 
     with pytest.raises(UserError, match="give the same, or another folder"):
         LocalCluster.up(cluster.folder, ClusterConfig(nodes=5))

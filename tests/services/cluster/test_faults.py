@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from services.cluster import LocalCluster
+from crossreg.services.cluster import LocalCluster
 from tests.services.cluster.faults import PASSING, note
 from tests.services.cluster.running import (
     ARGUMENTS,

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.cluster import ClusterConfig, LocalCluster
+from crossreg.services.cluster import ClusterConfig, LocalCluster
 from tests.services.cluster.conftest import running
 from tests.services.cluster.faults import note
 from tests.services.cluster.running import ARGUMENTS, PATIENT, STEPS, History, Run, assert_same, done_again, said

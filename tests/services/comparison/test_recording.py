@@ -15,18 +15,18 @@ import torch
 from mlflow import MlflowClient
 
 from crossreg import UserError
-from services.comparison.method import PopulationSearch
-from services.comparison.outcome import best_of, outcome_of
-from services.comparison.recording import Recorder
-from services.comparison.reference import CrossReg
-from services.comparison.run_jobs import Job
-from services.comparison.session import ComparisonDisplay, run_methods, session
-from services.search.search import TrialResult
-from services.search.trial import States, Trial
-from services.tracking import TrackingConfig
-from services.training.config import Placement
-from services.training.errors import TrainingError, TrainingInterruptedError
-from services.training.storage import RunFolder
+from crossreg.services.comparison.method import PopulationSearch
+from crossreg.services.comparison.outcome import best_of, outcome_of
+from crossreg.services.comparison.recording import Recorder
+from crossreg.services.comparison.reference import CrossReg
+from crossreg.services.comparison.run_jobs import Job
+from crossreg.services.comparison.session import ComparisonDisplay, run_methods, session
+from crossreg.services.search.search import TrialResult
+from crossreg.services.search.trial import States, Trial
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.training.config import Placement
+from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
+from crossreg.services.training.storage import RunFolder
 from tests.services.comparison.test_replay import asked, conditions_of, trained
 
 CONDITIONS = conditions_of(["noise", "temperature", "l2"])
@@ -168,7 +168,7 @@ def test_what_goes_wrong_in_recording_is_raised_where_it_is_waited_for(
 def _ray() -> Iterator[None]:
     import ray
 
-    from services.training.runtime import start_ray
+    from crossreg.services.training.runtime import start_ray
 
     start_ray(Placement())
     yield
@@ -252,7 +252,7 @@ def test_a_failure_ends_a_session_and_marks_its_runs(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
 def test_a_trial_that_fails_says_how_to_go_on(tmp_path: Path) -> None:
-    from services.search.search import SearchError
+    from crossreg.services.search.search import SearchError
 
     folder = tmp_path
     with (

@@ -12,19 +12,19 @@ import torch
 from crossreg import UserError
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
-from services.comparison.conditions import Conditions
-from services.comparison.method import Trials
-from services.comparison.outcome import Outcome
-from services.comparison.reference import CrossReg, Refit
-from services.comparison.replay import Replay, Source, find_source
-from services.data import DataConfig, load_data
-from services.search.search import TrialResult
-from services.search.spec import Schedule, TrialSpec
-from services.search.trial import States, Trial, schedule_of
-from services.tracking import Tracker, TrackingConfig
-from services.training.config import TrainConfig
-from services.training.describe import params
-from services.training.resolve import resolve
+from crossreg.services.comparison.conditions import Conditions
+from crossreg.services.comparison.method import Trials
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.reference import CrossReg, Refit
+from crossreg.services.comparison.replay import Replay, Source, find_source
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.search.search import TrialResult
+from crossreg.services.search.spec import Schedule, TrialSpec
+from crossreg.services.search.trial import States, Trial, schedule_of
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.describe import params
+from crossreg.services.training.resolve import resolve
 
 LEARNABLE = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]
 
@@ -155,7 +155,7 @@ def test_what_has_nothing_to_replay_is_named(tmp_path: Path) -> None:
 
 
 def test_params_say_what_regularizes() -> None:
-    from services.training.config import Placement
+    from crossreg.services.training.config import Placement
 
     conditions = conditions_of({"noise": None, "l2": 0.01})
     said = params(conditions.reference(0), Placement(), conditions.data(0))

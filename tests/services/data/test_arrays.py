@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
-from services.data.arrays import load_arrays
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.data.arrays import load_arrays
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))

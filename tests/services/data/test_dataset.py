@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.data import DataConfig, Split, fingerprint, load_data
-from services.data.moments import CHUNK, moments
+from crossreg.services.data import DataConfig, Split, fingerprint, load_data
+from crossreg.services.data.moments import CHUNK, moments
 
 X = np.random.default_rng(0).integers(0, 256, (200, 3, 4, 4), dtype=np.uint8)
 Y = np.arange(200) % 4

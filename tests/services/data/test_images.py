@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
-from services.data import images as images_module
-from services.data.decode import decode
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.data import images as images_module
+from crossreg.services.data.decode import decode
 
 
 def load(folder, progress=None, **config):
@@ -70,7 +70,7 @@ def test_grey_images_keep_one_channel(tmp_path, write_images):
 
 
 def test_one_colour_image_makes_all_rgb(tmp_path, write_images, monkeypatch):
-    monkeypatch.setattr("services.data.decode.CHUNK", 4)  # so that some chunks are all grey
+    monkeypatch.setattr("crossreg.services.data.decode.CHUNK", 4)  # so that some chunks are all grey
     grey = write_images(tmp_path / "pets", {"cat": 8, "dog": 8}, grey=True)
     Image.new("RGB", (6, 6), (255, 0, 1)).save(tmp_path / "pets/dog/007.png")
     data = load(tmp_path / "pets")
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_no_partial_cache(tmp_path, write_images, cache, monk
 
 
 def test_progress_counts_to_the_total_once(tmp_path, write_images, monkeypatch):
-    monkeypatch.setattr("services.data.decode.CHUNK", 8)
+    monkeypatch.setattr("crossreg.services.data.decode.CHUNK", 8)
     write_images(tmp_path / "pets", {"cat": 10, "dog": 10})
     calls = []
     load(tmp_path / "pets", lambda done, total: calls.append((done, total)))
@@ -181,7 +181,7 @@ def test_progress_counts_to_the_total_once(tmp_path, write_images, monkeypatch):
 
 
 def test_the_first_image_of_another_size_is_named(tmp_path, write_images, monkeypatch):
-    monkeypatch.setattr("services.data.decode.CHUNK", 2)
+    monkeypatch.setattr("crossreg.services.data.decode.CHUNK", 2)
     write_images(tmp_path / "pets", {"cat": 10, "dog": 10})
     for name in ("cat/007.png", "dog/001.png"):
         Image.new("RGB", (5, 9)).save(tmp_path / "pets" / name)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sklearn.datasets import load_diabetes, load_digits
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, known, load_data
+from crossreg.services.data import DataConfig, known, load_data
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,6 @@ def test_the_configuration_is_frozen():
 
 def test_importing_loads_no_library_of_a_loader():
     names = {"torchvision", "sklearn", "pandas", "PIL", "ray", "mlflow"}
-    code = f"import sys, services.data; print({names} & set(sys.modules))"
+    code = f"import sys, crossreg.services.data; print({names} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
     assert out.strip() == "set()"

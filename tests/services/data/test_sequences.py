@@ -9,8 +9,8 @@ import pytest
 
 from crossreg.core.errors import UserError
 from crossreg.inputs import Sequence
-from services.data import DataConfig, Dataset, load_data
-from services.data.sequences import read_pickled_array
+from crossreg.services.data import DataConfig, Dataset, load_data
+from crossreg.services.data.sequences import read_pickled_array
 
 RNG = np.random.default_rng(0)
 LENGTHS = RNG.integers(3, 12, 60)

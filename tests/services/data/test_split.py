@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, default_reg_size, load_data
-from services.data.split import Indices, _require_disjoint, make_indices
+from crossreg.services.data import DataConfig, default_reg_size, load_data
+from crossreg.services.data.split import Indices, _require_disjoint, make_indices
 
 CLASSES = ("a", "b", "c")
 Y = np.repeat([0, 1, 2], [100, 200, 700])
@@ -131,7 +131,7 @@ def test_an_overlap_would_be_caught(monkeypatch):
     def leaky(self, pool, size, *args):
         return pool[:size], pool[size - 1 :]
 
-    monkeypatch.setattr("services.data.split._Draw.__call__", leaky)
+    monkeypatch.setattr("crossreg.services.data.split._Draw.__call__", leaky)
     with pytest.raises(RuntimeError, match="overlap"):
         indices_of(np.arange(999) % 3, reg_share=0)
     with pytest.raises(RuntimeError, match="overlap"):

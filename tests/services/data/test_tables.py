@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
-from services.data.kinds import MAX_CATEGORIES
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.data.kinds import MAX_CATEGORIES
 
 N = 60
 FRAME = pd.DataFrame(

@@ -10,7 +10,7 @@ import scipy.io
 import torchvision
 
 from crossreg.core.errors import UserError
-from services.data import DataConfig, load_data
+from crossreg.services.data import DataConfig, load_data
 
 RNG = np.random.default_rng(0)
 NUM = {"train": 60, "test": 20}

@@ -20,12 +20,12 @@ from rich.console import Console
 
 from crossreg import UserError
 from crossreg.optimizers import LearnedRule, load_rule
-from services.meta_training.config import MetaTrainConfig
-from services.meta_training.state import load_state, state_path
-from services.meta_training.tasks import load_tasks
-from services.tracking.config import TrackingConfig
-from services.training.config import Placement
-from services.training.runtime import start_ray
+from crossreg.services.meta_training.config import MetaTrainConfig
+from crossreg.services.meta_training.state import load_state, state_path
+from crossreg.services.meta_training.tasks import load_tasks
+from crossreg.services.tracking.config import TrackingConfig
+from crossreg.services.training.config import Placement
+from crossreg.services.training.runtime import start_ray
 
 SMALL: dict[str, Any] = {
     "tasks": ["digits:mlp-relu", "digits:mlp-norm"],
@@ -39,8 +39,8 @@ SMALL: dict[str, Any] = {
     "seed": 5,
 }
 KEEP_OFTEN = (
-    "import services.meta_training.driver as d; d._KEEP_SECONDS = 0.0; "
-    "from jobs.cli import main; import sys; sys.argv[0] = 'crossreg'; main()"
+    "import crossreg.services.meta_training.driver as d; d._KEEP_SECONDS = 0.0; "
+    "from crossreg.jobs.cli import main; import sys; sys.argv[0] = 'crossreg'; main()"
 )
 
 
@@ -115,8 +115,8 @@ def ray_here() -> Iterator[None]:
 
 
 def trained_here(folder: Path, workers: int) -> LearnedRule:
-    from services.meta_training.driver import meta_train
-    from services.training.progress import ProgressLine
+    from crossreg.services.meta_training.driver import meta_train
+    from crossreg.services.training.progress import ProgressLine
 
     out, store = folder / "mine.safetensors", TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
     with ProgressLine(Console(quiet=True)) as line:
@@ -179,7 +179,7 @@ def test_the_run_holds_the_meta_loss_by_age_and_the_file(undisturbed: tuple[Lear
 
 def failing(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "meta-train", *arguments],
+        [sys.executable, "-m", "crossreg.jobs.cli", "meta-train", *arguments],
         cwd=folder, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )  # fmt: skip
@@ -200,8 +200,8 @@ def test_mistakes_are_said_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_another_meta_training_is_not_gone_on_with(tmp_path: Path) -> None:
-    from services.meta_training.driver import _before
-    from services.meta_training.state import MetaState, save_state
+    from crossreg.services.meta_training.driver import _before
+    from crossreg.services.meta_training.state import MetaState, save_state
 
     out = tmp_path / "x.safetensors"
     config = MetaTrainConfig(horizon=30)

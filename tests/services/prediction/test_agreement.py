@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from crossreg.prediction.export import load_exported
-from services.data import Dataset, load_data
-from services.prediction import open_model, predict_file
-from services.serving.inputs import from_image, from_json
-from services.tracking import TrackingConfig
-from services.tracking.model import save_model
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.publish import export_training
-from services.training.resolve import resolve
+from crossreg.services.data import Dataset, load_data
+from crossreg.services.prediction import open_model, predict_file
+from crossreg.services.serving.inputs import from_image, from_json
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.tracking.model import save_model
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.publish import export_training
+from crossreg.services.training.resolve import resolve
 
 RNG = np.random.default_rng(0)
 N, TEST = 90, 12

@@ -14,9 +14,9 @@ from crossreg import Preprocess, UserError
 from crossreg.inputs import Sequence
 from crossreg.models import build_ensemble
 from crossreg.prediction.export import Exported, export_model, load_exported
-from services.prediction.files import Predicted, predict_file
-from services.serving.inputs import RefusedError, from_json
-from services.serving.loading import LoadedModel
+from crossreg.services.prediction.files import Predicted, predict_file
+from crossreg.services.serving.inputs import RefusedError, from_json
+from crossreg.services.serving.loading import LoadedModel
 from tests.services.data.test_sequences import LENGTHS, PADDED, X, write_ts
 
 
@@ -124,7 +124,7 @@ def test_a_request_that_does_not_fit_is_refused(tmp_path: Path, inputs: Any, dif
 
 
 def test_a_model_of_other_kinds_is_built_by_trusted_functions_alone(tmp_path: Path) -> None:
-    from services.serving.loading import load
+    from crossreg.services.serving.loading import load
 
     exported(tmp_path / "model")
     files = {name: (tmp_path / "model" / name).read_bytes() for name in ("model.json", "weights.safetensors")}

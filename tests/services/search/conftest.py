@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.search.spec import TrialSpec
-from services.search.trial import States, Trial
+from crossreg.services.search.spec import TrialSpec
+from crossreg.services.search.trial import States, Trial
 from tests.services.search.population import digits, start_ray
 
 

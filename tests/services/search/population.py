@@ -14,12 +14,12 @@ from torch import nn
 
 from crossreg.losses import as_loss
 from crossreg.models import build
+from crossreg.services.data import DataConfig, Dataset, load_data
+from crossreg.services.search.space import explorer, space_of
+from crossreg.services.search.spec import TrialSpec, Values
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import ResolvedConfig, resolve
 from crossreg.training.compute import measure_flops
-from services.data import DataConfig, Dataset, load_data
-from services.search.space import explorer, space_of
-from services.search.spec import TrialSpec, Values
-from services.training.config import TrainConfig
-from services.training.resolve import ResolvedConfig, resolve
 from tests.waiting import wait_for
 
 SIZE, GENERATIONS, INTERVAL = 4, 5, 100
@@ -87,8 +87,8 @@ def population(
     """Run the population on the Ray that is there; `policy.jsonl` in the folder tells of its exploits."""
     import ray
 
-    from services.search.run import run_search
-    from services.search.search import Search
+    from crossreg.services.search.run import run_search
+    from crossreg.services.search.search import Search
 
     folder.mkdir(parents=True, exist_ok=True)
     scheduler = scheduler or scheduler_of(folder, seed=seed)
@@ -116,7 +116,7 @@ def punctual_mlp(*, folder: str, late: bool = False, **options: Any) -> nn.Modul
 
 
 def scheduler_of(folder: Path, **options: Any) -> Any:
-    from services.search.scheduler import PopulationScheduler
+    from crossreg.services.search.scheduler import PopulationScheduler
 
     return PopulationScheduler(explorer(SPACE), log=folder / "policy.jsonl", **options)
 

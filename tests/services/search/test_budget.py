@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from crossreg import UserError
+from crossreg.services.comparison.config import Unit, factor_of
+from crossreg.services.search.budget import Meter, Plan
+from crossreg.services.search.spec import Record
+from crossreg.services.search.trial import States, Trial
+from crossreg.services.training.assemble import build_trainer
 from crossreg.training.compute import Cost
-from services.comparison.config import Unit, factor_of
-from services.search.budget import Meter, Plan
-from services.search.spec import Record
-from services.search.trial import States, Trial
-from services.training.assemble import build_trainer
 from tests.services.search.population import LEARNED, config, digits, sigma, spec
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from crossreg.prediction.calibration import TEMPERATURE_PRIOR
+from crossreg.services.comparison.outcome import best_of, curve_of, outcome_of, utilization_of
+from crossreg.services.search.evaluate import final_evaluation
+from crossreg.services.search.run import run_search
+from crossreg.services.search.search import Proposals, Search, SearchError, TrialResult
+from crossreg.services.search.spec import Record, TrialSpec, selection_score
+from crossreg.services.search.trial import States, Trial, schedule_of
+from crossreg.services.training.result import calibrated
 from crossreg.training.compute import Cost
-from services.comparison.outcome import best_of, curve_of, outcome_of, utilization_of
-from services.search.evaluate import final_evaluation
-from services.search.run import run_search
-from services.search.search import Proposals, Search, SearchError, TrialResult
-from services.search.spec import Record, TrialSpec, selection_score
-from services.search.trial import States, Trial, schedule_of
-from services.training.result import calibrated
 from tests.services.search.population import SIZE, all_cpus, digits, sigma, spec
 
 DIVERGED, IMPATIENT = 2, 5

@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from crossreg import UserError
-from services.search.scheduler import Member, PopulationScheduler
-from services.search.space import value_key
-from services.search.spec import Record, Values
-from services.search.trial import States, schedule_of
+from crossreg.services.search.scheduler import Member, PopulationScheduler
+from crossreg.services.search.space import value_key
+from crossreg.services.search.spec import Record, Values
+from crossreg.services.search.trial import States, schedule_of
 from tests.services.search.population import (
     DIVERGING,
     GENERATIONS,
@@ -269,8 +269,8 @@ def test_stock_members_are_paused_and_restored_at_boundaries(ray_cluster: Any, t
     import ray
     from ray.tune.schedulers import PopulationBasedTraining
 
-    from services.search.run import run_search
-    from services.search.search import Search
+    from crossreg.services.search.run import run_search
+    from crossreg.services.search.search import Search
 
     random.seed(0)  # it draws from the global generator
     scheduler = PopulationBasedTraining(
@@ -446,8 +446,8 @@ def kill(driver: subprocess.Popen[bytes]) -> None:
 @pytest.mark.ray
 def test_a_policy_is_replayed_to_its_end(ray_cluster: Any, undisturbed: Run, tmp_path: Path) -> None:
     """Ray Tune's own replay stopped early."""
-    from services.search.run import run_search
-    from services.search.search import Search
+    from crossreg.services.search.run import run_search
+    from crossreg.services.search.search import Search
 
     best = min((result.final for result in undisturbed.results), key=lambda record: record.score("reg", "nll"))
     lineage = undisturbed.states.lineage(best.state)

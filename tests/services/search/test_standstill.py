@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from services.search import standstill
-from services.search.run import run_search
-from services.search.search import Search
-from services.search.standstill import StandstillWarning
+from crossreg.services.search import standstill
+from crossreg.services.search.run import run_search
+from crossreg.services.search.search import Search
+from crossreg.services.search.standstill import StandstillWarning
 from tests.services.search.population import SIZE, all_cpus, digits, spec
 
 

@@ -12,11 +12,11 @@ import torch
 
 from crossreg import Callback, UserError, load_checkpoint
 from crossreg.regularizers.registry import get_hyperparameters
+from crossreg.services.search.spec import Record, TrialSpec, Values
+from crossreg.services.search.trial import States, Trial, read_predictions
+from crossreg.services.training.assemble import build_trainer
 from crossreg.training.checkpoint import CHECKPOINT_FILE
 from crossreg.training.trainer import Trainer
-from services.search.spec import Record, TrialSpec, Values
-from services.search.trial import States, Trial, read_predictions
-from services.training.assemble import build_trainer
 from tests.crossreg.training.test_trainer import assert_equal
 from tests.services.search.conftest import MakeTrial
 from tests.services.search.population import LEARNED, SIGMA, digits, sigma, spec
@@ -206,7 +206,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from crossreg import Callback
-from services.search.trial import States, Trial
+from crossreg.services.search.trial import States, Trial
 from tests.services.search.population import digits, sigma, spec
 
 torch.set_num_threads(1)

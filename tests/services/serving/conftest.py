@@ -19,14 +19,14 @@ import pytest
 import torch
 
 from crossreg.prediction.export import Exported, load_exported
-from services.data import load_data
-from services.serving.promotion import Promotion, promote
-from services.tracking import TrackingConfig, store
-from services.tracking.model import log_model
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.publish import export_training
-from services.training.resolve import resolve
+from crossreg.services.data import load_data
+from crossreg.services.serving.promotion import Promotion, promote
+from crossreg.services.tracking import TrackingConfig, store
+from crossreg.services.tracking.model import log_model
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.publish import export_training
+from crossreg.services.training.resolve import resolve
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,7 +91,17 @@ class Service:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment.pop("RAY_ADDRESS", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.serve", *arguments, "--port", "0", "--json", "--tracking-uri", tracking],
+            [
+                sys.executable,
+                "-m",
+                "crossreg.jobs.serve",
+                *arguments,
+                "--port",
+                "0",
+                "--json",
+                "--tracking-uri",
+                tracking,
+            ],
             cwd=folder,
             env=environment,
             stdout=self.stdout.open("w"),

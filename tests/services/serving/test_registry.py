@@ -12,11 +12,11 @@ import pytest
 
 from crossreg.core.errors import UserError
 from crossreg.prediction.export import Exported, load_exported
-from services.serving.inputs import RefusedError, from_image, from_json
-from services.serving.loading import load
-from services.serving.promotion import promote
-from services.serving.registry import FILES, Registry
-from services.tracking import TrackingConfig
+from crossreg.services.serving.inputs import RefusedError, from_image, from_json
+from crossreg.services.serving.loading import load
+from crossreg.services.serving.promotion import promote
+from crossreg.services.serving.registry import FILES, Registry
+from crossreg.services.tracking import TrackingConfig
 from tests.services.serving.conftest import Store
 
 
@@ -177,7 +177,7 @@ def test_a_network_that_mixes_examples_is_run_one_by_one(
 
 
 def test_regression_answers_in_the_targets_units(regression: tuple[str, Path]) -> None:
-    from services.data import DataConfig, load_data
+    from crossreg.services.data import DataConfig, load_data
 
     data = load_data(DataConfig(name="diabetes"))
     model = load_exported(regression[1])

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from services.tracking import Tracker, TrackingConfig, store
-from services.tracking.ui import free_port, server_command, wait_until_it_answers
+from crossreg.services.tracking import Tracker, TrackingConfig, store
+from crossreg.services.tracking.ui import free_port, server_command, wait_until_it_answers
 
 
 @pytest.fixture(autouse=True)

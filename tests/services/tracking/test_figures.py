@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from crossreg.core.metrics import hyperparameter
-from services.style import log_axis, new_figure
-from services.tracking.figures import hyperparameter_trajectories, losses, reliability
+from crossreg.services.style import log_axis, new_figure
+from crossreg.services.tracking.figures import hyperparameter_trajectories, losses, reliability
 
 STEPS = list(range(0, 3000, 30))
 
@@ -170,7 +170,7 @@ def test_reliability_draws_what_the_library_computes_and_an_empty_diagram():
 
 def test_no_global_plotting_state():
     code = (
-        "import sys\nfrom services.tracking.figures import losses\nprint('matplotlib' in sys.modules)\n"
+        "import sys\nfrom crossreg.services.tracking.figures import losses\nprint('matplotlib' in sys.modules)\n"
         "losses({'train/loss': ([0, 1], [2, 1])})\nprint('matplotlib.pyplot' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossreg.core.errors import UserError
-from services.tracking.store import StoreError
+from crossreg.services.tracking.store import StoreError
 
 LOAD = """
 import json, sys
@@ -21,7 +21,7 @@ first, again, other = (model.predict(x, params={"samples": 8, "seed": seed}) for
 print(json.dumps({
     "shape": first.shape, "sums": first.sum(1).tolist(), "repeatable": bool((first == again).all()),
     "another seed differs": bool((first != other).any()), "first": first.tolist(),
-    "default": model.predict(x).tolist(), "services": any(name.startswith("services") for name in sys.modules),
+    "default": model.predict(x).tolist(), "services": any(name.startswith("crossreg.services") for name in sys.modules),
 }))
 """
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from services.tracking import saved_run, store, sync
+from crossreg.services.tracking import saved_run, store, sync
 from tests.waiting import wait_for
 
 KEYS = [f"regularizers/noise/{index:02d}_conv" for index in range(10)]
@@ -75,7 +75,7 @@ def test_a_server_that_dies_and_returns_loses_and_doubles_nothing(server, begin,
 CLIENT = """
 import sys, time
 from pathlib import Path
-from services.tracking import Tracker, TrackingConfig, saved_run
+from crossreg.services.tracking import Tracker, TrackingConfig, saved_run
 uri, folder, start = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 saved = saved_run(folder)
 tracker = Tracker.start(TrackingConfig(uri=uri), experiment="killed client", run_name="r", params={}, tags={},

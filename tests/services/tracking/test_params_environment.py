@@ -4,8 +4,8 @@ from enum import Enum
 import pytest
 from pydantic import BaseModel
 
-from services.tracking.environment import environment_tags
-from services.tracking.params import flatten, split_changed
+from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.tracking.params import flatten, split_changed
 
 
 class Kind(Enum):

@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from crossreg.core.errors import UserError
-from services.tracking.spool import Spool
+from crossreg.services.tracking.spool import Spool
 
 
 def test_importing_the_package_loads_neither_mlflow_nor_matplotlib_nor_ray():
-    code = "import sys, services.tracking; print([m for m in ('mlflow', 'matplotlib', 'ray') if m in sys.modules])"
+    code = "import sys, crossreg.services.tracking; print([*{'mlflow', 'matplotlib', 'ray'} & set(sys.modules)])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert loaded.stdout.strip() == "[]"
 
@@ -119,7 +119,7 @@ def test_many_threads_lose_and_mix_nothing(tmp_path):
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from services.tracking.spool import Spool
+from crossreg.services.tracking.spool import Spool
 spool, kept = Spool(Path(sys.argv[1])), 0
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:

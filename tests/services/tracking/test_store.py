@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from crossreg.core.errors import UserError
-from services.tracking import store
-from services.tracking.ui import free_port
+from crossreg.services.tracking import store
+from crossreg.services.tracking.ui import free_port
 
 EIGHT = """
 import multiprocessing, sys
 from pathlib import Path
-from services.tracking import Tracker, TrackingConfig, store
+from crossreg.services.tracking import Tracker, TrackingConfig, store
 
 def run(folder, index, barrier):
     barrier.wait(timeout=60)

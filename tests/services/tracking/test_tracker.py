@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from crossreg.core.errors import UserError
-from services.tracking import Tracker, TrackingConfig, saved_run, store, sync
-from services.tracking.figures import losses
+from crossreg.services.tracking import Tracker, TrackingConfig, saved_run, store, sync
+from crossreg.services.tracking.figures import losses
 from tests.waiting import wait_for
 
 

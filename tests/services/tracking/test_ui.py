@@ -3,7 +3,7 @@ import urllib.request
 import pytest
 
 from crossreg.core.errors import UserError
-from services.tracking import serve_ui, store
+from crossreg.services.tracking import serve_ui, store
 
 
 @pytest.mark.slow

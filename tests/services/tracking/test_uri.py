@@ -5,8 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from crossreg.core.errors import UserError
-from services.tracking import TrackingConfig, check_uri, default_uri, redact, ui_command
-from services.tracking.uri import without_credentials
+from crossreg.services.tracking import TrackingConfig, check_uri, default_uri, redact, ui_command
+from crossreg.services.tracking.uri import without_credentials
 
 
 def test_the_default_is_a_database_in_the_working_directory(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Training:
-    """`python -m jobs.train` in a folder, watched and killed like any process."""
+    """`python -m crossreg.jobs.train` in a folder, watched and killed like any process."""
 
     def __init__(self, folder: Path, *arguments: str, settings: dict[str, Any] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class Training:
         environment.pop("RAY_ADDRESS", None)
         self.stdout, self.stderr = folder / "stdout", folder / "stderr"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.train", "--json", *arguments],
+            [sys.executable, "-m", "crossreg.jobs.train", "--json", *arguments],
             cwd=folder,
             env=environment,
             stdout=self.stdout.open("w"),

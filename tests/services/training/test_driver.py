@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from crossreg import UserError
+from crossreg.services.data import load_data
+from crossreg.services.tracking import TrackingConfig
+from crossreg.services.training import driver
+from crossreg.services.training.assemble import build_model, checkpoint_identity
+from crossreg.services.training.check import check, starting_state
+from crossreg.services.training.config import Placement, TrainConfig
+from crossreg.services.training.describe import note, regularized_by
+from crossreg.services.training.resolve import resolve
 from crossreg.training.checkpoint import save_checkpoint
-from services.data import load_data
-from services.tracking import TrackingConfig
-from services.training import driver
-from services.training.assemble import build_model, checkpoint_identity
-from services.training.check import check, starting_state
-from services.training.config import Placement, TrainConfig
-from services.training.describe import note, regularized_by
-from services.training.resolve import resolve
 
 
 def test_the_note_of_a_run_holds_the_command_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,8 +26,8 @@ def test_the_note_of_a_run_holds_the_command_and_no_password(monkeypatch: pytest
     assert "crossreg train --data digits --tracking-uri" in text
     assert "hunter2" not in text
     monkeypatch.setattr(sys, "argv", ["/code/jobs/train.py", "--data", "digits"])
-    monkeypatch.setattr(sys, "orig_argv", ["/env/bin/python", "-m", "jobs.train", "--data", "digits"])
-    assert "python -m jobs.train --data digits" in note(config, load_data(config.data))
+    monkeypatch.setattr(sys, "orig_argv", ["/env/bin/python", "-m", "crossreg.jobs.train", "--data", "digits"])
+    assert "python -m crossreg.jobs.train --data digits" in note(config, load_data(config.data))
 
 
 def mlp(**settings: Any) -> TrainConfig:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from crossreg import Cost
-from services.data import load_data
-from services.training.config import TrainConfig
-from services.training.evidence import evidence
-from services.training.explain import explain
-from services.training.resolve import resolve
-from services.training.result import TrainingResult
+from crossreg.services.data import load_data
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.evidence import evidence
+from crossreg.services.training.explain import explain
+from crossreg.services.training.resolve import resolve
+from crossreg.services.training.result import TrainingResult
 
 SCORES = {"accuracy": 0.9, "nll": 0.3, "brier": 0.1, "ece": 0.02}
 

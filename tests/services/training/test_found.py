@@ -14,17 +14,17 @@ import torch
 
 from crossreg.core.errors import UserError
 from crossreg.prediction.calibration import fit_deviation
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.budget import parse_budget
+from crossreg.services.training.check import check
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.describe import taken_as_is
+from crossreg.services.training.resolve import ResolvedConfig, resolve
+from crossreg.services.training.result import result_of
+from crossreg.services.training.tuning import LONGEST, TRIALS, draw, mean_passes
 from crossreg.training.budget import Budget
 from crossreg.training.trainer import Trainer
-from services.data import DataConfig, load_data
-from services.training.assemble import build_trainer
-from services.training.budget import parse_budget
-from services.training.check import check
-from services.training.config import TrainConfig
-from services.training.describe import taken_as_is
-from services.training.resolve import ResolvedConfig, resolve
-from services.training.result import result_of
-from services.training.tuning import LONGEST, TRIALS, draw, mean_passes
 
 CPU = torch.device("cpu")
 

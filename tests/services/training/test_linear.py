@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from crossreg.models.mlp import LinearSkip
-from services.data import DataConfig, Dataset, load_data
-from services.training.assemble import build_trainer
-from services.training.config import TrainConfig
-from services.training.describe import taken_as_is
-from services.training.linear import NEARLY_ALL, explained_linearly
-from services.training.resolve import ResolvedConfig, resolve, says_nothing
+from crossreg.services.data import DataConfig, Dataset, load_data
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.describe import taken_as_is
+from crossreg.services.training.linear import NEARLY_ALL, explained_linearly
+from crossreg.services.training.resolve import ResolvedConfig, resolve, says_nothing
 
 SLOPES = np.array([3.0, -2.0, 1.0, 0.5])
 

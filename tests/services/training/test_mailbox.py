@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import ray
 
-from services.tracking import Tracker, TrackingConfig
-from services.training.config import Placement
-from services.training.consumer import MessageConsumer
-from services.training.mailbox import Mailbox
-from services.training.messages import Message, Metrics, Progress, Started
-from services.training.progress import Silent
-from services.training.runtime import start_ray
-from services.training.telemetry import Telemetry
-from services.training.worker import ReportMetrics
+from crossreg.services.tracking import Tracker, TrackingConfig
+from crossreg.services.training.config import Placement
+from crossreg.services.training.consumer import MessageConsumer
+from crossreg.services.training.mailbox import Mailbox
+from crossreg.services.training.messages import Message, Metrics, Progress, Started
+from crossreg.services.training.progress import Silent
+from crossreg.services.training.runtime import start_ray
+from crossreg.services.training.telemetry import Telemetry
+from crossreg.services.training.worker import ReportMetrics
 from tests.services.disk import Disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,7 +48,7 @@ def _ray() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_ray")
 def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.training.worker._FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("crossreg.services.training.worker._FLUSH_SECONDS", 0.0)
     mailbox = ray.remote(num_cpus=0, max_concurrency=16)(Slow).remote()
     metrics = ReportMetrics(mailbox)
     trainer: Any = SimpleNamespace(step=0, num_steps=60, train=SimpleNamespace(batch_size=4))

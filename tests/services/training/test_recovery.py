@@ -167,7 +167,7 @@ def test_run_is_complete_for_stock_clients(
     assert figures == {"figures/hyperparameter_trajectories.png", "figures/losses.png", "figures/reliability.png"}
     assert any(key.startswith("system/cpu") for key in run.data.metrics)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{training.folder / 'mlflow.db'}")
-    from services.data import DataConfig, load_data
+    from crossreg.services.data import DataConfig, load_data
 
     data = load_data(DataConfig(name="digits"))
     model = mlflow.pyfunc.load_model(result["model_uri"])

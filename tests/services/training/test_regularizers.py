@@ -14,14 +14,14 @@ from crossreg.prediction.export import load_exported
 from crossreg.prediction.predict import predict
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
-from services.data import Dataset, load_data
-from services.tracking import Tracker
-from services.training.assemble import build_model, build_trainer, preprocess_of
-from services.training.check import check
-from services.training.config import TrainConfig
-from services.training.publish import export_training, publish
-from services.training.resolve import ResolvedConfig, resolve
-from services.training.result import result_of
+from crossreg.services.data import Dataset, load_data
+from crossreg.services.tracking import Tracker
+from crossreg.services.training.assemble import build_model, build_trainer, preprocess_of
+from crossreg.services.training.check import check
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.publish import export_training, publish
+from crossreg.services.training.resolve import ResolvedConfig, resolve
+from crossreg.services.training.result import result_of
 
 CPU = torch.device("cpu")
 LEARNABLE = [name for name, entry in REGISTRY.items() if entry.hyperparameter.learned_by_rho]
@@ -144,7 +144,7 @@ def load_keys(folder: Path) -> list[str]:
 
 
 def test_published_figures_show_every_learned_hyperparameter(tmp_path: Path) -> None:
-    from services.tracking import TrackingConfig
+    from crossreg.services.tracking import TrackingConfig
 
     one = config(regularizers={"noise": None, "temperature": None, "l2": {"start": 0.01}}, steps=12)
     data = digits()

@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from services.data import DataConfig, load_data
-from services.training import simple
-from services.training.simple import better_than, simple_scores
+from crossreg.services.data import DataConfig, load_data
+from crossreg.services.training import simple
+from crossreg.services.training.simple import better_than, simple_scores
 
 
 def test_logistic_regression_is_scikit_learns_on_these_splits() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossreg import UserError
-from services.training.storage import RunFolder, check_storage, new_name
+from crossreg.services.training.storage import RunFolder, check_storage, new_name
 
 
 def test_local_paths_become_absolute_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

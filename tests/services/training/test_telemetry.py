@@ -22,11 +22,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.logs import bind
-from services.tracking.ui import free_port
-from services.training import telemetry
-from services.training.messages import Progress
-from services.training.telemetry import Telemetry
+from crossreg.services.logs import bind
+from crossreg.services.tracking.ui import free_port
+from crossreg.services.training import telemetry
+from crossreg.services.training.messages import Progress
+from crossreg.services.training.telemetry import Telemetry
 from tests.services.training.conftest import ROOT, SETTINGS
 from tests.waiting import wait_for
 
@@ -118,7 +118,7 @@ def seen(head: tuple[dict[str, str], Path], tmp_path_factory: pytest.TempPathFac
     discovery = ray_folder / "prom_metrics_service_discovery.json"
     with (seen.folder / "stdout").open("w") as stdout, (seen.folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.train", "--json", "--config", "config.yaml"],
+            [sys.executable, "-m", "crossreg.jobs.train", "--json", "--config", "config.yaml"],
             cwd=seen.folder, env=environment, stdout=stdout, stderr=stderr,
         )  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_every_line_of_the_log_carries_run_and_job(seen: Seen, head: tuple[dict[
     workers = [
         line for path in (head[1] / "session_latest" / "logs" / "train").glob("*app-worker*") for line in parsed(path)
     ]
-    trained = [line for line in workers if line.get("logger") == "services.training.worker"]
+    trained = [line for line in workers if line.get("logger") == "crossreg.services.training.worker"]
     assert sorted((line["world_rank"], line["message"]) for line in trained) == [
         (0, "training ends"), (0, "training starts"), (1, "training ends"), (1, "training starts")
     ]  # fmt: skip
@@ -198,7 +198,7 @@ def test_a_log_line_holds_no_secret() -> None:
     try:
         bind("an earlier run")
         bind("abc")
-        log = logging.getLogger("services.training.driver")
+        log = logging.getLogger("crossreg.services.training.driver")
         log.error("no answer from %s", uri, extra={"store": uri})
         try:
             raise ConnectionError(uri)
@@ -211,7 +211,7 @@ def test_a_log_line_holds_no_secret() -> None:
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert "hunter2" not in stream.getvalue()
     assert {(line["run_id"], line["logger"], line["levelname"]) for line in lines} == {
-        ("abc", "services.training.driver", "ERROR")
+        ("abc", "crossreg.services.training.driver", "ERROR")
     }
     assert lines[0]["store"] == "postgresql://me:***@db/mlflow"
     assert "ConnectionError" in lines[1]["exc_text"]

@@ -12,14 +12,14 @@ import torch
 from ray.train import Checkpoint
 
 from crossreg import UserError
+from crossreg.services.data import load_data
+from crossreg.services.training.assemble import build_trainer, checkpoint_identity
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import resolve
+from crossreg.services.training.storage import kept_checkpoints
+from crossreg.services.training.worker import take_up
 from crossreg.training.checkpoint import save_checkpoint
 from crossreg.training.trainer import Trainer
-from services.data import load_data
-from services.training.assemble import build_trainer, checkpoint_identity
-from services.training.config import TrainConfig
-from services.training.resolve import resolve
-from services.training.storage import kept_checkpoints
-from services.training.worker import take_up
 from tests.services.training.conftest import ROOT
 
 CONFIG = TrainConfig.model_validate(
@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(run: tuple[list[Path], dict
 def test_a_step_that_hangs_ends_the_process_with_a_traceback() -> None:
     code = """
 import time, torch
-from services.training.watchdog import Watchdog
+from crossreg.services.training.watchdog import Watchdog
 watchdog = Watchdog(1.0)
 watchdog.on_start(None)
 def stuck():
@@ -111,7 +111,7 @@ stuck()
 def test_a_training_that_goes_on_is_left_in_peace() -> None:
     code = """
 import time
-from services.training.watchdog import Watchdog
+from crossreg.services.training.watchdog import Watchdog
 watchdog = Watchdog(3.0)
 watchdog.on_start(None)
 for _ in range(8):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from services.comparison.report.figures.compute import compute
-from services.comparison.report.figures.differences import differences
-from services.comparison.report.figures.reliability import reliability
-from services.comparison.report.figures.schedules import schedules
-from services.comparison.report.figures.verdict import verdict
-from services.comparison.report.groups import Group
-from services.comparison.report.summary import Summary
+from crossreg.services.comparison.report.figures.compute import compute
+from crossreg.services.comparison.report.figures.differences import differences
+from crossreg.services.comparison.report.figures.reliability import reliability
+from crossreg.services.comparison.report.figures.schedules import schedules
+from crossreg.services.comparison.report.figures.verdict import verdict
+from crossreg.services.comparison.report.groups import Group
+from crossreg.services.comparison.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

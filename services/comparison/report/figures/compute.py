@@ -6,17 +6,26 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.groups import Group, spent
-from services.comparison.report.numbers import UNIT_NAMES, score_name
-from services.comparison.report.summary import Summary
-from services.style import REFERENCE_MARKER, LineStyle, empty, line_styles, log_axis, new_figure, plain, shorten
+from crossreg.services.comparison.report.groups import Group, spent
+from crossreg.services.comparison.report.numbers import UNIT_NAMES, score_name
+from crossreg.services.comparison.report.summary import Summary
+from crossreg.services.style import (
+    REFERENCE_MARKER,
+    LineStyle,
+    empty,
+    line_styles,
+    log_axis,
+    new_figure,
+    plain,
+    shorten,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from services.comparison.outcome import Outcome
+    from crossreg.services.comparison.outcome import Outcome
 
 __all__ = ["compute", "mean_curve"]
 

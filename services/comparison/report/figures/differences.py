@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.estimates import Difference, larger_is_better
-from services.comparison.report.numbers import score_name
-from services.comparison.report.rows import Row
-from services.comparison.report.summary import Summary
-from services.style import GREY, LOSES, WINS, new_figure, plain, shorten
+from crossreg.services.comparison.report.estimates import Difference, larger_is_better
+from crossreg.services.comparison.report.numbers import score_name
+from crossreg.services.comparison.report.rows import Row
+from crossreg.services.comparison.report.summary import Summary
+from crossreg.services.style import GREY, LOSES, WINS, new_figure, plain, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

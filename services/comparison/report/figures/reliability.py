@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.groups import Group
-from services.comparison.report.summary import Summary
-from services.style import count_bars, new_figure, plain, reliability_bars, shorten
+from crossreg.services.comparison.report.groups import Group
+from crossreg.services.comparison.report.summary import Summary
+from crossreg.services.style import count_bars, new_figure, plain, reliability_bars, shorten
 
 if TYPE_CHECKING:
     import numpy as np

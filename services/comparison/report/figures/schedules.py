@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.groups import Group
-from services.comparison.report.summary import Summary
-from services.style import (
+from crossreg.services.comparison.report.groups import Group
+from crossreg.services.comparison.report.summary import Summary
+from crossreg.services.style import (
     BLACK,
     LIGHT_GREY,
     WINS,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from services.comparison.outcome import Outcome
-    from services.search.spec import Schedule
+    from crossreg.services.comparison.outcome import Outcome
+    from crossreg.services.search.spec import Schedule
 
 __all__ = ["schedules", "shown_hyperparameters"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from services.comparison.report.estimates import Estimate, larger_is_better
-from services.comparison.report.numbers import score_name
-from services.comparison.report.rows import Row
-from services.comparison.report.summary import Summary
-from services.style import line_styles, log_axis, new_figure, plain, shorten
+from crossreg.services.comparison.report.estimates import Estimate, larger_is_better
+from crossreg.services.comparison.report.numbers import score_name
+from crossreg.services.comparison.report.rows import Row
+from crossreg.services.comparison.report.summary import Summary
+from crossreg.services.style import line_styles, log_axis, new_figure, plain, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from crossreg.services.comparison.outcome import Outcome, Point
+from crossreg.services.comparison.report import Context, summarize
 from crossreg.training.compute import Cost
-from services.comparison.outcome import Outcome, Point
-from services.comparison.report import Context, summarize
 
 EDGES = (np.arange(16) / 15).tolist()
 

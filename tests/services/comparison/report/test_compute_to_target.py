@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from services.comparison.outcome import Outcome
-from services.comparison.report import summarize
-from services.comparison.report.compute_to_target import ComputeToTarget
-from services.comparison.report.tables import tables
-from services.data import load_data
-from services.training.config import TrainConfig
-from services.training.resolve import resolve
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.report import summarize
+from crossreg.services.comparison.report.compute_to_target import ComputeToTarget
+from crossreg.services.comparison.report.tables import tables
+from crossreg.services.data import load_data
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import resolve
 from tests.services.comparison.report.conftest import NAN, context, cost, outcome, point, scores
 
 SEARCH = {"cost": cost(8e12), "trials": 8, "members": [[(0, {"weight_decay": 0.1})]] * 8}

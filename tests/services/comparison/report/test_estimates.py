@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from services.comparison.report.estimates import Sample, difference, estimate
+from crossreg.services.comparison.report.estimates import Sample, difference, estimate
 
 
 def test_the_interval_is_students_t() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.comparison.outcome import Outcome
-from services.comparison.report import summarize
-from services.comparison.report.estimates import estimate
-from services.comparison.report.figures import compute, differences, reliability, schedules, verdict
-from services.comparison.report.figures.compute import mean_curve
-from services.comparison.report.figures.reliability import pooled
-from services.comparison.report.figures.schedules import shown_hyperparameters
-from services.comparison.report.groups import group_outcomes
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.report import summarize
+from crossreg.services.comparison.report.estimates import estimate
+from crossreg.services.comparison.report.figures import compute, differences, reliability, schedules, verdict
+from crossreg.services.comparison.report.figures.compute import mean_curve
+from crossreg.services.comparison.report.figures.reliability import pooled
+from crossreg.services.comparison.report.figures.schedules import shown_hyperparameters
+from crossreg.services.comparison.report.groups import group_outcomes
 from tests.services.comparison.report.conftest import NAN, context, cost, diagram, noise, outcome, point, runs, scores
 
 

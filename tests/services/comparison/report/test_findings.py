@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from services.comparison.report import summarize
+from crossreg.services.comparison.report import summarize
 from tests.services.comparison.report.conftest import NAN, context, cost, outcome, runs, scores, sentence
 
 BASE = [0.80, 0.82, 0.81]

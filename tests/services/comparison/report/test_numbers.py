@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from services.comparison.report.estimates import difference, estimate
-from services.comparison.report.numbers import brackets, duration, factor, mean, memory, quantity, signed
+from crossreg.services.comparison.report.estimates import difference, estimate
+from crossreg.services.comparison.report.numbers import brackets, duration, factor, mean, memory, quantity, signed
 
 SPREAD = estimate({0: 0.8, 1: 0.82, 2: 0.84})  # half the interval: 4.3027 * 0.02 / sqrt(3) = 0.04968
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from crossreg.core.errors import UserError
-from services.comparison.outcome import Outcome
-from services.comparison.report import Report, write_report
+from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.report import Report, write_report
 from tests.services.comparison.report.conftest import NAN, context, cost, diagram, noise, outcome, point, scores
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -171,7 +171,7 @@ def test_nothing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_importing_it_loads_neither_ray_nor_mlflow_nor_matplotlib() -> None:
     unwanted = ["ray", "mlflow", "matplotlib", "pandas", "sklearn", "scipy"]
-    code = f"import sys, services.comparison.report; print([m for m in {unwanted!r} if m in sys.modules])"
+    code = f"import sys, crossreg.services.comparison.report; print([m for m in {unwanted!r} if m in sys.modules])"
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=120)

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from crossreg.core.errors import UserError
-from services.comparison.report import Summary, summarize
-from services.comparison.report.rows import Row
-from services.comparison.report.tables import tables
+from crossreg.services.comparison.report import Summary, summarize
+from crossreg.services.comparison.report.rows import Row
+from crossreg.services.comparison.report.tables import tables
 from tests.services.comparison.report.conftest import NAN, context, cost, outcome, runs, scores
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from crossreg import UserError
-from services.training.optimizers.cpr import AdamCPR
+from crossreg.services.training.optimizers.cpr import AdamCPR
 
 
 def problem(dtype: torch.dtype = torch.float64) -> tuple[nn.Parameter, nn.Parameter, torch.Tensor]:

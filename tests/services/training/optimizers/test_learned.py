@@ -10,11 +10,11 @@ import torch
 
 from crossreg import UserError
 from crossreg.optimizers import SHIPPED, About, LearnedOptimizer, LearnedRule, load_rule, save_rule, update_rule
+from crossreg.services.training.assemble import checkpoint_identity
+from crossreg.services.training.check import check
+from crossreg.services.training.optimizer_config import OptimizerConfig
+from crossreg.services.training.optimizers import optimizer_kind
 from crossreg.training.diagnostics import Diagnosis, Diagnostics
-from services.training.assemble import checkpoint_identity
-from services.training.check import check
-from services.training.optimizer_config import OptimizerConfig
-from services.training.optimizers import optimizer_kind
 from tests.services.training.optimizers.test_optimizers import config, dataset, trainer
 
 

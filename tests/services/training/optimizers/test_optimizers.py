@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from crossreg import UserError, load_checkpoint, save_checkpoint
+from crossreg.services.data import Dataset, Split
+from crossreg.services.training.assemble import build_trainer, checkpoint_identity
+from crossreg.services.training.check import check
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers import optimizer_kind
+from crossreg.services.training.resolve import ResolvedConfig, resolve
 from crossreg.training.trainer import Trainer
-from services.data import Dataset, Split
-from services.training.assemble import build_trainer, checkpoint_identity
-from services.training.check import check
-from services.training.config import TrainConfig
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers import optimizer_kind
-from services.training.resolve import ResolvedConfig, resolve
 from tests.crossreg.core.test_distributed import COMMON, launch
 from tests.crossreg.training.test_trainer import Stop, assert_equal
 
@@ -28,7 +28,7 @@ BATCH = 16
 @pytest.fixture
 def sharpness() -> Any:
     pytest.importorskip("pytorch_optimizer")
-    from services.training.optimizers import sharpness
+    from crossreg.services.training.optimizers import sharpness
 
     return sharpness
 
@@ -198,8 +198,8 @@ def test_a_checkpoint_of_gsam_holds_no_scratch(sharpness: Any, tmp_path: Path) -
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
-    monkeypatch.delitem(sys.modules, "services.training.optimizers.sharpness", raising=False)
-    monkeypatch.delattr("services.training.optimizers.sharpness", raising=False)
+    monkeypatch.delitem(sys.modules, "crossreg.services.training.optimizers.sharpness", raising=False)
+    monkeypatch.delattr("crossreg.services.training.optimizers.sharpness", raising=False)
     for name in ("sam", "gsam"):
         with pytest.raises(UserError, match=rf"'{name}' needs the package pytorch-optimizer.*crossreg\[baselines\]"):
             check(config({"name": name}), dataset())
@@ -237,8 +237,8 @@ def test_mc_dropout_is_checked_and_evaluated() -> None:
 DISTRIBUTED = (
     COMMON
     + """
-from services.training.optimizer_config import ResolvedOptimizer
-from services.training.optimizers import optimizer_kind
+from crossreg.services.training.optimizer_config import ResolvedOptimizer
+from crossreg.services.training.optimizers import optimizer_kind
 
 crossreg.regularizers.noise.standard_normal_like = shared_noise
 # one random stream for all ranks, so that `shared_noise` cuts the same draw
