@@ -93,17 +93,18 @@ def _say_what_is_hidden() -> None:
         UserError: one of them takes the place of this package.
     """
     found = hidden_by(Path.cwd())
-    if "crossreg" in found:
-        raise UserError(
-            f"Ray's workers look into the working directory first, and {found['crossreg']} hides the package "
-            "'crossreg' from them; rename it, or start from another directory"
-        )
+    mine = found.pop("crossreg", None)
     for name, file in found.items():
         _log.warning(
             "%s hides the module %r from Ray's workers, which look into the working directory first; rename it if the "
             "training fails",
             file,
             name,
+        )
+    if mine is not None:
+        raise UserError(
+            f"Ray's workers look into the working directory first, and {mine} hides the package 'crossreg' from them; "
+            "rename it, or start from another directory"
         )
 
 
