@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 
 if TYPE_CHECKING:
     from crossreg.services.cluster import LocalCluster
@@ -53,15 +53,15 @@ def up(
     """Start what does not run yet, and say how to use it. Data of an earlier cluster in the folder are kept."""
     from crossreg.services.cluster import ClusterConfig, LocalCluster
 
-    out = console(quiet=as_json)
-    cluster = LocalCluster.up(folder, ClusterConfig(nodes, cpus, isolated), out.print)
+    cluster = LocalCluster.up(folder, ClusterConfig(nodes, cpus, isolated), console(quiet=as_json).print)
     if as_json:
         typer.echo(json.dumps(_described(cluster)))
         return
-    out.print(f"dashboard: {cluster.dashboard}   MLflow: {cluster.mlflow} (user `crossreg`)", soft_wrap=True)
-    out.print(f'use it:    [bold]eval "$(crossreg cluster env --folder {folder})"[/bold]', soft_wrap=True)
+    out = results()
+    out.print(f"dashboard: {cluster.dashboard}   MLflow: {cluster.mlflow} (user `crossreg`)")
+    out.print(f'use it:    [bold]eval "$(crossreg cluster env --folder {folder})"[/bold]')
     out.print("           [bold]crossreg submit -- train --data digits --workers 2[/bold]")
-    out.print(f"stop it:   [bold]crossreg cluster down --folder {folder}[/bold]", soft_wrap=True)
+    out.print(f"stop it:   [bold]crossreg cluster down --folder {folder}[/bold]")
 
 
 @app.command()
@@ -83,7 +83,7 @@ def status(folder: Folder = _DEFAULT, as_json: flags.AsJson = False) -> None:
         typer.echo(json.dumps(_described(cluster)))
         return
     for name, process in cluster.processes.items():
-        console().print(f"{name:15} {'runs' if process.alive else 'does not run':13} {process.log}", soft_wrap=True)
+        results().print(f"{name:15} {'runs' if process.alive else 'does not run':13} {process.log}")
 
 
 @app.command()
@@ -91,7 +91,9 @@ def down(folder: Folder = _DEFAULT) -> None:
     """Stop all parts. Runs, models and checkpoints stay in the folder; `up` goes on with them."""
     from crossreg.services.cluster import LocalCluster
 
-    LocalCluster.at(folder).down()
+    stopped = LocalCluster.at(folder).down(console().print)
+    kept = f"data are kept in {folder}: [bold]crossreg cluster up --folder {folder}[/bold] goes on with them"
+    results().print(f"{len(stopped)} parts stopped; {kept}" if stopped else f"nothing ran; {kept}")
 
 
 def _described(cluster: LocalCluster) -> dict[str, object]:

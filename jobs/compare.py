@@ -10,7 +10,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import merge, validated
 from crossreg.jobs.train import list_regularizers
 from crossreg.services.comparison.config import CompareConfig
@@ -71,10 +71,10 @@ def compare(
     - `crossreg compare --resume RUN_ID`
     """
     if given["methods"] == "list":
-        _list_methods()
+        _list_methods(as_json)
         return
     if "list" in (given["learn"] or ()):
-        list_regularizers()
+        list_regularizers(as_json)
         return
     asked, what, where, tracked = flags.settings(
         given, CompareConfig, TrainConfig, Placement, TrackingConfig, file=config
@@ -139,16 +139,22 @@ def _earlier(
     return folder, validated(CompareConfig, {**recorded, **asked})
 
 
-def _list_methods() -> None:
-    from rich.console import Console
+def _list_methods(as_json: bool) -> None:
     from rich.table import Table
 
     from crossreg.baselines import METHODS
 
+    budgets = {
+        name: "as --budget says" if method.searches else _own(method.own_budget) for name, method in METHODS.items()
+    }
+    if as_json:
+        listed = [{"name": name, "summary": METHODS[name].summary, "budget": said} for name, said in budgets.items()]
+        typer.echo(json.dumps({"methods": listed}))
+        return
     table = Table("method", "what it is", "budget", box=None)
-    for name, method in METHODS.items():
-        table.add_row(name, method.summary, "as --budget says" if method.searches else _own(method.own_budget))
-    Console(highlight=False).print(table)
+    for name, said in budgets.items():
+        table.add_row(name, METHODS[name].summary, said)
+    results().print(table)
 
 
 def _own(budget: str) -> str:
@@ -167,17 +173,15 @@ def as_dict(result: Comparison) -> dict[str, Any]:
 
 def show(result: Comparison) -> None:
     """Print the table of scores and the sentences, and how to look at the rest."""
-    from rich.console import Console
-
-    out = Console(highlight=False)
+    out = results()
     out.print(result.summary.as_table())
     if result.summary.verdict:
         out.print(f"[bold]{result.summary.verdict}[/bold]")
     for sentence in result.summary.sentences:
         out.print(f"• {sentence}")
-    out.print(f"report: {Path(result.report)}", soft_wrap=True)
+    out.print(f"report: {Path(result.report)}")
     where = result.url or result.run_id
-    out.print(f"run: {where}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
+    out.print(f"run: {where}   look at it with: [bold]{result.ui_command}[/bold]")
     out.print(
         f"its methods alone: search for  tags.comparison = '{result.run_id}' and tags.kind = 'method'", soft_wrap=True
     )

@@ -1,4 +1,9 @@
-"""How every command talks: text for people on stderr, results on stdout, one meaning per exit code."""
+"""How every command talks: its result on stdout, what goes on and what went wrong on stderr, one meaning per exit code.
+
+A job prints with one of two consoles: `results()` for what it was called for (the end report of a training, a list, a
+table), as `crossreg jobs list | wc -l` expects it, and `console()` for progress, notes and warnings. With `--json` the
+result is the one object on stdout, and neither console prints.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,20 @@ from crossreg.core.errors import UserError
 from crossreg.services.logs import structured
 from crossreg.services.tracking.uri import redact
 
-__all__ = ["console", "run_app"]
+__all__ = ["console", "results", "run_app"]
 
 _log = logging.getLogger(__name__)
 _stderr = Console(stderr=True, highlight=False)
 
 
 def console(quiet: bool = False) -> Console:
-    """Return the console for people; a quiet one prints nothing."""
+    """Return the console for what goes on: progress, notes, warnings; a quiet one prints nothing."""
     return Console(stderr=True, quiet=True) if quiet else _stderr
+
+
+def results() -> Console:
+    """Return the console for the result of a command; piped, it is plain text."""
+    return Console(highlight=False, soft_wrap=True)  # a sentence is one line: whoever shows it breaks it
 
 
 def run_app(app: typer.Typer) -> None:

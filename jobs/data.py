@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.data.config import DataConfig
 
@@ -53,12 +53,11 @@ def data(
 
 def show(found: dict[str, Any]) -> None:
     """Print the description on stdout, as tables."""
-    from rich.console import Console
     from rich.table import Table
 
-    out = Console(highlight=False)
+    out = results()
     shape, (low, high) = "x".join(map(str, found["input_shape"])), found["input_range"]
-    out.print(f"[bold]{found['data']}[/bold]: {found['task']}, fingerprint {found['fingerprint']}", soft_wrap=True)
+    out.print(f"[bold]{found['data']}[/bold]: {found['task']}, fingerprint {found['fingerprint']}")
     out.print(f"an input is {shape} of {found['input_dtype']}, from {low:g} to {high:g} in the training split\n")
     splits = Table("examples", *found["splits"], box=None, pad_edge=False, header_style="bold")
     for column in splits.columns[1:]:
@@ -87,7 +86,7 @@ def show(found: dict[str, Any]) -> None:
     if found["notes"]:
         out.print()
     for note in found["notes"]:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
+        out.print(f"note: {note}", markup=False)
 
 
 _SHOWN = 40  # classes

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import results, run_app
 
 __all__ = ["app", "doctor", "examine"]
 
@@ -70,11 +70,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     for name, value in found.items():
         text = ", ".join(value) or "none" if isinstance(value, list) else str(value)
         table.add_row(name.replace("_", " "), text)
-    console().print(table)
+    results().print(table)
     for line in wrong:
-        console().print(f"[yellow]![/yellow] {line}")
+        results().print(f"[yellow]![/yellow] {line}")
     if not wrong:
-        console().print("ready to train")
+        results().print("ready to train")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import results, run_app
 
 __all__ = ["app"]
 
@@ -33,14 +33,14 @@ def show(address: flags.Address = None, as_json: flags.AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
         return
-    out = console()
+    out = results()
     if not found:
         out.print("no jobs yet; submit one with [bold]crossreg submit -- train --data digits[/bold]")
     for job in found:
         seconds = "" if job["seconds"] is None else f"{job['seconds']:.0f} s"
         command = job["command"].removeprefix(f"python -m {PACKAGE}.")
         line = f"{job['id']:30} {job['status'].lower():9} {job['started'] or '':19} {seconds:>7}  {command}"
-        out.print(line, markup=False, soft_wrap=True)
+        out.print(line, markup=False)
 
 
 @app.command()
@@ -78,7 +78,7 @@ def stop(
     if as_json:
         typer.echo(json.dumps(job))
     else:
-        console().print(f"{name}: {job['status'].lower()}")
+        results().print(f"{name}: {job['status'].lower()}")
 
 
 if __name__ == "__main__":

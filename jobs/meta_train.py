@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.meta_training.config import MetaTrainConfig
 from crossreg.services.tracking.config import TrackingConfig
@@ -69,9 +69,7 @@ def meta_train(
 
 def show(result: MetaTrained) -> None:
     """Print what was made, and how to use it."""
-    from rich.console import Console
-
-    out = Console(highlight=False, soft_wrap=True)
+    out = results()
     out.print(
         f"log meta-loss ({result.about.meta_loss}): {result.first:.3f} in the first tenth of the iterations, "
         f"{result.meta_loss:.3f} in the last, where {result.diverged:.1%} of the windows ended an inner training that "

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 
@@ -96,9 +96,10 @@ def predict(
         typer.echo(found.frame.to_csv(index=False), nl=False)
     else:
         write(found.frame, output)
-        out.print(f"{len(found.frame):,} predictions written to {output}", soft_wrap=True)
-    if found.scores:
-        out.print("scores: " + ", ".join(f"{name} {value:.4f}" for name, value in found.scores.items()))
+        results().print(f"{len(found.frame):,} predictions written to {output}")
+    if found.scores:  # on stdout, but not into a CSV that is there already
+        place = out if output is None else results()
+        place.print("scores: " + ", ".join(f"{name} {value:.4f}" for name, value in found.scores.items()))
 
 
 if __name__ == "__main__":

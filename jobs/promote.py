@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 
@@ -45,10 +45,10 @@ def promote(
     if as_json:
         typer.echo(json.dumps({**done.as_dict(), "command": command}))
         return
-    out = console()
+    out = results()
     how = "registered as" if done.registered else "already registered as"
-    out.print(f"{done.model_id} of run {run_id}: {how} version {done.version} of {name}", soft_wrap=True)
-    out.print(f"{done.uri}   serve it with: [bold]{command}[/bold]", soft_wrap=True)
+    out.print(f"{done.model_id} of run {run_id}: {how} version {done.version} of {name}")
+    out.print(f"{done.uri}   serve it with: [bold]{command}[/bold]")
 
 
 if __name__ == "__main__":

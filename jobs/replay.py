@@ -10,7 +10,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.training.config import Placement
@@ -72,7 +72,10 @@ def replay(
             export.write_text(json.dumps(source.as_dict(), indent=1))
         except OSError as error:
             raise UserError(f"cannot write {str(export)!r}: {error.strerror}") from error
-        console(quiet=as_json).print(f"{len(source.schedule)} entries written to {export}", soft_wrap=True)
+        if as_json:
+            typer.echo(json.dumps({"export": str(export), "entries": len(source.schedule)}))
+        else:
+            results().print(f"{len(source.schedule)} entries written to {export}")
         return
     methods: list[Method] = [Replay(source, frozen=frozen, all_data=all_data) for frozen in modes[mode]]
     with CompareBar(console(quiet=as_json)) as bar:
@@ -96,7 +99,6 @@ def as_dict(source: Source, outcomes: list[Outcome]) -> dict[str, Any]:
 
 def show(source: Source, outcomes: list[Outcome]) -> None:
     """Print the replays below the run they repeat."""
-    from rich.console import Console
     from rich.table import Table
 
     names = [name for name in ("accuracy", "nll", "ece", "brier", "rmse") if name in outcomes[0].test]
@@ -107,7 +109,7 @@ def show(source: Source, outcomes: list[Outcome]) -> None:
     rows += [(outcome.method, outcome.seed, outcome.test) for outcome in outcomes]
     for label, seed, test in rows:
         table.add_row(label, str(seed), *(f"{test[name]:.4f}" if name in test else "–" for name in names))
-    Console(highlight=False).print(table)
+    results().print(table)
 
 
 if __name__ == "__main__":

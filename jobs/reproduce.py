@@ -11,7 +11,7 @@ import typer
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.data.config import DataConfig
 from crossreg.services.tracking.config import TrackingConfig
@@ -104,10 +104,9 @@ def reproduce(
 
 def show(result: Reproduced) -> None:
     """Print the table, the findings, and where the rest is."""
-    from rich.console import Console
     from rich.table import Table
 
-    out = Console(highlight=False)
+    out = results()
     table = Table(title=result.study.summary, title_justify="left")
     for heading in result.study.columns.values():
         table.add_column(heading, justify="right")
@@ -120,9 +119,9 @@ def show(result: Reproduced) -> None:
         said = (
             f"{result.kept} cases had been measured before and were read from {result.cases}; remove it to measure anew"
         )
-        out.print(f"note: {said}", soft_wrap=True)
-    out.print(f"figure: {result.figure}", soft_wrap=True)
-    out.print(f"run: {result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
+        out.print(f"note: {said}")
+    out.print(f"figure: {result.figure}")
+    out.print(f"run: {result.run_id}   look at it with: [bold]{result.ui_command}[/bold]")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 
 __all__ = ["app", "submit"]
 
@@ -48,12 +48,14 @@ def submit(
     out = console(quiet=as_json)
     cluster = Cluster(address)
     name = cluster.submit(command, working_dir or _checkout())
-    out.print(f"submitted [bold]{name}[/bold] to {cluster.address}", soft_wrap=True)
+    # the result of a command that does not wait: the job's name, by which it is found again
+    (out if as_json or wait else results()).print(f"submitted [bold]{name}[/bold] to {cluster.address}", soft_wrap=True)
     out.print(f"stop it with [bold]crossreg jobs stop {name}[/bold]", soft_wrap=True)
     if wait:
         try:
             for text in cluster.follow(name):
-                out.print(text, end="", markup=False, soft_wrap=True)
+                if not as_json:
+                    typer.echo(text, nl=False)
         except KeyboardInterrupt:
             out.print(f"\nthe job goes on; see [bold]crossreg jobs logs --follow {name}[/bold]", soft_wrap=True)
             raise typer.Exit(130) from None
@@ -61,7 +63,7 @@ def submit(
     if as_json:
         typer.echo(json.dumps(job))
     elif wait:
-        out.print(f"{name}: {job['status'].lower()}", soft_wrap=True)
+        results().print(f"{name}: {job['status'].lower()}")
     if wait and job["status"] != "SUCCEEDED":
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import results, run_app
 
 __all__ = ["app", "sync"]
 
@@ -23,7 +23,7 @@ def sync(
     from crossreg.services.tracking import sync as send
 
     report = send(folder, tracking_uri)
-    console().print(str(report))
+    results().print(str(report))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import typer
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import merge, validated
 from crossreg.services.data import known, load_data
 from crossreg.services.logs import structured
@@ -21,6 +21,7 @@ from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.training.config import Placement, TrainConfig
 
 if TYPE_CHECKING:
+    from crossreg.regularizers.registry import Regularizer
     from crossreg.services.training.driver import FinishedTraining, Resume
 
 __all__ = ["app", "train"]
@@ -68,7 +69,7 @@ def train(
     - `crossreg train --resume RUN_ID --epochs 60`
     """
     if "list" in (given["learn"] or ()):
-        list_regularizers()
+        list_regularizers(as_json)
         return
     what, where, tracked = flags.settings(given, TrainConfig, Placement, TrackingConfig, file=config)
     result = _run(given, what, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
@@ -80,13 +81,15 @@ def train(
         show(result)
 
 
-def list_regularizers() -> None:
+def list_regularizers(as_json: bool = False) -> None:
     """Print all that can be learned or fixed."""
-    from rich.console import Console
     from rich.table import Table
 
     from crossreg.regularizers.registry import REGISTRY
 
+    if as_json:
+        typer.echo(json.dumps({"regularizers": [_about(name, entry) for name, entry in REGISTRY.items()]}))
+        return
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, entry in REGISTRY.items():
         one, (low, high) = entry.hyperparameter, entry.hyperparameter.range
@@ -99,7 +102,21 @@ def list_regularizers() -> None:
         )
         options = f"; options in a file: {', '.join(entry.options)}" if entry.options else ""
         table.add_row(name, f"{one.help} ({one.unit})\n{how}; searched from {low:g} to {high:g}{options}\n")
-    Console(highlight=False).print(table)
+    results().print(table)
+
+
+def _about(name: str, entry: Regularizer) -> dict[str, Any]:
+    one = entry.hyperparameter
+    return {
+        "name": name,
+        "help": one.help,
+        "unit": one.unit,
+        "learned": one.learned_by_rho,
+        "direct": one.direct,
+        "default": one.default,
+        "range": list(one.range),
+        "options": list(entry.options),
+    }
 
 
 def _run(
@@ -176,9 +193,9 @@ def show(result: FinishedTraining) -> None:
     """Print what came of it in sentences, the scores as a table, and how to look at the run."""
     from rich.table import Table
 
-    out = console()
+    out = results()
     for index, sentence in enumerate(result.explanation):
-        out.print(sentence, soft_wrap=True, style="bold" if index == 0 else None, markup=False)
+        out.print(sentence, style="bold" if index == 0 else None, markup=False)
     table = Table(title="Test split", title_justify="left")
     table.add_column("")
     for name in result.test:
@@ -189,9 +206,9 @@ def show(result: FinishedTraining) -> None:
     for name, scores in result.simple.items():
         table.add_row(name, *(f"{scores[key]:.4f}" if key in scores else "–" for key in result.test))
     out.print(table)
-    out.print(f"checkpoint: {result.checkpoint}", soft_wrap=True)
-    out.print(f"model: {result.model_uri or 'not logged'}", soft_wrap=True)
-    out.print(f"run: {result.url or result.run_id}   look at it with: [bold]{result.ui_command}[/bold]", soft_wrap=True)
+    out.print(f"checkpoint: {result.checkpoint}")
+    out.print(f"model: {result.model_uri or 'not logged'}")
+    out.print(f"run: {result.url or result.run_id}   look at it with: [bold]{result.ui_command}[/bold]")
 
 
 if __name__ == "__main__":

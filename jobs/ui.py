@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crossreg.jobs.console import console, run_app
+from crossreg.jobs.console import results, run_app
 
 __all__ = ["app", "ui"]
 
@@ -25,7 +25,7 @@ def ui(
     from crossreg.services.tracking import serve_ui
 
     process, url = serve_ui(tracking_uri, port)
-    console().print(f"MLflow UI: {url}   (Ctrl-C ends it)", soft_wrap=True)
+    results().print(f"MLflow UI: {url}   (Ctrl-C ends it)")
     if open_browser:
         typer.launch(url)
     try:

@@ -20,7 +20,7 @@ from crossreg.core.errors import UserError
 from crossreg.services.cluster import database, parts, prepare
 from crossreg.services.cluster.namespaces import Namespaces
 from crossreg.services.cluster.parts import Part
-from crossreg.services.cluster.processes import Process, answers, free_ports, start
+from crossreg.services.cluster.processes import STOP_SECONDS, Process, answers, free_ports, start
 from crossreg.services.cluster.secrets import Secrets, write_private
 
 __all__ = ["ClusterConfig", "LocalCluster"]
@@ -192,12 +192,27 @@ class LocalCluster:
         """Plug the network cable of an isolated node in, or pull it out."""
         self._namespaces.connect(_number(name), connected)
 
-    def down(self) -> None:
-        """Stop everything; data, logs and secrets stay in the folder."""
-        for names in reversed(self._waves()):
+    def down(self, say: Callable[[str], None] = lambda text: None) -> list[str]:
+        """Stop everything; data, logs and secrets stay in the folder.
+
+        Args:
+            say: is told what is being stopped, and how it ended.
+
+        Returns:
+            The parts that ran.
+        """
+        running = [name for name, process in self.processes.items() if process.alive]
+        for names in reversed(self._waves()):  # those that need others first
             with ThreadPoolExecutor() as pool:
-                list(pool.map(lambda name: self.processes[name].stop(), (set(names) & set(self.processes))))
+                list(pool.map(lambda name: self._stop(name, say), (name for name in names if name in running)))
         self._namespaces.close()
+        return running
+
+    def _stop(self, name: str, say: Callable[[str], None]) -> None:
+        say(f"stopping {name}: it has {STOP_SECONDS:.0f} s to end by itself")
+        began = time.monotonic()
+        by_itself = self.processes[name].stop()
+        say(f"{name} {'stopped' if by_itself else 'did not end and was killed'} ({time.monotonic() - began:.0f} s)")
 
     # what each part is, and when it is ready
 

@@ -19,10 +19,11 @@ from crossreg.core.errors import UserError
 from crossreg.services.cluster.parts import Part
 from crossreg.services.tracking import redact
 
-__all__ = ["Process", "answers", "free_ports", "start"]
+__all__ = ["STOP_SECONDS", "Process", "answers", "free_ports", "start"]
 
 _START_SECONDS = 120.0
-_STOP_SECONDS = 30.0
+STOP_SECONDS = 30.0
+"""A part has so long to end by itself, then it is killed."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,21 @@ class Process:
         family = [found, *found.children(recursive=True)]
         for member in family:
             _signal(member, signal.SIGKILL)
-        psutil.wait_procs(family, timeout=_STOP_SECONDS)
+        psutil.wait_procs(family, timeout=STOP_SECONDS)
 
-    def stop(self) -> None:
-        """Ask it to end, and kill what is left of it."""
+    def stop(self) -> bool:
+        """Ask it to end, kill what is left of it, and return whether it ended by itself."""
         found = self._find()
         if found is None:
-            return
+            return True
         family = [found, *found.children(recursive=True)]
         # PostgreSQL waits for its clients at SIGTERM and sends them away at SIGINT
         _signal(found, signal.SIGINT if found.name() == "postgres" else signal.SIGTERM)
-        psutil.wait_procs(family[:1], timeout=_STOP_SECONDS)
+        ended, _ = psutil.wait_procs(family[:1], timeout=STOP_SECONDS)
         for member in family:
             _signal(member, signal.SIGKILL)
-        psutil.wait_procs(family, timeout=_STOP_SECONDS)
+        psutil.wait_procs(family, timeout=STOP_SECONDS)
+        return bool(ended)
 
     def _find(self) -> psutil.Process | None:
         try:

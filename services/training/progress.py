@@ -69,6 +69,7 @@ class ProgressLine:
             console=console,
             refresh_per_second=4,
             transient=True,
+            disable=not console.is_terminal,  # which would leave an empty line in a log
         )
         self._task = self._progress.add_task("starting", total=None, detail="")
 

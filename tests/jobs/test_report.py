@@ -41,7 +41,7 @@ def test_sentences_come_first_then_scores_and_how_to_open_the_ui(
 ) -> None:
     show(report(1.25))
     out, err = capfd.readouterr()
-    assert out == ""
-    assert err.startswith("One network gets half of it right.\nLength: as given.\n")
+    assert err == ""
+    assert out.startswith("One network gets half of it right.\nLength: as given.\n")
     for words in ("1.2500", "not logged", "crossreg ui"):
-        assert words in err
+        assert words in out
