@@ -26,7 +26,7 @@ from crossreg.jobs.options import validated
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.registry import REGISTRY
 from crossreg.services.comparison.config import CompareConfig
-from crossreg.services.data import load_data
+from crossreg.services.data import DataConfig, load_data
 from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.training.assemble import build_trainer
 from crossreg.services.training.config import Placement, TrainConfig
@@ -97,6 +97,15 @@ def test_a_regularizer_of_ones_own_is_learned_by_name(tmp_path: Path, monkeypatc
     data = load_data(config.data)
     latest = build_trainer(resolve(config, data), data, torch.device("cpu")).fit()
     assert latest["regularizers/orthogonality"] != pytest.approx(0.001, rel=1e-3)
+
+
+def test_ones_own_data_are_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_examples(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    found = load_data(DataConfig(name="own_digits:digits", split_by="writer"))
+    assert found.input_shape == (1, 8, 8)
+    assert len(found.train) + len(found.reg) + len(found.test) == 1797
 
 
 def test_a_stopping_rule_of_ones_own_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

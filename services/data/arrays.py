@@ -21,7 +21,7 @@ from crossreg.services.data.raw import Raw, require_finite
 from crossreg.services.data.sequences import sequences_of
 from crossreg.services.data.targets import read_targets
 
-__all__ = ["load_arrays", "read_arrays"]
+__all__ = ["arrays_of", "load_arrays", "read_arrays"]
 
 CHANNELS = (1, 3, 4)
 SMALLEST_IMAGE = 8  # pixels
@@ -42,18 +42,32 @@ def load_arrays(path: Path, config: DataConfig) -> Raw:
     Raises:
         UserError: Missing or unreadable arrays, object arrays, or shapes and dtypes that cannot be used.
     """
-    source = str(path)
-    keys = {key: config.keys.get(key, key) for key in KEYS}
+    return arrays_of(str(path), _read(path, _wanted(config)), config, may_rename=path.suffix.lower() == ".npz")
+
+
+def _wanted(config: DataConfig) -> list[str]:
+    """Return the names of the arrays that are read."""
     by = config.split_by or config.time_order
-    wanted = [*keys.values(), *([by, f"{by}_test"] if by else [])]
-    given = _read(path, wanted)
+    return [*(config.keys.get(key, key) for key in KEYS), *([by, f"{by}_test"] if by else [])]
+
+
+def arrays_of(source: str, given: dict[str, np.ndarray], config: DataConfig, *, may_rename: bool = True) -> Raw:
+    """Return what arrays hold, see `load_arrays`.
+
+    Args:
+        source: what messages call them.
+        given: by name; those that are not asked for may be empty.
+        config: as of `load_arrays`.
+        may_rename: whether messages name `--keys`.
+    """
+    keys, wanted = {key: config.keys.get(key, key) for key in KEYS}, _wanted(config)
     listed = ", ".join(sorted(given)) or "nothing"
     found = {key: given[name] for key, name in keys.items() if name in given}
     for key in ("x", "y"):
         if key not in found:
             raise UserError(
                 f"{source}: no array {keys[key]!r}; needed are x and y, optional x_test and y_test; found {listed}"
-                + ("; other names are given as --keys x=NAME,y=NAME" if path.suffix.lower() == ".npz" else "")
+                + ("; other names are given as --keys x=NAME,y=NAME" if may_rename else "")
             )
     if ("x_test" in found) != ("y_test" in found):
         raise UserError(f"{source}: x_test and y_test come together or not at all; found {listed}")

@@ -7,13 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from crossreg.core.errors import UserError
 from crossreg.inputs.sequence import TimeAxis
 from crossreg.services.data.bundled import BUNDLED
 from crossreg.services.data.sequences import SEQUENCES
 from crossreg.services.data.vision import VISION
 from crossreg.services.settings import Flag, Settings
 
-__all__ = ["KEYS", "DataConfig", "known"]
+__all__ = ["KEYS", "DataConfig", "known", "require_fitting"]
 
 KEYS = ("x", "y", "x_test", "y_test", "lengths", "lengths_test")
 """Arrays of an .npz by what they are."""
@@ -31,7 +32,8 @@ class DataConfig(Settings):
 
     name: Annotated[str, Flag("data")] = Field(
         min_length=1,
-        description=f"{', '.join(known())}, or a path: image folder, .npz, .npy, .ts, .csv, .tsv, .parquet.",
+        description=f"{', '.join(known())}; or a path: image folder, .npz, .npy, .ts, .csv, .tsv, .parquet; or a "
+        "function of your own, package.module:function.",
     )
     root: Annotated[Path, Flag("data-root")] = Field(
         default=Path("data"), description="Folder where torchvision's datasets lie or are downloaded to."
@@ -97,3 +99,21 @@ class DataConfig(Settings):
         if unknown := sorted(self.keys.keys() - set(KEYS)):
             raise ValueError(f"keys names {unknown[0]!r}; allowed are {', '.join(KEYS)}, as in x=images,y=labels")
         return self
+
+
+def require_fitting(config: DataConfig, fits: bool, what: str, *settings: str) -> None:
+    """Refuse settings that the data have no use for, rather than let them be.
+
+    Args:
+        config: the settings.
+        fits: whether the data are of the kind that these are for.
+        what: that kind, in words.
+        settings: names of fields.
+
+    Raises:
+        UserError: one is given, and the data are of another kind.
+    """
+    for name in settings:
+        value = getattr(config, name)
+        if value and not fits:
+            raise UserError(f"{name}={value!r} is for {what} only; {config.name!r} is none")

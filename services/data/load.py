@@ -12,9 +12,10 @@ from crossreg.core.paths import local_path
 from crossreg.inputs import Inputs, Sequence
 from crossreg.inputs.sequence import lengths_of
 from crossreg.services.data.bundled import BUNDLED, load_bundled
-from crossreg.services.data.config import DataConfig, known
+from crossreg.services.data.config import DataConfig, known, require_fitting
 from crossreg.services.data.dataset import Dataset, Split, Task, fingerprint
 from crossreg.services.data.decode import Progress
+from crossreg.services.data.function import is_function, load_function
 from crossreg.services.data.moments import moments
 from crossreg.services.data.raw import Raw, validate
 from crossreg.services.data.sequences import SEQUENCES, cut, load_sequences, load_ts
@@ -63,6 +64,8 @@ def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
 
 
 def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
+    if is_function(config.name):
+        return load_function(config)
     is_known = config.name in known()
     # A known name comes before a folder of that name; "./name" is the folder.
     path = Path(config.name) if is_known else local_path(config.name, "data")
@@ -70,14 +73,14 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     is_npz = not is_known and path.suffix.lower() in ARRAYS
     is_folder = not is_known and path.is_dir()
     named = config.name in BUNDLED and config.name != "digits"
-    _require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
+    require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
     is_series = not is_known and path.suffix.lower() in SERIES
-    _require_fitting(config, is_table or named or is_npz or is_series, "tables, arrays and .ts files", "task")
-    _require_fitting(config, is_table or named or is_npz, "tables and arrays", "time_order")
+    require_fitting(config, is_table or named or is_npz or is_series, "tables, arrays and .ts files", "task")
+    require_fitting(config, is_table or named or is_npz, "tables and arrays", "time_order")
     with_groups = is_table or named or is_npz or config.name == "watch"
-    _require_fitting(config, with_groups, "tables, arrays and 'watch'", "split_by")
-    _require_fitting(config, is_npz, "arrays (.npz)", "keys", "time_axis")
-    _require_fitting(config, is_folder, "image folders", "image_size")
+    require_fitting(config, with_groups, "tables, arrays and 'watch'", "split_by")
+    require_fitting(config, is_npz, "arrays (.npz)", "keys", "time_axis")
+    require_fitting(config, is_folder, "image folders", "image_size")
     if config.name in BUNDLED:
         return load_bundled(config)
     if config.name in SEQUENCES:
@@ -106,20 +109,13 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     raise UserError(f"{config.name}: cannot load a file ending in {path.suffix!r}; allowed: {', '.join(_FILES)}")
 
 
-def _require_fitting(config: DataConfig, fits: bool, what: str, *settings: str) -> None:
-    """Refuse settings that the data have no use for, rather than let them be."""
-    for name in settings:
-        value = getattr(config, name)
-        if value and not fits:
-            raise UserError(f"{name}={value!r} is for {what} only; {config.name!r} is none")
-
-
 def _not_found(name: str, path: Path) -> UserError:
     if path.suffix.lower() in _FILES or len(path.parts) > 1:
         return UserError(f"{name}: no such file or folder; looked for {path.absolute()}")
     return UserError(
         f"unknown dataset {name!r}{nearest(name, known())}; known names: {', '.join(known())}; or give the "
-        f"path of an image folder or of a file ending in {', '.join(_FILES)}"
+        f"path of an image folder or of a file ending in {', '.join(_FILES)}, or a function of your own as "
+        "package.module:function"
     )
 
 

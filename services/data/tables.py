@@ -30,7 +30,7 @@ from crossreg.services.data.targets import MAX_INTEGER_CLASSES, read_targets
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_table", "read_frame", "table_of"]
+__all__ = ["load_table", "read_frame", "table_of", "tidied"]
 
 TARGET_NAMES = ("target", "label", "y", "class")
 
@@ -146,9 +146,20 @@ def read_frame(path: Path, notes: list[str]) -> pd.DataFrame:
     # pandas and pyarrow each raise their own exceptions for a damaged file
     except Exception as error:
         raise UserError(f"{path}: cannot be read as a parquet table ({error})") from error
+    return tidied(str(path), frame)
+
+
+def tidied(source: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame of typed columns as a table has them: text for names, no index, dates and numbers as such.
+
+    Raises:
+        UserError: two columns have one name.
+    """
+    import pandas as pd
+
     # what pandas keeps as an index is data with a name
     named = [name for name in frame.index.names if name is not None]
-    frame = frame.reset_index(named) if named else frame
+    frame = frame.reset_index(named) if named else frame.copy(deep=False)
     frame.columns = frame.columns.astype(str)
     for name in frame.columns[[pd.api.types.is_object_dtype(one) for one in frame.dtypes]]:
         held = pd.api.types.infer_dtype(frame[name], skipna=True)
@@ -157,7 +168,7 @@ def read_frame(path: Path, notes: list[str]) -> pd.DataFrame:
         elif held == "date":
             frame[name] = pd.to_datetime(frame[name])
     if (twice := frame.columns[frame.columns.duplicated()]).size:
-        raise UserError(f"{path}: column {twice[0]!r} occurs twice; names must differ")
+        raise UserError(f"{source}: column {twice[0]!r} occurs twice; names must differ")
     return frame.reset_index(drop=True)
 
 

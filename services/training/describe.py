@@ -110,4 +110,4 @@ def command() -> str:
 def slug(config: TrainConfig) -> str:
     """Return the experiment's name, `<data>-<model>`, free of path separators."""
     model = config.model.replace(":", "_").replace(",", "+")
-    return f"{Path(config.data.name).stem}-{model}".replace("/", "_")
+    return f"{Path(config.data.name).stem}-{model}".replace("/", "_").replace(":", "_")
