@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crossreg.core.distributed import data_parallel, process_group
     from crossreg.core.errors import UserError
     from crossreg.estimators import T1T2, Direct, Estimator, Implicit, Unrolled
-    from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss
+    from crossreg.losses import Classification, GaussianRegression, Likelihood, Loss, MultiLabel
     from crossreg.prediction import calibration
     from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
     from crossreg.prediction.predict import Prediction, predict
@@ -50,7 +50,7 @@ _HOMES = {
     "core.distributed": ("data_parallel", "process_group"),
     "core.errors": ("UserError",),
     "estimators": ("Direct", "Estimator", "Implicit", "T1T2", "Unrolled"),
-    "losses": ("Classification", "GaussianRegression", "Likelihood", "Loss"),
+    "losses": ("Classification", "GaussianRegression", "Likelihood", "Loss", "MultiLabel"),
     "prediction.evaluation": ("Evaluation", "EvaluationPlan", "evaluate"),
     "prediction.predict": ("Prediction", "predict"),
     "regularizer": ("CrossRegularizer", "RhoUpdate"),
@@ -97,6 +97,7 @@ __all__ = [
     "Likelihood",
     "Loss",
     "LossTemperature",
+    "MultiLabel",
     "Noise",
     "Patience",
     "Penalty",

@@ -9,7 +9,7 @@ Source: cross-regularization (arXiv 2506.19755).
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
+from crossreg.core.calling import inputs_and_target
 from crossreg.core.distributed import rank, world_size
 from crossreg.core.errors import UserError, nearest
 from crossreg.core.modules import unwrap
@@ -64,11 +65,12 @@ class CrossRegularizer:
     Args:
         model: a model that went through `inject_noise`; plain, or wrapped by DDP or `torch.compile`. The rho step
             goes round the wrappers.
-        loss: a `Loss`, "classification", "regression", `nn.CrossEntropyLoss()` or `nn.MSELoss()`.
-        reg_loader: iterable of `(inputs, target)` batches of held-out data that theta never trains on; started anew
-            when it ends. In a distributed run every rank takes its rows of each batch, unless the loader is sharded
-            already (a `DistributedSampler`, or an attribute `sharded` that is true). A loader that shuffles needs
-            a generator seeded alike on all ranks, or ranks take their rows of different batches.
+        loss: a `Loss`, or what PyTorch has one in: `nn.CrossEntropyLoss(...)`, `F.mse_loss`; see `as_loss`.
+        reg_loader: iterable of batches of held-out data that theta never trains on: `(x, y)`, `(x, mask, y)`, or a
+            dictionary with the target as "labels", "label", "targets", "target" or "y"; started anew when it ends. In a
+            distributed run every rank takes its rows of each batch, unless the loader is sharded already (a
+            `DistributedSampler`, or an attribute `sharded` that is true). A loader that shuffles needs a generator
+            seeded alike on all ranks, or ranks take their rows of different batches.
         interval: theta steps between rho steps, r >= 1.
         samples: noise draws averaged in a rho step, K >= 1; below 3 the gradient is biased (see the docs).
         lr: step size of rho, in relative change of sigma per update.
@@ -86,7 +88,7 @@ class CrossRegularizer:
     def __init__(
         self,
         model: nn.Module,
-        loss: Loss | nn.Module | str,
+        loss: Loss | nn.Module | Callable[..., Tensor] | str,
         reg_loader: Iterable[Any],
         interval: int = 30,
         samples: int = 3,
@@ -155,12 +157,14 @@ class CrossRegularizer:
             value, gradients = self.estimator.gradient(self.model, self.loss, inputs, target, parameters, draws, scale)
         else:  # a last batch smaller than the number of ranks: this one has nothing to say, but must not be silent
             value, gradients = torch.zeros((), device=target.device), [torch.zeros_like(p) for p in parameters]
-        # one message: the loss, every gradient and the number of rows, by which ranks are weighted
+        # one message: the loss, every gradient, and what they are means over, by which ranks are weighted
         one = torch.ones(1, dtype=parameters[0].dtype, device=parameters[0].device)
-        flat = torch.cat([value.reshape(1).to(one), *(g.reshape(-1) for g in gradients), one]) * len(target)
+        size = self.loss.size(target) if len(target) else 0.0
+        flat = torch.cat([value.reshape(1).to(one), *(g.reshape(-1) for g in gradients), one]) * size
+        flat = torch.cat([flat, one * len(target)])
         if world_size() > 1:
             dist.all_reduce(flat)
-        rows, flat = flat[-1], flat[:-1] / flat[-1]
+        rows, flat = flat[-1], flat[:-2] / flat[-2]
         pieces = flat[1:].split([parameter.numel() for parameter in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).clone()
@@ -217,7 +221,7 @@ class CrossRegularizer:
             if batch is None:
                 raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
         self._batch += 1
-        inputs, target = batch
+        inputs, target = inputs_and_target(batch)
         sampler = getattr(self.reg_loader, "sampler", None)
         sharded = getattr(self.reg_loader, "sharded", False) or isinstance(sampler, DistributedSampler)
         world = 1 if sharded else world_size()
@@ -278,10 +282,10 @@ def antithetic_draws(samples: int, *key: int | str) -> list[Draw]:
 def _to(inputs: Any, device: torch.device, rows: slice = slice(None)) -> Any:
     if isinstance(inputs, Tensor):
         return inputs[rows].to(device)
-    if isinstance(inputs, dict):
-        return {key: _to(value, device, rows) for key, value in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
         return type(inputs)(*(_to(value, device, rows) for value in inputs))
+    if isinstance(inputs, Mapping):
+        return {key: _to(value, device, rows) for key, value in inputs.items()}
     if isinstance(inputs, list | tuple):
         return type(inputs)(_to(value, device, rows) for value in inputs)
     return inputs

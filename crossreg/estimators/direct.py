@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crossreg.core.calling import call
 from crossreg.core.random import forked_rng
 from crossreg.estimators.base import Estimator
 from crossreg.losses import Loss
@@ -55,7 +56,7 @@ class Direct(Estimator):
 
         def piece_of(draw: Draw) -> Tensor:
             set_draw(model, draw, device)
-            return loss.per_draw(model(inputs), target, temperature(model).to(device))
+            return loss.per_draw(call(model, inputs), target, temperature(model).to(device))
 
         with forked_rng(device), sampling(model, learning=True), _only(rho, model):
             with torch.no_grad():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from crossreg.batches import Batches
+from crossreg.core.calling import arguments
 from crossreg.core.errors import UserError
 from crossreg.core.random import forked_rng
 from crossreg.estimators.hypergradient import (
@@ -129,6 +130,6 @@ class T1T2(HypergradientEstimator):
 
 
 def _held_out_loss(model: nn.Module, loss: Loss, inputs: Any, target: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    output = functional_call(model, dict(weights), (inputs,))
+    output = functional_call(model, dict(weights), *arguments(model, inputs))
     piece = loss.per_draw(output, target, temperature(model).to(target.device))
     return loss.of_draws(piece[None], target)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from crossreg.batches import Batches
+from crossreg.core.calling import call, inputs_and_target
 from crossreg.core.distributed import broadcast_buffers, gather_rows, rank
 from crossreg.core.modules import unwrap
 from crossreg.core.random import derive_seed, forked_rng, seed_device
-from crossreg.losses import Classification, Loss
+from crossreg.losses import Classification, Loss, MultiLabel
 from crossreg.models import Ensemble
 from crossreg.prediction import calibration
 from crossreg.prediction.predict import num_draws, predict_apart
@@ -55,10 +56,12 @@ class Evaluation(NamedTuple):
     """Scores of a split and what they were computed from.
 
     Attributes:
-        scores: for classification accuracy, nll, brier and ece; for other losses `nll`, the loss of the averaged
-            prediction, and `rmse` where target and prediction are numbers of equal shape.
-        mean: averaged predictions `[N, ...]`, on the CPU, equal on all ranks.
-        targets: `[N, ...]`.
+        scores: for classification accuracy, nll, brier and ece, of every position where an example has several; for
+            other losses `nll`, the loss of the averaged prediction, with `accuracy` of the labels where they do not
+            exclude one another, and `rmse` where target and prediction are numbers of equal shape.
+        mean: averaged predictions `[N, ...]`, on the CPU, equal on all ranks; of targets of several positions `[n, C]`,
+            one row a position that is not ignored.
+        targets: `[N, ...]`, or `[n]`.
         passes: forward passes of an example that this took, over all ranks.
         members: averaged predictions of each member of an `Ensemble`, `[M, N, ...]`, on the CPU; else None.
     """
@@ -79,7 +82,7 @@ def evaluate(
     Args:
         model: the model, wrapped or not; keeps its mode, statistics and random state.
         loss: see `crossreg.losses`.
-        batches: this rank's batches `(x, y)`, on the model's device.
+        batches: this rank's batches, on the model's device, as `CrossRegularizer` takes them.
         samples: noise draws averaged; a model that draws nothing is run once.
         seed: fixes the draws.
         dropout: dropout layers draw too; see `predict`.
@@ -91,29 +94,48 @@ def evaluate(
     model = unwrap(model)
     draws = num_draws(model, samples, dropout)
     classification = isinstance(loss, Classification)
-    means, each, targets, values = [], [], [], []
-    for index, (x, y) in enumerate(batches):
+    means, each, targets, values, rows = [], [], [], [torch.zeros(2)], 0
+    for index, batch in enumerate(batches):
+        x, y = inputs_and_target(batch)
         key = derive_seed(seed, "evaluate", index, rank())
-        found, apart = predict_apart(model, x, samples, loss=loss, seed=key, dropout=dropout)
-        means.append(found.mean.cpu())
+        task = loss.expecting(y) if isinstance(loss, Classification) else loss
+        found, apart = predict_apart(model, x, samples, loss=task, seed=key, dropout=dropout)
+        scored = _scored(loss, y) if isinstance(loss, Classification) and y.ndim > 1 else None
+        means.append(_positions(found.mean, scored).cpu())
         if isinstance(model, Ensemble):
-            each.append(apart.transpose(0, 1).cpu())
-        targets.append(y.cpu())
+            each.append(torch.stack([_positions(one, scored) for one in apart], 1).cpu())
+        targets.append((y if scored is None else y[scored]).cpu())
+        rows += len(y)
         if not classification and len(y):  # a rank may have no rows of a last batch
-            values.append(_loss_of_average(model, loss, x, y, draws, key, dropout).cpu() * len(y))
+            size = torch.tensor([loss.size(y)])
+            value = _loss_of_average(model, loss, x, y, draws, key, dropout).cpu()
+            values.append(torch.cat([value.reshape(1) * size, size]))
     device = next(model.parameters()).device
+    examples = int(gather_rows(torch.tensor([rows], device=device)).sum())
     mean, target = (gather_rows(torch.cat(parts).to(device)).cpu() for parts in (means, targets))
     members = gather_rows(torch.cat(each).to(device)).cpu().transpose(0, 1) if isinstance(model, Ensemble) else None
     if classification:
         # a model that diverged has no scores, but its training is told so and not broken off
         nan = calibration.Scores(math.nan, math.nan, math.nan, math.nan)
         scores = (calibration.score(mean, target) if mean.isfinite().all() else nan).as_dict()
-        return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target), members)
-    total = gather_rows(torch.stack([torch.zeros(()), *values]).to(device)).sum().item() / len(target)
-    scores = {"nll": total}
-    if target.is_floating_point() and target.numel() == mean.numel():
+        return Evaluation(scores, mean, target, num_passes(loss, draws) * examples, members)
+    total, size = gather_rows(torch.stack(values).to(device)).sum(0).tolist()
+    scores = {"nll": total / size if size else math.nan}
+    if isinstance(loss, MultiLabel):
+        scores["accuracy"] = float(((mean > 0.5) == (target.reshape(mean.shape) > 0.5)).float().mean())
+    elif target.is_floating_point() and target.numel() == mean.numel():
         scores["rmse"] = float((mean - target.reshape(mean.shape)).square().mean().sqrt())
-    return Evaluation(scores, mean, target, num_passes(loss, draws) * len(target), members)
+    return Evaluation(scores, mean, target, num_passes(loss, draws) * examples, members)
+
+
+def _scored(loss: Classification, target: Tensor) -> Tensor:
+    """Return which positions of targets `[B, ...]` count: padding does not."""
+    return target != loss.ignore_index
+
+
+def _positions(values: Tensor, scored: Tensor | None) -> Tensor:
+    """Return rows `[n, C]` for the positions of values `[B, C, ...]` that count, a row as it is where each is one."""
+    return values if scored is None else values.movedim(1, -1)[scored]
 
 
 def num_passes(loss: Loss, draws: int) -> int:
@@ -128,4 +150,4 @@ def _loss_of_average(model: nn.Module, loss: Loss, x: Any, y: Tensor, draws: int
     scale = temperature(model).to(y.device)
     with forked_rng(y.device), sampling(model, dropout=dropout):
         seed_device(y.device, seed)
-        return loss.of_draws(torch.stack([loss.per_draw(model(x), y, scale) for _ in range(draws)]), y)
+        return loss.of_draws(torch.stack([loss.per_draw(call(model, x), y, scale) for _ in range(draws)]), y)

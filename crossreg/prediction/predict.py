@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crossreg.core.calling import call
 from crossreg.core.errors import UserError
 from crossreg.core.modules import unwrap
 from crossreg.core.random import forked_rng, seed_device
@@ -50,7 +51,8 @@ def predict(
 
     Args:
         model: any model, with or without noise or wrapper.
-        x: one batch of inputs, as the model takes it, on the model's device.
+        x: one batch of inputs, on the model's device: a tensor, or several in a tuple (by position) or a dictionary (by
+            name).
         samples: noise draws, K >= 1.
         loss: says what a prediction is; see `crossreg.losses`.
         seed: fixes the draws and leaves the global generators as they were; None draws from those.
@@ -79,14 +81,13 @@ def predict_apart(
     M is 1 for another model. Arguments and errors are those of `predict`.
     """
     draws = num_draws(model, samples, dropout)
-    task, scale = as_loss(loss), temperature(model)
+    task, scale = as_loss(loss), temperature(model).to(next(unwrap(model).parameters()).device)
     mean = members = square = torch.zeros(())
     with _seeded(model, seed), sampling(unwrap(model), dropout=dropout, common=common), apart(model) as ensemble:
         for k in range(1, draws + 1):
-            outputs = model(x) if ensemble else model(x)[None]
-            scale = scale.to(outputs.device)
-            each = torch.stack([task.predict(one, scale) for one in outputs])
-            together = task.predict(ensemble.average(outputs), scale) if ensemble else each[0]
+            output = call(model, x)
+            each = torch.stack([task.predict(one, scale) for one in (output if ensemble else [output])])
+            together = task.predict(ensemble.average(output), scale) if ensemble else each[0]
             mean = mean + (together - mean) / k
             # Welford's update: one pass, one draw in memory
             delta = each - members

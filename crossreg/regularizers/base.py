@@ -13,6 +13,7 @@ does not bounce around zero. The comparison that decided it is in `docs/method/n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin
@@ -28,6 +29,7 @@ __all__ = [
     "Regularizer",
     "RhoModule",
     "Scale",
+    "part_name",
     "read_all",
     "rho_from_sigma",
     "rho_hyperparameters",
@@ -45,6 +47,17 @@ _BOUNDS: dict[Scale, tuple[float, float]] = {
     "linear": (-math.inf, math.inf),
     "logit": (1e-7, 1 - 1e-7),
 }
+
+
+def part_name(index: int, layer: str) -> str:
+    """Return the part of a hyperparameter's name that says which layer: `00_norm1`.
+
+    It is numbered, since names sort alphabetically where they are shown, and is made of what names of metrics may hold
+    in MLflow (letters, digits, `_`, `-`, `.`, space and colon) and of at most 200 characters: two layers may then be
+    called alike but for the number.
+    """
+    kept = re.sub(r"[^\w\-. :]|\.(?=\.)", "_", layer)
+    return f"{index:02d}_{kept if len(kept) <= 200 else f'{kept[:98]}-{kept[-98:]}'}"
 
 
 def sigma_from_rho(rho: Tensor) -> Tensor:

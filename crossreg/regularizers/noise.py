@@ -1,12 +1,14 @@
 """Learnable noise after normalization layers.
 
-A forward hook on each normalization layer adds what a small child module `noise` draws:
+A hook on each normalization layer adds what a small child module `noise` draws:
 
     additive        h = norm(u) + sigma * eps
     multiplicative  h = norm(u) * (1 + sigma * eps),      eps ~ N(0, I)
 
 so it also works where the layer's class is somebody else's, and the names of the model's own weights stay as they
-are. Source: cross-regularization (arXiv 2506.19755), noise directly after normalization, before the activation.
+are. A layer that normalizes and activates in one (timm's `BatchNormAct2d`) gets it before its activation, one that
+wraps another leaves it to that, and of several outputs the first is taken for the normalized one. Source:
+cross-regularization (arXiv 2506.19755), noise directly after normalization, before the activation.
 
 Multiplicative noise in place of dropout is Gaussian dropout, sigma^2 = p / (1 - p), whose rate is learned (Srivastava
 et al. 2014, section 10; Kingma, Salimans, Welling 2015, arXiv:1506.02557).
@@ -29,7 +31,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from crossreg.core.errors import UserError
 from crossreg.core.modules import Where, remove_hook, rho_device_and_dtype, selects, unwrap
 from crossreg.core.random import seed_device
-from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, part_name
 from crossreg.regularizers.temperature import learn_temperature, remove_temperature
 
 __all__ = [
@@ -129,6 +131,8 @@ class Noise(Stochastic):
         """Return `x` with noise, of the same shape, dtype and memory layout."""
         if not (self.training or self.forced):
             return x
+        if x.is_nested:
+            return self._to_each(x)
         sigma = (self.sigma if self.learning else self.sigma.detach()).to(x.dtype)
         if self.channel_dim is not None and sigma.ndim:
             dim = self.channel_dim % x.ndim
@@ -139,6 +143,15 @@ class Noise(Stochastic):
         if self.form == "additive":
             return torch.addcmul(x, sigma, eps)
         return x * (1 + sigma * eps)
+
+    def _to_each(self, x: Tensor) -> Tensor:
+        """Add noise to sequences of several lengths, one after another."""
+        if self.common or (self.channel_dim is not None and self.rho.ndim):
+            raise UserError(
+                "noise that is the same for all rows, or has a scale for every channel of the second dimension, does "
+                "not fit nested tensors; give the model padded ones"
+            )
+        return torch.nested.as_nested_tensor([self(one) for one in x.unbind()], layout=x.layout)
 
     def extra_repr(self) -> str:
         """Describe the layer in `print(model)`."""
@@ -208,27 +221,45 @@ def inject_noise(
         raise UserError(f"layer {present!r} has noise already; call remove_noise(model) before injecting again")
 
     belongs, missing = _LAYERS[after]
-    layers = {name: module for name, module in model.named_modules() if belongs(module)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if belongs(module) and not any(belongs(inner) for inner in module.modules() if inner is not module)
+    }
     if not layers:
         raise UserError(f"{type(model).__name__} has no {after} layer to put noise after; {missing}")
     chosen = {name: module for name, module in layers.items() if selects(where, name, module)}
     if not chosen:
         raise UserError(f"where={where!r} selects none of the {after} layers: {', '.join(layers)}")
     for index, (name, module) in enumerate(chosen.items()):
-        if hasattr(module, "noise"):
+        host = _activation(module) or module
+        if hasattr(host, "noise"):
             raise UserError(f"layer {name!r} has an attribute 'noise' of its own; leave it out with `where`")
         shape, channel_dim = ((), None) if granularity == "layer" else _unit_shape(name, module)
         # numbered, since names sort alphabetically where they are shown
         start = _initial_sigma(module) if initial_sigma is None else initial_sigma
-        noise = Noise(shape, channel_dim, form, start, f"{index:02d}_{name}").train(module.training)
+        noise = Noise(shape, channel_dim, form, start, part_name(index, name)).train(module.training)
         noise.to(*rho_device_and_dtype(module, model))
         if isinstance(module, _DropoutNd):
             noise.rate, module.p = module.p, 0.0
-        module.add_module("noise", noise)
-        module.register_forward_hook(_add_noise)
+        host.add_module("noise", noise)
+        if host is module:
+            module.register_forward_hook(_add_noise)
+        else:
+            host.register_forward_pre_hook(_add_noise_before)
+    for encoder in _encoders(model):
+        # in evaluation mode it would pack sequences without their padding, which attention with hooks beside it, or
+        # with gradients, does not take
+        encoder.use_nested_tensor = False
     if temperature:
         learn_temperature(model)
     return model
+
+
+def _encoders(model: nn.Module) -> list[nn.TransformerEncoder]:
+    """Return the encoders of PyTorch's that hold noise."""
+    found = (module for module in model.modules() if isinstance(module, nn.TransformerEncoder))
+    return [one for one in found if any(isinstance(inner, Noise) for inner in one.modules())]
 
 
 def _initial_sigma(layer: nn.Module) -> float:
@@ -254,12 +285,15 @@ def remove_noise(model: nn.Module, temperature: bool = True) -> nn.Module:
     if not layers:
         raise UserError(f"{type(model).__name__} has no noise to remove; inject_noise(model) puts it in")
     modules = dict(model.named_modules())
+    for encoder in _encoders(model):
+        encoder.use_nested_tensor = encoder.enable_nested_tensor
     for name in layers:
         layer = modules[name]
         if isinstance(layer, _DropoutNd):
             layer.p = layers[name].rate
         del layer.noise
         remove_hook(layer._forward_hooks, _add_noise)
+        remove_hook(layer._forward_pre_hooks, _add_noise_before)
     if temperature:
         remove_temperature(model)
     return model
@@ -276,7 +310,8 @@ def noise_layers(model: nn.Module) -> dict[str, Noise]:
     for name, module in unwrap(model).named_modules():
         noise = module._modules.get("noise")
         if isinstance(noise, Noise):
-            if _add_noise not in module._forward_hooks.values():
+            hooks = {*module._forward_hooks.values(), *module._forward_pre_hooks.values()}
+            if not {_add_noise, _add_noise_before} & hooks:
                 raise UserError(f"layer {name!r} was rebuilt after inject_noise and lost its noise; inject last")
             found[name] = noise
     return found
@@ -353,8 +388,30 @@ _LAYERS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
 }
 
 
-def _add_noise(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    return module.noise(output)  # type: ignore[operator]
+def _add_noise(module: nn.Module, args: Any, output: Any) -> Any:
+    """Add noise to what a layer returns, to the first of several tensors."""
+    if isinstance(output, Tensor):
+        return module.noise(output)  # type: ignore[operator]
+    if not isinstance(output, list | tuple) or not output or not isinstance(output[0], Tensor):
+        raise UserError(
+            f"a normalization layer ({type(module).__name__}) returns a {type(output).__name__} with no tensor first; "
+            "leave it out with `where`"
+        )
+    several = (module.noise(output[0]), *output[1:])  # type: ignore[operator]
+    return type(output)(*several) if hasattr(output, "_fields") else type(output)(several)
+
+
+def _add_noise_before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Add noise to what an activation is given."""
+    return (module.noise(args[0]), *args[1:])  # type: ignore[operator]
+
+
+def _activation(module: nn.Module) -> nn.Module | None:
+    """Return the activation that a normalization layer applies to its own output, or None."""
+    for name, child in module.named_children():
+        if name in ("act", "activation") or type(child).__module__ == nn.ReLU.__module__:
+            return None if isinstance(child, nn.Identity) else child
+    return None
 
 
 def _unit_shape(name: str, module: nn.Module) -> tuple[tuple[int, ...], int | None]:

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from crossreg.core.errors import UserError
 from crossreg.core.modules import Where, selects, unwrap
-from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_from_sigma, sigma_from_rho
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, part_name, rho_from_sigma, sigma_from_rho
 
 __all__ = [
     "NORM",
@@ -150,7 +150,7 @@ def chosen_weights(
             names.append(full)
             taken = parameter.ndim >= 2 if where is None else selects(where, full, parameter)
             if taken and parameter.requires_grad:
-                found.append((module, name, f"{len(found):02d}_{full}"))
+                found.append((module, name, part_name(len(found), full)))
     if not found and where is None and any(parametrize.is_parametrized(module) for module in model.modules()):
         raise UserError(f"{caller}: no weight is left to take; a weight has one norm or one level")
     if not found:

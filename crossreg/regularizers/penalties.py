@@ -20,10 +20,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from crossreg.core.calling import call
 from crossreg.core.errors import UserError
 from crossreg.core.modules import AttachedModules, Where, rho_device_and_dtype, selects, unwrap
 from crossreg.models.ensemble import of_members
-from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, rho_parameters
+from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, part_name, rho_parameters
 
 __all__ = [
     "L1",
@@ -112,7 +113,7 @@ class Penalty(Term):
         if not self.each:
             return [self.hyperparameter.of_rho(self.rho)]
         return [
-            self.hyperparameter.of_rho(self.rho, f"{index:02d}_{name}", index) for index, name in enumerate(self.names)
+            self.hyperparameter.of_rho(self.rho, part_name(index, name), index) for index, name in enumerate(self.names)
         ]
 
     def kinks(self, weights: list[Tensor]) -> list[Tensor] | None:
@@ -344,7 +345,7 @@ class Objective(nn.Module):
 
     def forward(self, x: object, y: Tensor) -> Tensor:
         """Return loss and terms."""
-        return training_loss(self.model, self.loss, self.model(x), y)
+        return training_loss(self.model, self.loss, call(self.model, x), y)
 
 
 def term_regularizer(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossreg.core.errors import UserError
+from crossreg.losses import Classification
 from crossreg.regularizers.base import Hyperparameter
 from crossreg.regularizers.penalties import Term, term_regularizer
 
@@ -46,18 +47,18 @@ class _OfClasses(Term):
 
         Args:
             model: plays no part.
-            output: logits `[B, C, ...]`.
-            target: classes `[B, ...]`, int64.
+            output: logits `[B, C, ...]` or `[B, ..., C]`.
+            target: classes `[B, ...]`, int64; -100 is left out.
 
         Raises:
             UserError: targets that are no classes.
         """
-        if target.is_floating_point() or output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
+        if target.is_floating_point() or output.ndim < 2:
             raise UserError(
                 f"{type(self).__name__} is for classification: logits (batch, classes) and classes (batch); given are "
                 f"{tuple(output.shape)} and {tuple(target.shape)} {str(target.dtype).removeprefix('torch.')}"
             )
-        return self.change(output, target)
+        return self.change(Classification().classes_first(output, target.shape), target)
 
 
 class LabelSmoothing(_OfClasses):

@@ -37,6 +37,7 @@ from crossreg import (
     LabelSmoothing,
     Loss,
     LossTemperature,
+    MultiLabel,
     Noise,
     Preprocess,
     Unrolled,
@@ -171,11 +172,22 @@ def predicted(loss: Loss) -> Callable[..., tuple[Tensor, ...]]:
     return lambda output: tuple(predict(Same(output.device), output, 2, loss=loss))
 
 
+FIRST, OUTPUTS = Classification(class_dim=1), ("[B, C, ...]",)
+DRAWS, WEIGHTS = Given("[K, B, ...]"), Given("[C]", "positive")
+
 CASES = [
     Case("losses.Classification.__call__", Classification(), (OUTPUT, CLASS), ("",), "wide"),
     Case("losses.Classification.per_draw", Classification().per_draw, (OUTPUT, CLASS, ONE), ("[B, ...]",), "wide"),
-    Case("losses.Classification.predict", Classification().predict, (OUTPUT, ONE), ("[B, C, ...]",), "wide"),
+    Case("losses.Classification.of_draws", Classification().of_draws, (DRAWS, CLASS), ("",), dtypes=FULL),
+    Case("losses.Classification.predict", FIRST.predict, (OUTPUT, ONE), ("[B, C, ...]",), "wide"),
+    Case("losses.Classification.classes_first", lambda x: FIRST.classes_first(x, None), (OUTPUT,), OUTPUTS, "wide"),
     Case("losses.Classification", Classification(), (OUTPUT, CLASS), ("",), "wide"),
+    Case("losses.Classification", Classification(), (Given("[B, ..., C]"), CLASS), ("",), "wide"),
+    Case("losses.Classification", lambda x, y, w: Classification(w)(x, y), (OUTPUT, CLASS, WEIGHTS), ("",), "wide"),
+    Case("losses.MultiLabel.__call__", MultiLabel(), (NUMBERS, NUMBERS), ("",), "wide"),
+    Case("losses.MultiLabel.per_draw", MultiLabel().per_draw, (NUMBERS, NUMBERS, ONE), ("[B, ...]",), "wide"),
+    Case("losses.MultiLabel.predict", MultiLabel().predict, (NUMBERS, ONE), ("[B, ...]",), "wide"),
+    Case("losses.MultiLabel", MultiLabel(), (NUMBERS, NUMBERS), ("",), "wide"),
     Case("losses.GaussianRegression.__call__", GaussianRegression(), (NUMBERS, NUMBERS), ("",), "wide"),
     Case(
         "losses.GaussianRegression.per_draw", GaussianRegression().per_draw, (NUMBERS, NUMBERS, ONE), ("[B]",), "wide"
@@ -189,8 +201,8 @@ CASES = [
     Case("regularizers.penalties.training_loss", objective(GaussianRegression()), (NUMBERS, NUMBERS), ("",), "wide"),
     Case("regularizers.penalties.training_loss", objective(Classification()), (OUTPUT, CLASS), ("",), "wide"),
     Case("regularizers.penalties.Term.added", added(L1), (NUMBERS, NUMBERS), ("",), dtype="any"),
-    Case("regularizers.targets.LabelSmoothing.change", added(LabelSmoothing), (OUTPUT, CLASS), ("",)),
-    Case("regularizers.targets.LossTemperature.change", added(LossTemperature), (OUTPUT, CLASS), ("",)),
+    Case("regularizers.targets.LabelSmoothing.change", added(LabelSmoothing), (OUTPUT, CLASS), ("",), "wide"),
+    Case("regularizers.targets.LossTemperature.change", added(LossTemperature), (OUTPUT, CLASS), ("",), "wide"),
     Case("regularizers.noise.Noise.forward", noisy, (Given("[B, ...]"),), ("[B, ...]",)),
     Case(
         "regularizers.noise.Noise.forward",
@@ -231,7 +243,7 @@ CASES = [
     ),
     Case("core.distributed.gather_rows", gather_rows, (Given("[N, ...]"),), ("[N, ...]",)),
     Case(
-        "prediction.predict.Prediction", predicted(Classification()), (OUTPUT,), ("[B, C, ...]", "[B, C, ...]"), "wide"
+        "prediction.predict.Prediction", predicted(FIRST), (OUTPUT,), ("[B, C, ...]", "[B, C, ...]"), "wide"
     ),
     Case(
         "prediction.predict.Prediction", predicted(GaussianRegression()), (NUMBERS,), ("[B, ...]", "[B, ...]"), "wide"

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crossreg import UserError, inject_noise, remove_noise, sampling, sigmas
 from crossreg.regularizers.base import rho_from_sigma, rho_parameters, sigma_from_rho
-from crossreg.regularizers.noise import noise_layers, standard_normal_like
+from crossreg.regularizers.noise import Noise, noise_layers, standard_normal_like
 from tests.crossreg.conftest import small_model
 
 
@@ -270,3 +270,86 @@ def test_rho_and_sigma_convert_both_ways_and_sigma_stays_positive_and_finite() -
     extremes = sigma_from_rho(torch.tensor([-1e9, 1e9]))
     assert (extremes > 0).all()
     assert extremes.isfinite().all()
+
+
+class FusedAddNorm(nn.LayerNorm):
+    """Returns what it normalized and the sum that it was given, as fused kernels do."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
+class WrappedLayerNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * 2
+
+
+class BatchNormAct(nn.BatchNorm1d):
+    """Activates what it normalized, as timm's layers do."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class TestLayersAsPeopleHaveThem:
+    def test_the_first_of_several_outputs_is_the_normalized_one(self) -> None:
+        layer, x = inject_noise(FusedAddNorm(4)).train(), torch.randn(5, 4)
+        normalized, given = layer(x)
+        assert given is x
+        assert not normalized.allclose(nn.LayerNorm(4)(x))
+
+    def test_a_wrapper_leaves_the_noise_to_what_it_wraps(self) -> None:
+        model = inject_noise(nn.Sequential(WrappedLayerNorm(), WrappedLayerNorm()))
+        assert list(sigmas(model)) == ["noise/00_0.inner", "noise/01_1.inner"]
+
+    def test_a_layer_that_activates_gets_its_noise_before(self) -> None:
+        model = inject_noise(nn.Sequential(BatchNormAct(4)), granularity="unit", initial_sigma=3.0).train()
+        out = model(torch.randn(200, 4))
+        assert list(sigmas(model)) == ["noise/00_0"]
+        assert sigmas(model)["noise/00_0"].shape == (4,)
+        assert (out >= 0).all()  # after the activation half of it would be negative
+        assert out.max() > 4
+        noise = model[0].act.noise
+        remove_noise(model, temperature=False)
+        assert model(torch.randn(200, 4)).max() < 5
+        assert noise not in list(model.modules())
+        assert not model[0].act._forward_pre_hooks
+
+    def test_padding_in_an_encoder_of_pytorch(self) -> None:
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        encoder = nn.TransformerEncoder(layer, 2).eval()
+        x, padded = torch.randn(4, 6, 8), torch.arange(6).expand(4, 6) > torch.tensor([[5], [3], [5], [1]])
+        with torch.no_grad():
+            plain = encoder(x, src_key_padding_mask=padded)
+        inject_noise(encoder, initial_sigma=1e-7, temperature=False)
+        with sampling(encoder, learning=True):
+            noisy = encoder(x, src_key_padding_mask=padded)
+        (noisy[~padded].sum()).backward()
+        torch.testing.assert_close(noisy[~padded], plain[~padded], rtol=1e-4, atol=1e-5)
+        remove_noise(encoder, temperature=False)
+        assert encoder.use_nested_tensor
+
+    @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+    def test_nested_tensors(self, layout: torch.layout) -> None:
+        layer = inject_noise(nn.LayerNorm(4), granularity="unit", initial_sigma=2.0).train()
+        rows = [torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)]
+        out = layer(torch.nested.as_nested_tensor(rows, layout=layout))
+        assert [tuple(row.shape) for row in out.unbind()] == [(3, 4), (5, 4)]
+        assert not out.unbind()[0].allclose(nn.LayerNorm(4)(rows[0]))
+        with pytest.raises(UserError, match="does not fit nested tensors; give the model padded ones"):
+            Noise((4,), 1, "additive", 0.1).train()(torch.nested.as_nested_tensor(rows, layout=layout))
+
+    def test_names_hold_what_names_of_metrics_may(self) -> None:
+        odd = {"norm#1": nn.LayerNorm(4), "größe [a]": nn.LayerNorm(4), "x" * 300: nn.LayerNorm(4)}
+        names = list(sigmas(inject_noise(nn.ModuleDict(odd))))
+        assert names[:2] == ["noise/00_norm_1", "noise/01_größe _a_"]
+        assert names[2].startswith("noise/02_xxx")
+        assert len(names[2]) < 220
