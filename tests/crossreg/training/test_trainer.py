@@ -87,7 +87,7 @@ def test_resume_is_exact_in_weights_sigma_optimizers_and_metrics(stop: int, tmp_
     clock = ("worker_seconds", "seconds", "latest")
     assert_equal({k: v for k, v in a.items() if k not in clock}, {k: v for k, v in b.items() if k not in clock})
 
-    clocks = ("compute/worker_seconds", "compute/peak_memory_bytes")
+    clocks = ("usage/worker_seconds", "usage/peak_memory_bytes")
 
     def rows(record: Record) -> list[tuple[int, dict[str, float]]]:
         timeless = ((s, {k: v for k, v in m.items() if k not in clocks}) for s, m in record.values)
@@ -119,7 +119,7 @@ def test_training_learns_and_reports_under_the_agreed_keys() -> None:
     assert latest["test/accuracy"] > 0.6
     assert {"train/loss", "train/accuracy", "reg/loss", "test/nll", "test/ece", "test/brier",
             "regularizers/noise/00_0.1", "regularizers/noise/01_0.4", "regularizers/temperature",
-            "compute/examples", "compute/flops", "epoch"} <= set(latest)  # fmt: skip
+            "usage/examples", "usage/flops", "epoch"} <= set(latest)  # fmt: skip
     assert [s for s, m in record.values if "reg/loss" in m] == list(range(3, 121, 3))
     assert [s for s, m in record.values if "test/nll" in m] == list(range(10, 121, 10))
 

@@ -28,7 +28,7 @@ History = dict[str, list[tuple[int, float]]]
 """(step, value) of every point, by metric."""
 
 # of no consequence to what is learned, and of the machine rather than of the training
-_BESIDE = ("system/", "performance/", "compute/worker_seconds", "compute/peak_memory")
+_BESIDE = ("system/", "usage/examples_per_second", "usage/worker_seconds", "usage/peak_memory")
 
 
 class Run:

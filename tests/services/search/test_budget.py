@@ -66,7 +66,7 @@ def test_a_plan_is_what_the_ledger_counts(method: str, steps: int, select: bool)
     assert trainer.ledger is not None
     counted = trainer.ledger.as_metrics()
     cost = plan_of(select, **changes).cost(steps)
-    assert {name: getattr(cost, name) for name in COUNTS} == {name: counted[f"compute/{name}"] for name in COUNTS}
+    assert {name: getattr(cost, name) for name in COUNTS} == {name: counted[f"usage/{name}"] for name in COUNTS}
     assert plan_of(not select, **changes).cost(steps).flops != cost.flops
 
 

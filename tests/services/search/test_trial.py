@@ -84,7 +84,7 @@ def test_intervals_are_one_training(method: str, restored: bool, states: States,
     predictions = read_predictions(states, records[-1].state)
     assert torch.equal(predictions["test"]["mean"], whole.evaluated["test"].mean)
     assert whole.ledger is not None
-    assert sum(record.cost.examples for record in records) == whole.ledger.as_metrics()["compute/examples"]
+    assert sum(record.cost.examples for record in records) == whole.ledger.as_metrics()["usage/examples"]
     # every step's metrics are said once
     steps = [step for record in records for step, _, values in record.metrics if "train/loss" in values]
     assert steps == list(range(1, whole_spec.steps + 1))

@@ -50,7 +50,7 @@ def histories(training: Training, run_id: str) -> dict[str, list[tuple[int, floa
     assert run.info.status == "FINISHED"
     found = {}
     for key in run.data.metrics:
-        if key.startswith(("system/", "performance/")) or key.endswith(("worker_seconds", "peak_memory_bytes")):
+        if key.startswith("system/") or key.endswith(("_seconds", "per_second", "peak_memory_bytes")):
             continue
         found[key] = [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
     return found

@@ -153,7 +153,7 @@ def test_prometheus_sees_what_mlflow_recorded(seen: Seen) -> None:
     }  # fmt: skip
     assert {name: last[name] for name in exact} == pytest.approx(exact, rel=1e-6)
     # no more time than the training as a whole, no more examples than there were
-    seconds = recorded["compute/worker_seconds"] / 2
+    seconds = recorded["usage/worker_seconds"] / 2
     assert 0 < last["rho_update_seconds"] * last["rho_updates"] < seconds
     assert any(scrape.get("examples_per_second", 0) > 0 for scrape in shown)
     steps = [scrape["step"] for scrape in shown]
