@@ -86,12 +86,20 @@ def predict(
         written = None if output is not None else json.loads(found.frame.to_json(orient="records", double_precision=15))
         if output is not None:
             write(found.frame, output)
-        told = {"examples": len(found.frame), "scores": found.scores, "notes": found.notes, "output": where}
+        told = {
+            "examples": len(found.frame),
+            "scores": found.scores,
+            "notes": found.notes,
+            "warnings": found.warnings,
+            "output": where,
+        }
         typer.echo(json.dumps(told | ({} if written is None else {"predictions": written}), allow_nan=False))
         return
     out = console()
     for note in found.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
+    for warning in found.warnings:
+        out.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if output is None:
         typer.echo(found.frame.to_csv(index=False), nl=False)
     else:
@@ -99,7 +107,13 @@ def predict(
         results().print(f"{len(found.frame):,} predictions written to {output}")
     if found.scores:  # on stdout, but not into a CSV that is there already
         place = out if output is None else results()
-        place.print("scores: " + ", ".join(f"{name} {value:.4f}" for name, value in found.scores.items()))
+        place.print(
+            "scores: " + ", ".join(_score(name, value, found.rmse_unit) for name, value in found.scores.items())
+        )
+
+
+def _score(name: str, value: float, unit: str) -> str:
+    return f"RMSE {value:.4g} ({unit})" if unit and name == "rmse" else f"{name} {value:.4f}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from crossreg.jobs import flags
 from crossreg.jobs.console import console, results, run_app
 from crossreg.jobs.options import merge, validated
 from crossreg.services.data import known, load_data
+from crossreg.services.data.units import TargetUnit
 from crossreg.services.logs import structured
 from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.training.config import Placement, TrainConfig
@@ -196,19 +198,27 @@ def show(result: FinishedTraining) -> None:
     out = results()
     for index, sentence in enumerate(result.explanation):
         out.print(sentence, style="bold" if index == 0 else None, markup=False)
-    table = Table(title="Test split", title_justify="left")
+    unit = TargetUnit(result.target_std, result.target) if result.target_std else None
+    table = Table(title="Test split", title_justify="left", caption_justify="left")
+    if unit is not None:
+        table.caption = f"RMSE {unit.text}; NLL of the standardized target"
     table.add_column("")
     for name in result.test:
         table.add_column(name.upper() if len(name) <= 4 else name, justify="right")
-    table.add_row("as trained", *(f"{value:.4f}" for value in result.test.values()))
-    if result.test_scaled:
-        table.add_row("temperature-scaled", *(f"{result.test_scaled[name]:.4f}" for name in result.test))
-    for name, scores in result.simple.items():
-        table.add_row(name, *(f"{scores[key]:.4f}" if key in scores else "–" for key in result.test))
+    rows = {"as trained": result.test, "temperature-scaled": result.test_scaled, **result.simple}
+    for label, scores in rows.items():
+        if scores:
+            table.add_row(label, *(_number(name, scores, unit) for name in result.test))
     out.print(table)
     out.print(f"checkpoint: {result.checkpoint}")
     out.print(f"model: {result.model_uri or 'not logged'}")
     out.print(f"run: {result.url or result.run_id}   look at it with: [bold]{result.ui_command}[/bold]")
+
+
+def _number(name: str, scores: Mapping[str, float], unit: TargetUnit | None) -> str:
+    if name not in scores:
+        return "–"
+    return f"{scores[name]:.4f}" if unit is None or name != "rmse" else unit.own(scores[name])
 
 
 if __name__ == "__main__":

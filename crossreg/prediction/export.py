@@ -49,6 +49,7 @@ def export_model(
     classes: tuple[str, ...] = (),
     target: tuple[list[float], list[float]] | None = None,
     inputs: Inputs | None = None,
+    span: tuple[list[float], list[float]] | None = None,
 ) -> Path:
     """Write a model for prediction elsewhere; needs the `safetensors` package.
 
@@ -68,6 +69,7 @@ def export_model(
         classes: names of the classes.
         target: mean and standard deviation of the outputs, where the model was trained on standardized ones.
         inputs: how rows or arrays as people have them become its inputs; None for arrays that are taken as they are.
+        span: smallest and largest value of each channel or feature (axis 1) in the training split; None is not known.
 
     Returns:
         The directory.
@@ -95,6 +97,7 @@ def export_model(
         "classes": list(classes),
         "target": target,
         "inputs": to_json(inputs or Array()),
+        "span": span,
     }
     (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), "utf-8")
     return directory
@@ -111,6 +114,10 @@ class Exported:
         inputs: what it takes: a `Table` of named columns or an `Array`.
         images: whether its inputs are images `[C, H, W]` of bytes.
         integers: whether the network gets whole numbers as they are, as tokens.
+        span: smallest and largest value of each channel or feature in the training split, float64 each; None where the
+            file does not tell.
+        target_std: `[outputs]`, float64, of a regression in the training split, in the target's unit; None for
+            classification and where it was not standardized.
         observation_std: `[outputs]`, float64: learned standard deviation of an observation around the mean; None for
             classification and for a model without a learned temperature.
     """
@@ -134,6 +141,9 @@ class Exported:
         self._model, self._preprocess = model, preprocess
         centre, scale = description["target"] or ([0.0], [1.0])
         self._centre, self._scale = np.asarray(centre, np.float64), np.asarray(scale, np.float64)
+        self.target_std: np.ndarray | None = self._scale if description["target"] else None
+        span = description.get("span")
+        self.span: tuple[np.ndarray, np.ndarray] | None = span and (np.asarray(span[0]), np.asarray(span[1]))
         self.observation_std: np.ndarray | None = None
         if self.task == "regression" and "temperature" in description["regularizers"]:
             self.observation_std = np.ones(self.num_outputs) * self._scale * float(temperature(model))
@@ -373,6 +383,12 @@ def _check_description(description: Any) -> None:
             raise UserError("target holds a mean that is not finite, or a deviation that is not positive")
         if len(centre) != description["num_outputs"] or len(scale) != description["num_outputs"]:
             raise UserError(f"target has other lengths than the {description['num_outputs']} outputs")
+    if description.get("span") is not None:
+        low, high = description["span"]
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in (*low, *high)):
+            raise UserError("span holds a value that is no finite number")
+        if not len(low) == len(high) == description["input_shape"][0]:
+            raise UserError(f"span has other lengths than the {description['input_shape'][0]} channels of an input")
 
 
 def _check_sizes(names: str, arguments: dict[str, Any], weights: dict[str, Tensor]) -> None:

@@ -23,6 +23,7 @@ from crossreg.services.tracking.environment import environment_tags
 from crossreg.services.training.check import check
 from crossreg.services.training.config import Placement
 from crossreg.services.training.describe import command, slug
+from crossreg.services.training.explain import unit_of
 from crossreg.services.training.runtime import available_cpus
 from crossreg.services.training.storage import RunFolder, new_name
 
@@ -185,6 +186,7 @@ def _context(config: CompareConfig, conditions: Conditions, started: float, seco
         unit=config.unit,
         select_on=config.select_on,
         samples=config.training.final_samples,
+        rmse_unit="" if (unit := unit_of(data)) is None else unit.standardized,
         seconds=seconds,
         started=started,
     )

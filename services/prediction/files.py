@@ -18,7 +18,9 @@ from crossreg.services.data.images import image_files
 from crossreg.services.data.load import ARRAYS, SERIES, TABLES
 from crossreg.services.data.sequences import check_lengths, read_ts
 from crossreg.services.data.tables import read_frame
+from crossreg.services.data.units import TargetUnit
 from crossreg.services.prediction.scores import scored
+from crossreg.services.serving.span import SpanCheck
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +39,15 @@ class Predicted:
             files, `file` before them.
         scores: where the file held the right answers: accuracy, NLL, Brier score and ECE, or RMSE; else empty.
         notes: what was guessed or not used, in sentences.
+        warnings: that inputs lie far from training's.
+        rmse_unit: what stands behind the RMSE of a regression, in words; empty where that is not known.
     """
 
     frame: pd.DataFrame
     scores: dict[str, float]
     notes: list[str]
+    warnings: list[str]
+    rmse_unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,11 @@ def predict_file(
 
     notes: list[str] = []
     examples = _examples(model, path, target, dict(keys or {}), notes)
-    means, spreads = [], []
+    means, spreads, check = [], [], SpanCheck(model.exported)
     for start, end in _slices(examples.count, batch_size):
-        mean, spread = model.predict(examples.batch(start, end), samples, seed)
+        x = examples.batch(start, end)
+        check.add(x)
+        mean, spread = model.predict(x, samples, seed)
         means.append(mean)
         spreads.append(spread)
         if progress is not None:
@@ -95,7 +103,15 @@ def predict_file(
     answers = model.exported.answers(mean, spread)
     frame = pd.DataFrame(({} if examples.names is None else {"file": examples.names}) | answers)
     scores = {} if examples.answers is None else scored(model.exported, mean, examples.answers, notes)
-    return Predicted(frame, scores, notes)
+    return Predicted(frame, scores, notes, check.warnings(), _rmse_unit(model.exported))
+
+
+def _rmse_unit(exported: Any) -> str:
+    if exported.target_std is None:
+        return ""
+    name = exported.inputs.target if isinstance(exported.inputs, Table) else ""
+    # over several targets it is a mean in each one's own unit
+    return TargetUnit(exported.target_std.tolist(), name).text if exported.num_outputs == 1 else ""
 
 
 def _slices(count: int, size: int) -> Iterator[tuple[int, int]]:

@@ -71,7 +71,9 @@ class Answer(BaseModel):
     model_id: str
     samples: int = Field(description="Noise draws averaged.")
     classes: list[str] | None = Field(description="Null for a regression.")
-    warnings: list[str] = Field(description="What was guessed, such as values that training never saw.")
+    warnings: list[str] = Field(
+        description="What was guessed or is odd, such as values that training never saw, or far from all that it saw."
+    )
     predictions: list[ClassPrediction] | list[NumberPrediction]
 
 

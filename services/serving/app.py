@@ -19,6 +19,7 @@ import crossreg
 from crossreg.services.serving.answers import Answer, Problem, Question, Ready, answer, columns, names
 from crossreg.services.serving.inputs import IMAGE_TYPES, RefusedError, from_image, from_json
 from crossreg.services.serving.service import Active, Service, UnavailableError
+from crossreg.services.serving.span import SpanCheck
 
 __all__ = ["build_app"]
 
@@ -125,8 +126,13 @@ def _decode(
     body: bytes, content_type: str, active: Active, max_examples: int, resize: bool, warnings: list[str]
 ) -> np.ndarray:
     if content_type in IMAGE_TYPES:
-        return from_image(body, content_type, active.model, resize)
-    return from_json(body, active.model, max_examples, warnings)
+        x = from_image(body, content_type, active.model, resize)
+    else:
+        x = from_json(body, active.model, max_examples, warnings)
+    check = SpanCheck(active.model)
+    check.add(x)
+    warnings += check.warnings()
+    return x
 
 
 def _openapi(app: FastAPI, service: Service) -> dict[str, Any]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from crossreg.inputs import Array
 from crossreg.models import is_custom
+from crossreg.regularizers.registry import get_hyperparameters
 from crossreg.services.data import Dataset
 from crossreg.services.tracking import redact
-from crossreg.services.training.assemble import takes_integers
+from crossreg.services.training.assemble import build_model, takes_integers
 from crossreg.services.training.config import Placement, RegularizerConfig, TrainConfig
 from crossreg.services.training.linear import NEARLY_ALL, explained_linearly
 from crossreg.services.training.resolve import ResolvedConfig
 
-__all__ = ["command", "in_short", "note", "params", "regularized_by", "slug", "taken_as_is"]
+__all__ = ["command", "in_short", "note", "params", "regularized_by", "slug", "starting_values", "taken_as_is"]
 
 
 def params(config: ResolvedConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
@@ -67,6 +69,26 @@ def regularized_by(config: TrainConfig) -> str:
         fixed = [one for one in fixed if one != "temperature 1"]  # it is fitted at the end
     parts = [f"learns {', '.join(learned)}{networks}" if learned else "learns nothing"]
     return "; ".join(parts + ([f"fixed: {', '.join(fixed)}"] if fixed else []))
+
+
+def starting_values(
+    config: ResolvedConfig, data: Dataset, names: Collection[str], state: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Return what hyperparameters were before they were learned.
+
+    Args:
+        config: the training.
+        data: on what.
+        names: of those that are asked for.
+        state: of a checkpoint that it started from.
+    """
+    if not names:
+        return {}
+    # as a worker builds it: where nothing is said, the model decides where they start
+    model = build_model(config, data)
+    if state is not None:
+        model.load_state_dict(state["model"])
+    return {name: value for name, value in get_hyperparameters(model).items() if name in names}
 
 
 _ONE_NETWORK = "; with so little noise one network, at a low learning rate, is the default"

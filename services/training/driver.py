@@ -26,9 +26,17 @@ from crossreg.services.tracking.store import connect
 from crossreg.services.training.assemble import takes_integers
 from crossreg.services.training.check import check, starting_state
 from crossreg.services.training.config import Placement, TrainConfig
-from crossreg.services.training.describe import in_short, note, params, regularized_by, slug, taken_as_is
+from crossreg.services.training.describe import (
+    in_short,
+    note,
+    params,
+    regularized_by,
+    slug,
+    starting_values,
+    taken_as_is,
+)
 from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
-from crossreg.services.training.explain import EXPLANATION, explain
+from crossreg.services.training.explain import EXPLANATION, explain, unit_of
 from crossreg.services.training.fit import fit
 from crossreg.services.training.optimizers import optimizer_kind
 from crossreg.services.training.progress import Display, Silent
@@ -60,6 +68,8 @@ class FinishedTraining(TrainingResult):
         simple: scores of simple models on the same splits, by name.
         explanation: all of it in sentences.
         target_std: of a regression, the deviation of each target in the training split: the unit of the RMSE.
+        target: its name, where it has one.
+        starts: where what was learned started, by name; where it ended is in `regularizers`.
     """
 
     run_id: str
@@ -71,6 +81,8 @@ class FinishedTraining(TrainingResult):
     simple: dict[str, dict[str, float]] = Field(default_factory=dict)
     explanation: list[str] = Field(default_factory=list)
     target_std: list[float] = Field(default_factory=list)
+    target: str = ""
+    starts: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,11 +221,13 @@ def _train(
         for name, scores in simple.items():
             kept = {f"simple/{name.replace(' ', '_')}/{score}": value for score, value in scores.items()}
             tracker.record(kept, result.steps)
-        said = explain(config, data, result, simple, diagnoses)
+        starts = starting_values(config, data, result.learned, state)
+        said = explain(config, data, result, simple, diagnoses, starts)
         tracker.artifact(EXPLANATION, "\n\n".join(said).encode())
         tracker.set_note("\n\n".join([*said, note(config, data)]))
         display.phase("writing figures and the model")
         model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
+    unit = unit_of(data)
     return FinishedTraining(
         **dict(result),
         run_id=tracker.run_id,
@@ -224,7 +238,9 @@ def _train(
         diagnoses=diagnoses,
         simple=simple,
         explanation=said,
-        target_std=[] if data.target_std is None else data.target_std.tolist(),
+        target_std=[] if unit is None else list(unit.std),
+        target="" if unit is None else unit.name,
+        starts=starts,
     )
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from crossreg.inputs import Table
 from crossreg.services.data import Dataset
+from crossreg.services.data.units import TargetUnit
 from crossreg.services.training.evidence import evidence
 from crossreg.services.training.resolve import ResolvedConfig, says_nothing
 from crossreg.services.training.result import TrainingResult
 from crossreg.services.training.simple import better_than
 
-__all__ = ["EXPLANATION", "explain"]
+__all__ = ["EXPLANATION", "explain", "unit_of"]
 
 EXPLANATION = "explanation.md"
 """The artifact that keeps it."""
 
 _MEASURED = ("mlp", "cnn")
 """Networks of the study that have a name here."""
+_PARTS = 3
+"""Of what has more parts than that, not each is told."""
 _FAR, _ERRORS = 1.5, 4.0
 """How many times larger one split's loss is than another's, and by how many standard errors at least (those of an
 exponential distribution, about as wide as losses are), that are no longer alike."""
@@ -29,6 +33,7 @@ def explain(
     result: TrainingResult,
     simple: Mapping[str, dict[str, float]],
     diagnoses: Sequence[str] = (),
+    starts: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Return the sentences, the most important first.
 
@@ -38,46 +43,53 @@ def explain(
         result: what came of it.
         simple: scores of simple models on the same splits, by name.
         diagnoses: failure signatures that were seen.
+        starts: where what was learned started, by name.
     """
+    unit = unit_of(data)
     return [
-        _reached(config, data, result),
-        *_apart(result),
+        _reached(config, data, result, unit),
+        *_apart(result, unit),
         _length(config, result),
-        _regularized(config, result),
+        _regularized(config, result, starts or {}),
         *_searched(config, data),
         f"It cost {result.cost.examples:,.0f} forward passes of an example and {result.cost.flops:.3g} FLOPs in "
         f"{result.cost.worker_seconds:.0f} worker-seconds.",
-        *_doubts(data, result, simple, diagnoses),
+        *_doubts(data, result, simple, diagnoses, unit),
     ]
 
 
-def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult) -> str:
+def unit_of(data: Dataset) -> TargetUnit | None:
+    """Return the unit of an RMSE on these data; None where there is none."""
+    if data.target_std is None:
+        return None
+    return TargetUnit(data.target_std.tolist(), data.inputs.target if isinstance(data.inputs, Table) else "")
+
+
+def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult, unit: TargetUnit | None) -> str:
     sharing = "share their weights and " if config.ensemble_style == "shared" else ""
     networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that {sharing}predict as one"
     trained = f"{networks} ({config.model}), trained on {len(data.train):,} examples,"
     test, rows = result.test, f"{len(data.test):,} test examples"
     if "accuracy" in test:
         return f"{trained} get {test['accuracy']:.1%} of {rows} right; NLL {test['nll']:.3f}, ECE {test['ece']:.3f}."
-    if data.target_std is not None and len(data.target_std) == 1 and "rmse" in test:
-        unit = float(data.target_std[0])
-        own = f"{test['rmse'] * unit:.4g}"
-        return f"{trained} are off by {own} on {rows} (RMSE; {test['rmse']:.3f} of the target's standard deviation)."
+    if unit is not None and "rmse" in test:
+        return f"{trained} reach RMSE {unit.own(test['rmse'])} on {rows} ({unit.text})."
     scores = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
     return f"{trained} reach {scores} on {rows}."
 
 
-def _apart(result: TrainingResult) -> list[str]:
+def _apart(result: TrainingResult, unit: TargetUnit | None) -> list[str]:
     """Return what the networks of an ensemble reach alone, and how much they differ."""
     if not result.networks:
         return []
     key = "accuracy" if "accuracy" in result.networks[0] else "rmse"
     values = sorted(one[key] for one in result.networks)
-    if key == "accuracy":
+    if unit is None:
         alone = f"{values[0]:.1%} to {values[-1]:.1%}"
         apart = f"two of them differ on {result.disagreement:.1%} of examples"
     else:
-        alone = f"RMSE {values[0]:.3f} to {values[-1]:.3f}"
-        apart = f"two of them differ by {result.disagreement:.3f} of the target's standard deviation"
+        alone = f"RMSE {unit.own(values[0])} to {unit.own(values[-1])}"
+        apart = f"two of them differ by {unit.own(result.disagreement)}"
     errors = f", errors correlate by {result.error_correlation:.2f}" if math.isfinite(result.error_correlation) else ""
     return [f"Its networks reach {alone} alone; {apart}{errors}."]
 
@@ -88,10 +100,10 @@ def _length(config: ResolvedConfig, result: TrainingResult) -> str:
     return f"Length: all {config.steps:,} steps that it was given."
 
 
-def _regularized(config: ResolvedConfig, result: TrainingResult) -> str:
+def _regularized(config: ResolvedConfig, result: TrainingResult, starts: Mapping[str, float]) -> str:
     values = result.regularizers
     fitted = ("temperature",) if config.finds_length else ()
-    learned = [f"{name} {values[name]:.3g}" for name in result.learned if name in values and name not in fitted]
+    learned = _changes([name for name in result.learned if name in values and name not in fitted], starts, values)
     fixed = [
         f"{name} {values[name]:.3g}"
         for name, one in config.regularizers.items()
@@ -108,6 +120,31 @@ def _regularized(config: ResolvedConfig, result: TrainingResult) -> str:
             f"{way}confident)"
         )
     return f"Regularization: {'; '.join(parts)}."
+
+
+def _changes(names: Sequence[str], starts: Mapping[str, float], ends: Mapping[str, float]) -> list[str]:
+    """Return from where to where each went; of one that has many parts, one a layer, between which values they end."""
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(name.partition("/")[0], []).append(name)
+    said = []
+    for base, those in parts.items():
+        if len(those) > _PARTS:
+            last = sorted(ends[name] for name in those)
+            first = sorted(starts[name] for name in those if name in starts)
+            start = f" {_range(first)} →" if first else ""
+            said.append(f"{base}{start} {_range(last)} ({len(those)} of them)")
+        else:
+            said += [
+                f"{name} {starts[name]:.3g} → {ends[name]:.3g}" if name in starts else f"{name} {ends[name]:.3g}"
+                for name in those
+            ]
+    return said
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{values[0]:.3g}", f"{values[-1]:.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _searched(config: ResolvedConfig, data: Dataset) -> list[str]:
@@ -140,7 +177,11 @@ def _or_more(lead: float, data: Dataset) -> str:
 
 
 def _doubts(
-    data: Dataset, result: TrainingResult, simple: Mapping[str, dict[str, float]], diagnoses: Sequence[str]
+    data: Dataset,
+    result: TrainingResult,
+    simple: Mapping[str, dict[str, float]],
+    diagnoses: Sequence[str],
+    unit: TargetUnit | None,
 ) -> list[str]:
     """Return what looks wrong, with what to do about it."""
     said = [f"Note: {text}" for text in diagnoses]
@@ -154,8 +195,9 @@ def _doubts(
     key = "nll" if "accuracy" in result.test else "rmse"
     held, test = result.reg.get(key, math.nan), result.test.get(key, math.nan)
     if test > _FAR * held > 0 and test - held > _ERRORS * held / math.sqrt(len(data.reg)):
+        one, other = (f"{loss:.3f}" if unit is None or key == "nll" else unit.own(loss) for loss in (test, held))
         said.append(
-            f"Note: {key.upper()} is {test:.3f} on the test split and {held:.3f} on what was "
+            f"Note: {key.upper()} is {one} on the test split and {other} on what was "
             "held out of the training data: they are not alike. Persons or recordings that are in several rows are "
             "kept in one split by --split-by, rows in time by --time-order."
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from crossreg.core.errors import UserError
@@ -16,7 +17,7 @@ from crossreg.prediction.export import export_model
 from crossreg.regularizers.registry import REGISTRY, attach, remove
 from crossreg.services.data import Dataset
 from crossreg.services.tracking import Tracker
-from crossreg.services.training.assemble import build_model, preprocess_of
+from crossreg.services.training.assemble import build_model, preprocess_of, takes_integers
 from crossreg.services.training.config import RegularizerConfig
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.result import TrainingResult
@@ -28,6 +29,7 @@ ALONE = "alone"
 """Folder beside an exported ensemble, and of the run's artifacts, that holds its best network as a model by itself."""
 
 _log = logging.getLogger(__name__)
+_ROWS = 20_000
 
 
 def publish(
@@ -114,6 +116,16 @@ def export_alone(
     _export(own, data, network, folder)
 
 
+def _span(data: Dataset, model: str) -> tuple[list[float], list[float]] | None:
+    """Return the smallest and the largest value of each channel or feature; of many rows some stand for all."""
+    if takes_integers(data, model):
+        return None
+    rows = np.linspace(0, len(data.train) - 1, min(len(data.train), _ROWS)).round().astype(int)
+    x = data.train.x[rows]
+    axes = (0, *range(2, x.ndim))
+    return np.nanmin(x, axes).astype(float).tolist(), np.nanmax(x, axes).astype(float).tolist()
+
+
 def _export(config: ResolvedConfig, data: Dataset, model: nn.Module, folder: Path) -> None:
     exported = {name for name, entry in REGISTRY.items() if entry.exported}
     target = None
@@ -134,4 +146,5 @@ def _export(config: ResolvedConfig, data: Dataset, model: nn.Module, folder: Pat
         classes=data.classes,
         target=target,
         inputs=data.inputs,
+        span=_span(data, config.model),
     )

@@ -73,7 +73,7 @@ def test_a_row_an_input_is_written_and_scored(
     np.testing.assert_allclose(answers.iloc[:, 1:].to_numpy(), expected, atol=1e-6)
     right = torch.from_numpy((rows["renewed"] == "yes").to_numpy().astype(np.int64))
     assert told["scores"] == pytest.approx(calibration.score(torch.from_numpy(expected), right).as_dict(), rel=1e-5)
-    assert (told["examples"], told["output"], told["notes"]) == (20, str(output), [])
+    assert (told["examples"], told["output"], told["notes"], told["warnings"]) == (20, str(output), [], [])
 
 
 def test_without_output_the_rows_are_on_stdout(people: Path, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
@@ -105,6 +105,16 @@ def test_a_regression_gives_mean_and_deviation(diabetes: Path, tmp_path: Path, m
     error = (found["mean"] - frame["progress"]).dropna()
     assert told["scores"] == {"rmse": pytest.approx(np.sqrt((error**2).mean()), rel=1e-6)}
     assert told["notes"] == ["3 of 442 rows have no right answer and are not scored"]
+    output = tmp_path / "answers.csv"
+    arguments = ("--data", tmp_path / "rows.csv", "--target", "progress", "--output", output)
+    run(diabetes, *arguments, monkeypatch=monkeypatch)
+    said = capfd.readouterr()
+    assert f"442 predictions written to {output}" in said.out
+    assert f"scores: RMSE {told['scores']['rmse']:.4g} (in units of the target, whose standard deviation is" in said.out
+    assert "RMSE" not in said.err
+    frame.assign(bmi=1000 * frame["bmi"]).to_csv(tmp_path / "grams.csv", index=False)
+    run(diabetes, "--data", tmp_path / "grams.csv", "--output", output, monkeypatch=monkeypatch)
+    assert "warning: column 'bmi': " in capfd.readouterr().err
 
 
 def test_images_below_class_folders_are_named_and_scored(

@@ -36,6 +36,24 @@ def test_json_has_no_nan_and_keeps_the_agreed_keys() -> None:
     assert plain["regularizers"] == {"noise/00_norm1": 0.25, "weight_decay": 0.01}
 
 
+def test_an_rmse_is_shown_in_the_unit_of_the_target(capfd: pytest.CaptureFixture[str]) -> None:
+    changes = {
+        "test": {"rmse": 0.5, "nll": 1.0},
+        "simple": {"ridge regression": {"rmse": 1.0}},
+        "target_std": [77.125],
+        "target": "progression",
+    }
+    show(report(1.0).model_copy(update=changes))
+    out = capfd.readouterr().out
+    assert "38.56" in out
+    assert "77.12" in out
+    assert "RMSE in units of the target `progression`, whose standard deviation is 77.1" in out
+    show(report(1.0).model_copy(update=changes | {"target_std": [1.0, 2.0], "target": ""}))
+    out = capfd.readouterr().out
+    assert "0.5000" in out
+    assert "RMSE in standard deviations of the targets" in out
+
+
 def test_sentences_come_first_then_scores_and_how_to_open_the_ui(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

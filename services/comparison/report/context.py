@@ -31,6 +31,7 @@ class Context:
         reference: the method that the others are compared with.
         select_on: the score on the regularization split by which searches choose.
         samples: how many noise draws every noisy method averages at test; None does not tell.
+        rmse_unit: what an RMSE counts, in words; empty where there is none.
         seconds: wall-clock time of the whole comparison; 0 does not tell.
         started: seconds since the epoch; 0 does not tell.
     """
@@ -51,5 +52,6 @@ class Context:
     reference: str = "crossreg"
     select_on: str = "nll"
     samples: int | None = None
+    rmse_unit: str = ""
     seconds: float = 0.0
     started: float = 0.0

@@ -98,6 +98,7 @@ def notes(rows: Sequence[Row], reference: Row | None, context: Context) -> list[
 
 def how_to_read(context: Context) -> str:
     """Return the paragraph on what was held equal and what the words of the tables mean."""
+    rmse = f", RMSE {context.rmse_unit}" if context.rmse_unit else ""
     draws = f"{context.samples} draws" if context.samples else "the same number of draws"
     return (
         "All methods of a seed share the splits and, but for what a method is about, the optimizer of the weights, its "
@@ -109,7 +110,8 @@ def how_to_read(context: Context) -> str:
         f"“full” is {context.population} times that, the size of the population; a number is such a factor. "
         f"Searches choose by {score_name(context.select_on)} on the regularization split. At test every noisy method "
         f"averages {draws} of the noise. Accuracy is in percent, NLL in nats an example, ECE of 15 bins of equal "
-        "width; accuracy is better when larger, every other score when smaller. “Scaled” is after one temperature was "
+        f"width{rmse}; "
+        "accuracy is better when larger, every other score when smaller. “Scaled” is after one temperature was "
         "fitted on the regularization split; a method that trains on that split has none left and shows a dash. "
         "± and brackets are the 95 % interval of the mean (Student's t): the variance over seeds, and that over test "
         "examples where seeds share a test split, are added; where seeds draw overlapping test splits, the variance "

@@ -68,6 +68,7 @@ class Summary:
         caption = (
             "* NLL after temperature scaling on the regularization split, where that was not trained on\n"
             f"compute: multiples of one {self.context.reference} run's {self.context.unit}"
+            + (f"\nRMSE {self.context.rmse_unit}" if self.context.rmse_unit else "")
         )
         table = Table(title=f"Test split, {spread}", title_justify="left", caption=caption, caption_justify="left")
         table.add_column("", no_wrap=True)

@@ -156,6 +156,7 @@ def numbers(frame: pd.DataFrame) -> np.ndarray:
 def from_file(case: Case, folder: Path) -> np.ndarray:
     trusted = () if case.model is None else (case.model,)
     found = predict_file(open_model(str(folder / "model"), TrackingConfig(), trusted), case.file, batch_size=5)
+    assert found.warnings == []
     assert set(found.scores) in ({"accuracy", "nll", "brier", "ece"}, {"rmse"})
     return numbers(found.frame)
 

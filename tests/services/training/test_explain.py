@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from crossreg import Cost
+from crossreg.regularizers.registry import REGISTRY, get_hyperparameters, set_hyperparameters
 from crossreg.services.data import load_data
+from crossreg.services.training.assemble import build_model
 from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.describe import starting_values
 from crossreg.services.training.evidence import evidence
 from crossreg.services.training.explain import explain
 from crossreg.services.training.resolve import resolve
@@ -16,12 +19,12 @@ from crossreg.services.training.result import TrainingResult
 SCORES = {"accuracy": 0.9, "nll": 0.3, "brier": 0.1, "ece": 0.02}
 
 
-def said(simple: Any = None, diagnoses: Any = (), training: Any = None, **result: Any) -> str:
+def said(simple: Any = None, diagnoses: Any = (), training: Any = None, starts: Any = None, **result: Any) -> str:
     config = TrainConfig.model_validate({"data": {"name": "digits"}, "model": "mlp", **(training or {})})
     data = load_data(config.data)
     values = {"test": SCORES, "reg": SCORES, "cost": Cost(examples=10.0, flops=2e9, worker_seconds=3.0), **result}
     return "\n".join(
-        explain(resolve(config, data), data, TrainingResult.model_validate(values), simple or {}, diagnoses)
+        explain(resolve(config, data), data, TrainingResult.model_validate(values), simple or {}, diagnoses, starts)
     )
 
 
@@ -39,16 +42,42 @@ def test_the_first_sentence_says_how_good_it_is_and_the_others_why() -> None:
 
 def test_what_was_learned_is_said_with_its_value() -> None:
     training = {"optimizer": {"schedule": "cosine"}, "steps": 7}
-    text = said(training=training, learned=["noise/00_norm1"], regularizers={"noise/00_norm1": 0.25})
+    text = said(
+        training=training,
+        starts={"noise/00_norm1": 0.5},
+        learned=["noise/00_norm1"],
+        regularizers={"noise/00_norm1": 0.25},
+    )
     assert text.startswith("One network (mlp)")
-    assert "learned: noise/00_norm1 0.25" in text
+    assert "learned: noise/00_norm1 0.5 → 0.25." in text
     assert "Length: all 7 steps that it was given." in text
     assert "Regularization: nothing was learned" in said(training=training)
 
 
+def test_of_many_layers_the_ends_of_the_range_are_said() -> None:
+    ends = {f"noise/0{layer}_norm{layer}": 0.1 * layer for layer in range(1, 6)}
+    training = {"optimizer": {"schedule": "cosine"}, "steps": 7}
+    text = said(training=training, starts=dict.fromkeys(ends, 0.2), learned=list(ends), regularizers=ends)
+    assert "learned: noise 0.2 → 0.1 to 0.5 (5 of them)" in text
+
+
+def test_where_it_started_is_read_off_the_model_as_a_worker_builds_it() -> None:
+    regularizers = {"noise": {"start": 0.3}, "l2": None}
+    config = TrainConfig.model_validate({"data": {"name": "digits"}, "model": "mlp", "regularizers": regularizers})
+    data = load_data(config.data)
+    resolved = resolve(config, data)
+    state = build_model(resolved, data)
+    names = [name for name in get_hyperparameters(state) if name.startswith("noise/")]
+    found = starting_values(resolved, data, [*names, "l2"])
+    assert found.pop("l2") == pytest.approx(REGISTRY["l2"].hyperparameter.default)
+    assert found == dict.fromkeys(names, pytest.approx(0.3))
+    set_hyperparameters(state, None, {"l2": 0.01})
+    assert starting_values(resolved, data, ["l2"], {"model": state.state_dict()}) == {"l2": pytest.approx(0.01)}
+
+
 def test_numbers_are_said_in_the_unit_of_the_target() -> None:
     text = said(training={"data": {"name": "diabetes"}}, test={"rmse": 0.5, "nll": 1.0}, reg={})
-    assert "(RMSE; 0.500 of the target's standard deviation)" in text
+    assert "reach RMSE 38.49 on 88 test examples (in units of the target, whose standard deviation is 77)" in text
 
 
 @pytest.mark.parametrize(
