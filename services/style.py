@@ -232,24 +232,29 @@ class _Bins(Protocol):
 
 
 def reliability_bars(axes: Axes, bins: _Bins) -> list[Any]:
-    """Draw the accuracy of every bin, what its confidence is above it (or below), and the diagonal of no difference.
+    """Draw the accuracy of every bin, how far its confidence is above or below it, and the diagonal of no difference.
 
     Returns:
-        What was drawn, for a legend: accuracy, difference, diagonal.
+        What was drawn, for a legend: accuracy, the differences that there are, diagonal.
     """
     import numpy as np
 
     filled = np.asarray(bins.count) > 0
     left, right = np.asarray(bins.edges, float)[:-1][filled], np.asarray(bins.edges, float)[1:][filled]
     accuracy, confidence = np.asarray(bins.accuracy, float)[filled], np.asarray(bins.confidence, float)[filled]
-    solid = _bars(axes, left, right, accuracy, color=SKY, label="accuracy")
-    gap = _bars(
-        axes, left, right, confidence - accuracy, bottom=accuracy, color=VERMILION, alpha=0.35, hatch="////",
-        label="confidence − accuracy",
-    )  # fmt: skip
+    drawn = [_bars(axes, left, right, accuracy, color=SKY, label="accuracy")]
+    gaps = (
+        (confidence > accuracy, VERMILION, 0.5, "////", "confidence above accuracy"),
+        (confidence < accuracy, BLUE, 1.0, r"\\\\", "confidence below accuracy"),
+    )
+    for where, colour, alpha, hatch, label in gaps:
+        if where.any():
+            low, high = np.sort([accuracy[where], confidence[where]], axis=0)
+            look = {"color": colour, "alpha": alpha, "hatch": hatch, "label": label}
+            drawn.append(_bars(axes, left[where], right[where], high - low, bottom=low, **look))
     (diagonal,) = axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    return [solid, gap, diagonal]
+    return [*drawn, diagonal]
 
 
 def count_bars(axes: Axes, edges: Any, heights: Any) -> None:

@@ -135,9 +135,10 @@ def reliability(bins: Reliability, title: str = "Reliability") -> Figure:
     from matplotlib.ticker import PercentFormatter
 
     figure, (axes, counts) = _panels([4.1, 1.4], width=6.0)
-    reliability_bars(axes, bins)
+    drawn = reliability_bars(axes, bins)
     axes.set(ylabel="accuracy", title=f"{title}: ECE {bins.ece:.3f}")
-    axes.legend(loc="upper left", frameon=False)
+    # bars may be anywhere inside
+    figure.legend(handles=drawn, loc="outside lower center", ncols=2, frameon=False)
     count = np.asarray(bins.count)
     count_bars(counts, bins.edges, count)
     counts.set_xlabel("confidence (mean probability of the predicted class)")

@@ -154,6 +154,27 @@ def test_reliability_shows_accuracy_confidence_and_counts():
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 1000
 
 
+@pytest.mark.parametrize(
+    ("off", "named"),
+    [([-0.1, -0.1], ["above"]), ([0.1, 0.1], ["below"]), ([0.1, -0.1], ["above", "below"]), ([0.0, 0.0], [])],
+)
+def test_reliability_names_all_that_it_draws_beside_the_bars(off, named):
+    confidence = np.array([0.25, 0.75])
+    bins = SimpleNamespace(
+        confidence=confidence, accuracy=confidence + off, count=np.array([1, 1]), edges=np.array([0, 0.5, 1]), ece=0.1
+    )
+    figure = reliability(bins)
+    (legend,) = figure.legends
+    gaps = [f"confidence {side} accuracy" for side in named]
+    assert [text.get_text() for text in legend.get_texts()] == ["accuracy", *gaps, "perfectly calibrated"]
+    figure.draw_without_rendering()
+    assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
+    # a difference lies between accuracy and confidence, whichever is larger
+    drawn = [[bar.get_y(), bar.get_y() + bar.get_height()] for bar in figure.axes[0].patches[2:]]
+    expected = np.sort([confidence, bins.accuracy], axis=0).T[np.array(off) != 0]
+    assert np.sort(drawn, axis=0).ravel() == pytest.approx(expected.ravel())
+
+
 def test_reliability_draws_what_the_library_computes_and_an_empty_diagram():
     import torch
 

@@ -43,7 +43,7 @@ CAPTIONS = {
     ),
     "reliability": (
         "Accuracy against confidence on the test split, seeds pooled, with the share of all predictions below. "
-        "Hatched: confidence above accuracy (or below it). ECE is the mean over seeds, as in the table."
+        "Hatched: how far confidence lies above accuracy, or below it. ECE is the mean over seeds, as in the table."
     ),
 }
 """What stands under a figure, by name, in the order of the report."""

@@ -69,12 +69,12 @@ def reliability(groups: Sequence[Group], summary: Summary) -> Figure | None:
     figure = new_figure(2.55 * columns + (0.4 if wide else 1.2), 3.15 * lines + (0.7 if wide else 1.1))
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[4, 1] * lines)
     largest = max(float(bins.count.max() / bins.count.sum()) for _, _, bins in found)
-    handles: list[Any] = []
+    handles: dict[str, Any] = {}
     for index, (group, row, bins) in enumerate(found):
         line, column = divmod(index, columns)
         axes = figure.add_subplot(grid[2 * line, column])
         counts = figure.add_subplot(grid[2 * line + 1, column], sharex=axes)
-        handles = _diagram(axes, bins)
+        handles |= {drawn.get_label(): drawn for drawn in _diagram(axes, bins)}
         _counts(counts, bins, largest)
         ece = row.scores["ece"].mean if "ece" in row.scores else math.nan
         axes.set_title(f"{shorten(group.label, 26)}\nECE {ece:.3f}", fontsize="medium")
@@ -85,7 +85,9 @@ def reliability(groups: Sequence[Group], summary: Summary) -> Figure | None:
             axes.tick_params(labelleft=False)
             counts.tick_params(labelleft=False)
     figure.supxlabel("confidence (mean probability of the predicted class)", fontsize="medium")
-    figure.legend(handles=handles, loc="outside upper center", ncols=3 if wide else 1, frameon=False, fontsize="small")
+    # methods differ in what there is to name
+    drawn, columns = list(handles.values()), 2 if wide else 1
+    figure.legend(handles=drawn, loc="outside upper center", ncols=columns, frameon=False, fontsize="small")
     return figure
 
 

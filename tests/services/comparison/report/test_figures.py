@@ -263,6 +263,10 @@ def test_a_diagram_a_method_with_the_ece_of_the_table() -> None:
     figure = drawn(reliability, outcomes)
     assert [axes.get_title() for axes in figure.axes[::2]] == ["crossreg\nECE 0.030", "none\nECE 0.500"]
     assert figure.axes[0].patches[0].get_height() == pytest.approx(0.9)
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "accuracy", "confidence above accuracy", "perfectly calibrated"
+    }  # fmt: skip
     assert drawn(reliability, [outcome(reliability={})]) is None
 
 
