@@ -46,12 +46,18 @@ def process_group(backend: str | None = None) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def data_parallel(model: nn.Module) -> nn.Module:
-    """Return the model wrapped in `DistributedDataParallel` where several processes train, else the model itself."""
+def data_parallel(model: nn.Module, find_unused: bool = False) -> nn.Module:
+    """Return the model wrapped in `DistributedDataParallel` where several processes train, else the model itself.
+
+    Args:
+        model: on its device.
+        find_unused: the loss does not depend on some parameters, for which ranks are not to wait.
+    """
     if world_size() == 1:
         return model
     device = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    ids = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=find_unused)
 
 
 def broadcast_buffers(model: nn.Module) -> None:

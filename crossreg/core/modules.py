@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["AttachedModules", "Where", "remove_hook", "rho_device_and_dtype", "selects", "unwrap"]
+__all__ = [
+    "AttachedModules",
+    "Where",
+    "keep_evaluation_modes",
+    "own_name",
+    "remove_hook",
+    "rho_device_and_dtype",
+    "selects",
+    "train_mode",
+    "unwrap",
+]
 
 _MEMBER = re.compile(r"^(members\.\d+|body)\.")  # of `Ensemble` and `SharedMLP`
 
@@ -37,6 +47,37 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def keep_evaluation_modes(model: nn.Module, never: type[nn.Module] | tuple[type[nn.Module], ...] = ()) -> list[str]:
+    """Note which modules of a model in training mode are in evaluation mode, and let `train_mode` leave them there.
+
+    So statistics of a frozen BatchNorm stay what they are. A model that is in evaluation mode itself holds none.
+
+    Args:
+        model: wrapped or not.
+        never: classes of modules that are to train all the same.
+
+    Returns:
+        The names of these modules.
+    """
+    inner = unwrap(model)
+    kept = [name for name, one in inner.named_modules() if not (one.training or isinstance(one, never))]
+    inner.kept_in_evaluation = kept if inner.training else []  # type: ignore[assignment]
+    return list(inner.kept_in_evaluation)  # type: ignore[arg-type]
+
+
+def train_mode(model: nn.Module) -> None:
+    """Put a model into training mode, but for the modules that `keep_evaluation_modes` noted."""
+    model.train()
+    inner = unwrap(model)
+    for name in getattr(inner, "kept_in_evaluation", ()):
+        inner.get_submodule(name).training = False
+
+
+def own_name(name: str) -> str:
+    """Return a name within a network of its own, for one within an ensemble."""
+    return _MEMBER.sub("", name)
+
+
 def selects(where: Where | None, name: str, module: Any) -> bool:
     """Say whether a choice takes this name; None takes all."""
     if where is None:
@@ -44,7 +85,7 @@ def selects(where: Where | None, name: str, module: Any) -> bool:
     if callable(where):
         return bool(where(name, module))
     patterns = [where] if isinstance(where, str) else list(where)
-    names = {name, _MEMBER.sub("", name)}  # a pattern is for every network of an ensemble
+    names = {name, own_name(name)}  # a pattern is for every network of an ensemble
     return any(fnmatchcase(one, pattern) for pattern in patterns for one in names)
 
 

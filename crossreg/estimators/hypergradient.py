@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from crossreg.batches import Batches
 from crossreg.core.errors import UserError
+from crossreg.core.modules import train_mode
 from crossreg.estimators.base import Estimator
 from crossreg.losses import Loss
 from crossreg.optimizers import LearnedOptimizer
@@ -184,7 +185,7 @@ def training_mode_with_rho_grad(model: nn.Module, rho: Sequence[nn.Parameter]) -
     flags = [parameter.requires_grad for parameter in rho]
     drawing = stochastic(model)
     if not model.training:  # in a model that trains, layers that somebody froze stay in evaluation mode
-        model.train()
+        train_mode(model)
     for module in drawing:
         module.learning = True
     for parameter in rho:

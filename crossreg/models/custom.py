@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from crossreg.core.calling import main_output
 from crossreg.core.errors import UserError
 from crossreg.core.imports import import_function
 
@@ -41,7 +42,33 @@ def build(name: str, input_shape: tuple[int, ...], num_outputs: int, options: di
         raise UserError(f"model {name!r} failed when called with {given}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; expected {EXPECTED}")
+    _check_weights(name, model)
+    if not model.training:  # modules of a model that trains may be in evaluation mode, and stay there
+        model.train()
+    model.register_forward_hook(_only_main_output)
     return model
+
+
+def _check_weights(name: str, model: nn.Module) -> None:
+    lazy = [one for one, weight in model.named_parameters() if nn.parameter.is_lazy(weight)]
+    if lazy:
+        raise UserError(
+            f"model {name!r} has weights of unknown size ({', '.join(lazy[:5])}{', ...' if len(lazy) > 5 else ''}); in "
+            "your function, call it with torch.zeros(2, *input_shape) once before you return it, or use modules that "
+            "are not lazy"
+        )
+    count = sum(1 for _ in model.parameters())
+    if count and not any(weight.requires_grad for weight in model.parameters()):
+        raise UserError(
+            f"all {count} weights of model {name!r} are frozen (requires_grad is False), so nothing would be trained; "
+            "leave at least its last layer free"
+        )
+
+
+def _only_main_output(model: nn.Module, args: Any, output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        model.returns = type(output).__name__  # type: ignore[assignment]  # for whoever wants to say so
+    return main_output(output)
 
 
 def takes(name: str, option: str) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from crossreg.core import metrics
-from crossreg.core.modules import unwrap
+from crossreg.core.modules import train_mode, unwrap
 from crossreg.estimators import Direct, Estimator
 from crossreg.losses import Loss
 from crossreg.regularizers.base import rho_parameters
@@ -166,7 +166,7 @@ def _phases(
     """Run each phase under the counter, on a model that may be spoiled."""
 
     def theta() -> None:
-        twin.train()
+        train_mode(twin)
         training_loss(twin, loss, twin(x), y).backward()
 
     def forward() -> None:

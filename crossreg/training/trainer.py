@@ -14,21 +14,23 @@ from torch import Tensor, nn
 
 from crossreg.batches import Batches
 from crossreg.core import metrics
+from crossreg.core.calling import main_output
 from crossreg.core.distributed import broadcast_buffers, data_parallel, rank, world_size
 from crossreg.core.errors import UserError
-from crossreg.core.modules import unwrap
+from crossreg.core.modules import keep_evaluation_modes, train_mode, unwrap
 from crossreg.core.random import derive_seed, rng_state, seed_device, set_rng_state
 from crossreg.losses import Loss, as_loss
 from crossreg.models.ensemble import Ensemble, of_members
 from crossreg.prediction.evaluation import Evaluation, EvaluationPlan, evaluate
 from crossreg.regularizer import CrossRegularizer, RhoUpdate
-from crossreg.regularizers.base import read_all
+from crossreg.regularizers.base import RhoModule, read_all
 from crossreg.regularizers.levels import levelled_weights
 from crossreg.regularizers.penalties import training_loss
 from crossreg.training.callback import Callback, Stop
 from crossreg.training.closure import step_with_closure
 from crossreg.training.compute import REPORT, Cost, Ledger, measure_flops
 from crossreg.training.course import Course
+from crossreg.training.unused import unused_parameters
 
 __all__ = ["Trainer"]
 
@@ -101,6 +103,7 @@ class Trainer:
         self.evaluation, self.log_every = evaluation or EvaluationPlan(), log_every
         self.callbacks, self.autocast, self.seed = list(callbacks), autocast, seed
         self.device = next(model.parameters()).device
+        keep_evaluation_modes(model, never=RhoModule)
         self.step = 0
         self.latest: dict[str, float] = {}
         self.evaluated: dict[str, Evaluation] = {}
@@ -133,7 +136,7 @@ class Trainer:
 
     def start(self) -> None:
         """Get ready for the first step of a fresh or restored run; `fit` does this itself."""
-        self._wrapped = data_parallel(self.model)
+        self._wrapped = data_parallel(self.model, self._has_unused_parameters())
         self._prepare()
         self._clock = time.perf_counter()
         if self.course is not None:
@@ -233,6 +236,13 @@ class Trainer:
             self.course.load_state_dict(self, state["course"])
         self._resumed = dict(state)
 
+    def _has_unused_parameters(self) -> bool:
+        """Say whether ranks would wait for gradients that never come."""
+        if world_size() == 1:
+            return False
+        x, y = next(self.train.starting_at(0))
+        return bool(unused_parameters(self.model, self.loss, x, y))
+
     def _prepare(self) -> None:
         """Start ledger and random streams; last before the first step, since set-up itself may draw."""
         x, y = next(self.train.starting_at(0))
@@ -256,7 +266,7 @@ class Trainer:
 
     def _theta_step(self, wrapped: nn.Module, x: Tensor, y: Tensor) -> None:
         """Minimize the training loss of one noise draw; sigma is a constant here."""
-        wrapped.train()
+        train_mode(wrapped)
 
         def gradient() -> tuple[Tensor, Tensor]:
             with self._autocast():
@@ -276,7 +286,7 @@ class Trainer:
             self.scheduler.step()
         with torch.no_grad():
             apart = of_members(self.model, output)
-            output = output if apart is None else cast(Ensemble, unwrap(self.model)).average(apart)
+            output = main_output(output) if apart is None else cast(Ensemble, unwrap(self.model)).average(apart)
             classes = y.ndim == 1 and not y.is_floating_point() and output.ndim == 2
             correct = (output.argmax(1) == y).sum() if classes else torch.zeros((), device=self.device)
             rows = torch.tensor(len(y), device=self.device)

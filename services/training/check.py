@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
 from crossreg import models
 from crossreg.core.errors import UserError
+from crossreg.core.modules import keep_evaluation_modes, own_name, train_mode
 from crossreg.inputs import Sequence
 from crossreg.losses import as_loss
+from crossreg.regularizers.base import RhoModule
 from crossreg.regularizers.noise import dropout_layers
 from crossreg.regularizers.penalties import training_loss
 from crossreg.services.data import Dataset
@@ -23,8 +26,11 @@ from crossreg.services.training.assemble import (
 from crossreg.services.training.optimizers import optimizer_kind
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.storage import read_checkpoint
+from crossreg.training.unused import unused_parameters
 
 __all__ = ["check", "starting_state"]
+
+_log = logging.getLogger(__name__)
 
 
 def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> None:
@@ -45,6 +51,12 @@ def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> 
             f"know how far the optimizer goes for a unit of gradient, and {config.optimizer.name!r} does not say; use "
             "adamw or sgd, or learn what the direct gradient reaches"
         )
+    if config.learned and config.rho.estimator != "direct" and data.stream is not None:
+        raise UserError(
+            f"{', '.join(config.learned)} would be learned by the {config.rho.estimator} gradient, which takes "
+            "training examples of its own at every update, and they are read from disk, each once an epoch; learn what "
+            "the direct gradient reaches (noise, temperature), or use --no-stream where they fit into memory"
+        )
     for workers in sizes:
         _check_batches(config, data, workers)
     if config.augment != "none" and len(data.input_shape) != 3:
@@ -62,8 +74,8 @@ def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             f"{config.shares} networks: each needs two examples at least; use a larger --batch-size or a smaller "
             "--ensemble"
         )
-    if size > len(data.train.x):
-        raise UserError(f"batch size is {size}, but the training split has {len(data.train.x)} examples")
+    if size > data.num_train:
+        raise UserError(f"batch size is {size}, but the training split has {data.num_train} examples")
     if config.learned and reg > len(data.reg.x):
         raise UserError(
             f"the regularization split has {len(data.reg.x)} examples, fewer than its batch of {reg}; use a smaller "
@@ -97,7 +109,8 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             f"mc_dropout is on, but model {config.model!r} has no dropout layer; give it some, e.g. "
             "model_options: {dropout: 0.2}, or turn mc_dropout off"
         )
-    build_optimizer(config, list(model.parameters()))
+    build_optimizer(config, [weight for weight in model.parameters() if weight.requires_grad])
+    kept = keep_evaluation_modes(model, never=RhoModule)
     rows = config.batch_size // workers  # as many as a worker gets: BatchNorm needs two
     if config.learned and config.rho.estimator != "direct":
         rows = min(rows, config.rho.batch_size // workers)
@@ -108,7 +121,8 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     x = x if preprocess is None else preprocess(x)
     try:
         with torch.no_grad():
-            model.train()(x[:rows])
+            train_mode(model)
+            model(x[:rows])
             output = model.eval()(x)
     except Exception as error:
         raise UserError(
@@ -120,12 +134,38 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             f"model {config.model!r} returns {given} for {few} examples; it must return ({few}, {data.num_outputs})"
         )
     with torch.no_grad():
-        training_loss(model, as_loss(data.task), model.train()(x[:rows]), y[:rows])
+        train_mode(model)
+        training_loss(model, as_loss(data.task), model(x[:rows]), y[:rows])
+    _say_what_differs(config.model, model, kept, unused_parameters(model, as_loss(data.task), x[:rows], y[:rows]))
     if padded and not bool(output.isfinite().all()):
         raise UserError(
             f"model {config.model!r} returns NaN or infinity for sequences of several lengths; it must leave out what "
             "follows their ends, which is NaN in every channel"
         )
+
+
+def _say_what_differs(name: str, model: torch.nn.Module, kept: list[str], unused: list[str]) -> None:
+    """Say of a model of the user's own what is not as usual, and how it is taken."""
+    returns = sorted({str(module.returns) for module in model.modules() if hasattr(module, "returns")})
+    if returns:
+        _log.warning(
+            "model %r returns a %s: its logits, or the first element, are trained on, and the rest is not used",
+            name,
+            " or a ".join(returns),
+        )
+    if kept:
+        _log.warning(
+            "model %r: in evaluation mode, as your function left them, stay %s; statistics there do not change",
+            name,
+            _some(kept),
+        )
+    if unused:
+        _log.warning("model %r: the output does not depend on %s, so they are not trained", name, _some(unused))
+
+
+def _some(names: list[str]) -> str:
+    names = list(dict.fromkeys(map(own_name, names)))
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def starting_state(config: ResolvedConfig, data: Dataset, location: str) -> dict[str, Any]:

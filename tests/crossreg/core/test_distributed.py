@@ -43,9 +43,12 @@ crossreg.regularizer._separate_noise_of_ranks = lambda device: None
 def main():
     with process_group("gloo"):
         model = inject_noise(small_model("layer", torch.float64), "unit", initial_sigma=0.5)
+        model[0].spare = torch.nn.Linear(2, 2).double()  # plays no part
         train, reg = Batches(*data(64, 1), 16), Batches(*data(32, 2), 16)
+        # ranks whose rows weigh unequally
+        held_out = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 3.0, 0.5]).double(), ignore_index=2)
         test = Batches(*data(30, 3), 16, shuffle=False)
-        regularizer = CrossRegularizer(model, "classification", reg, interval=3, samples=3)
+        regularizer = CrossRegularizer(model, held_out, reg, interval=3, samples=3)
         optimizer = torch.optim.SGD(regularizer.theta, lr=0.1)
         trainer = Trainer(model, "classification", optimizer, train, regularizer=regularizer, steps=20,
                           evaluation=EvaluationPlan(splits={"test": test}))

@@ -323,6 +323,24 @@ def fails(**options):
 
 def refuses(**options):
     raise UserError("only on Sundays")
+
+def lazy(**options):
+    return nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
+
+def frozen(*, input_shape, num_outputs):
+    return Net(input_shape, num_outputs).requires_grad_(False)
+
+class Auxiliary(Net):
+    def forward(self, x):
+        return (super().forward(x), x) if self.training else {"logits": super().forward(x), "more": x}
+
+def pretrained(*, input_shape, num_outputs):
+    return nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, num_outputs)).eval()
+
+def half_frozen(*, input_shape, num_outputs):
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, num_outputs))
+    model[0].eval()
+    return model
 """
 
 
@@ -362,6 +380,8 @@ def test_users_own_function_is_found_in_the_working_directory(user_code: str) ->
             ZeroDivisionError,
         ),
         ("refuses", {}, "^only on Sundays$", None),
+        ("lazy", {}, r"weights of unknown size \(0.weight, 0.bias\); in your function, call it with torch.zeros", None),
+        ("frozen", {}, "all 2 weights of model .* are frozen .*; leave at least its last layer free", None),
     ],
 )
 def test_wrong_functions_of_the_user_are_refused(
@@ -370,6 +390,19 @@ def test_wrong_functions_of_the_user_are_refused(
     with pytest.raises(UserError, match=message) as caught:
         build(f"{user_code}:{attribute}", input_shape=(6,), num_outputs=2, **options)
     assert (type(caught.value.__cause__) if cause else None) is cause
+
+
+def test_a_tuple_or_a_dictionary_stands_for_its_first_or_its_logits(user_code: str) -> None:
+    model = build(f"{user_code}:Auxiliary", input_shape=(6,), num_outputs=2)
+    assert model(torch.zeros(3, 6)).shape == model.eval()(torch.zeros(3, 6)).shape == (3, 2)
+    assert model.returns == "dict"
+
+
+def test_modes_are_those_of_the_function_but_for_the_whole(user_code: str) -> None:
+    whole = build(f"{user_code}:pretrained", input_shape=(6,), num_outputs=2)
+    assert all(module.training for module in whole.modules())
+    part = build(f"{user_code}:half_frozen", input_shape=(6,), num_outputs=2)
+    assert [module.training for module in part.modules()] == [True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import nn
 from crossreg import (
     Batches,
     Callback,
+    Classification,
     CrossRegularizer,
     EvaluationPlan,
     Preprocess,
@@ -22,6 +23,7 @@ from crossreg import (
     load_checkpoint,
     save_checkpoint,
 )
+from crossreg.training.unused import unused_parameters
 from tests.crossreg.conftest import small_model
 
 
@@ -270,3 +272,35 @@ def test_regression_learns_its_observation_noise() -> None:
 def test_mistakes_are_named(wrong: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
         wrong()
+
+
+def test_what_was_frozen_stays_in_evaluation_mode() -> None:
+    model = small_model()
+    model[1].eval()  # its statistics are to stay; the noise after it draws all the same
+    inject_noise(model, initial_sigma=0.5)
+    model[0].requires_grad_(False)
+    train, reg = Batches(*data(96, 1), 16), Batches(*data(32, 2), 16)
+    regularizer = CrossRegularizer(model, "classification", reg, interval=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    training = Trainer(
+        model, "classification", torch.optim.AdamW(regularizer.theta), train, regularizer=regularizer, steps=9
+    )
+    training.fit()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert not changed & {"0.weight", "0.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert {"1.weight", "1.noise.rho", "4.running_mean", "6.weight"} <= changed
+    assert model[1].noise.training
+    assert not model[1].training
+
+
+def test_parameters_that_play_no_part_are_named() -> None:
+    model = small_model()
+    model[2].spare = nn.Linear(2, 2)
+    model[0].weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    x, y = data(8)
+    assert unused_parameters(model.eval(), Classification(), x, y) == ["2.spare.weight", "2.spare.bias"]
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert torch.get_rng_state().equal(state)
+    assert not model.training
