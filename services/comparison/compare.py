@@ -19,7 +19,7 @@ from crossreg.services.comparison.run_jobs import Job
 from crossreg.services.comparison.session import ComparisonDisplay, check_placed, make_conditions, session
 from crossreg.services.data import describe, in_lines
 from crossreg.services.tracking import Tracker, TrackingConfig
-from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.tracking.environment import environment_params, environment_tags
 from crossreg.services.training.check import check
 from crossreg.services.training.config import Placement
 from crossreg.services.training.describe import command, slug
@@ -126,7 +126,7 @@ def compare(
         report = write_report(outcomes, context, running.folder / "report")
         _record_report(running.parent, running.folder / "report", outcomes)
     parent = running.parent
-    return Comparison(parent.run_id, outcomes, report.summary, report.html, parent.ui_command, parent.url)
+    return Comparison(parent.run_id, outcomes, report.summary, report.html, parent.ui_command, parent.comparison_url)
 
 
 def _record_report(parent: Tracker, folder: Path, outcomes: list[Outcome]) -> None:
@@ -163,7 +163,7 @@ def _check_all(config: CompareConfig, conditions: Conditions, jobs: list[Job], d
 
 
 def _context(config: CompareConfig, conditions: Conditions, started: float, seconds: float, typed: str) -> Context:
-    tags = environment_tags()
+    tags, made_on = environment_tags(), environment_params()
     first = config.training.seed
     data = conditions.data(first)
     return Context(
@@ -171,11 +171,11 @@ def _context(config: CompareConfig, conditions: Conditions, started: float, seco
         command=typed,
         commit=tags.get("git.sha", "unknown") + (" (modified)" if tags.get("git.dirty") == "true" else ""),
         machine={
-            "system": f"{tags['platform.system']}, {platform.machine()}",
+            "system": f"{made_on['platform.system']}, {platform.machine()}",
             "CPUs": str(available_cpus()),
             "CPUs a trial": "1",
         },
-        versions={key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")},
+        versions={key.removeprefix("version."): value for key, value in made_on.items() if key.startswith("version.")},
         model=config.training.model,
         data=Path(config.training.data.name).name,
         data_fingerprints={seed: conditions.data(seed).fingerprint for seed in range(first, first + config.seeds)},

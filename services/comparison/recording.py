@@ -54,6 +54,8 @@ class Recorder(Listener):
         self.open: dict[tuple[Job, int | None], Tracker] = {}
         self.steps: dict[Job, int] = {}
         self.parent = self._start("compare", name, params, tags, None)
+        self.parent.show_learned(conditions.space)
+        self.parent.show_comparison(conditions.space)
         self._writer = ThreadPoolExecutor(1, "crossreg-recorder")
         self._tasks: list[Future[Any]] = []
 
@@ -120,18 +122,17 @@ class Recorder(Listener):
                 "method": job.method.name,
                 "budget": job.budget,
             }
-            self.open[job, None] = self._start(
-                job.name, job.name, params, {**_tags(job.method, job), "kind": "method"}, self.parent.run_id
-            )
+            tags = {**_tags(job.method, job), "kind": "method"}
+            self.open[job, None] = self._start(job.name, _name(job), params, tags, self.parent.run_id)
         return self.open[job, None]
 
     def _trial(self, job: Job, trial: int, spec: TrialSpec) -> Tracker:
         if (job, trial) not in self.open:
             parent = self._child(job).run_id
             tags = {**_tags(job.method, job), "kind": "trial", "trial_id": f"{trial:02d}"}
-            name = f"{job.name}-{trial:02d}"
             params = spec.config.model_dump(mode="json", exclude_none=True)
-            self.open[job, trial] = self._start(name, name, params, tags, parent)
+            folder, name = f"{job.name}-{trial:02d}", f"{_name(job)}-{trial:02d}"
+            self.open[job, trial] = self._start(folder, name, params, tags, parent)
         return self.open[job, trial]
 
     def _start(
@@ -152,9 +153,15 @@ class Recorder(Listener):
         )
 
 
+def _name(job: Job) -> str:
+    """Return the name of a job's run: a method that takes any budget says which."""
+    budget = f"-{job.budget}" if job.method.searches else ""
+    return f"{job.method.name}{budget}-s{job.seed}"
+
+
 def _tags(method: Method, job: Job) -> dict[str, str]:
     group = f"{method.name} ({job.budget})" if method.searches else method.name
-    return {"method": method.name, "budget": job.budget, "seed": str(job.seed), "group": group}
+    return {"group": group, "method": method.name, "seed": str(job.seed), "budget": job.budget}
 
 
 def _named(values: Mapping[str, float]) -> dict[str, float]:

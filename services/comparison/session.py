@@ -214,7 +214,7 @@ def session(
             conditions,
             folder.local,
             experiment=slug(conditions.config),
-            name=f"{kind}-{folder.name[-20:]}",
+            name=folder.name.rpartition("-")[0],  # without the digits that keep folders apart
             params=params,
             tags={"kind": kind, "crossreg.storage": folder.location, **tags},
             verbose=placement.verbose,
@@ -222,7 +222,7 @@ def session(
         again = f"; go on with: crossreg compare --resume {recorder.parent.run_id}" if kind == "compare" else ""
         stopping = Stopping()
         with _closing(recorder, again), stopping.listening():
-            recorder.parent.set_note(note)
+            recorder.parent.set_note(f"[Methods, mean over seeds]({recorder.parent.comparison_page})\n\n{note}")
             display.phase("starting the workers")
             yield Session(conditions, placement, folder.local, recorder, display, stopping)
 

@@ -1,4 +1,4 @@
-"""Where and with what a run was made, as tags: commit, versions, machine. Nothing that names the host."""
+"""Where and with what a run was made: commit, versions, machine. Nothing that names the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["COMMIT_VARIABLES", "environment_tags"]
+__all__ = ["COMMIT_VARIABLES", "environment_params", "environment_tags"]
 
 COMMIT_VARIABLES = {"git.sha": "CROSSREG_GIT_SHA", "git.dirty": "CROSSREG_GIT_DIRTY"}
 """Environment variables that name the commit where there is no checkout: in a submitted job, in an image."""
@@ -18,26 +18,29 @@ _PACKAGES = ("crossreg", "torch", "torchvision", "ray", "mlflow", "numpy")
 
 
 def environment_tags(directory: Path | None = None) -> dict[str, str]:
-    """Return the tags of this process: `git.sha`, `git.dirty`, `version.torch`, `platform.system`, ...
+    """Return by what a run is found again: `git.sha`, `git.dirty`, `ray.submission_id`.
 
     Args:
         directory: whose git commit to note; None is the working directory. Outside a checkout there are no
             git tags, unless `COMMIT_VARIABLES` tell.
     """
-    tags = _git(directory or Path.cwd()) or _told()
-    tags |= _submission()
-    tags["version.python"] = platform.python_version()
+    return (_git(directory or Path.cwd()) or _told()) | _submission()
+
+
+def environment_params() -> dict[str, str]:
+    """Return the versions and the machine of this process: `version.torch`, `platform.system`, ..."""
+    found = {"version.python": platform.python_version()}
     for package in _PACKAGES:
         try:
             # Read from the package's metadata: importing torch or ray only to ask takes seconds.
-            tags[f"version.{package}"] = importlib.metadata.version(package)
+            found[f"version.{package}"] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    tags["platform.system"] = f"{platform.system()} {platform.release()}"
-    tags["platform.machine"] = platform.machine()
+    found["platform.system"] = f"{platform.system()} {platform.release()}"
+    found["platform.machine"] = platform.machine()
     affinity = getattr(os, "sched_getaffinity", None)
-    tags["platform.cpu_count"] = str(len(affinity(0)) if affinity else os.cpu_count() or 1)
-    return tags
+    found["platform.cpu_count"] = str(len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return found
 
 
 def _git(directory: Path) -> dict[str, str]:

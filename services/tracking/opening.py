@@ -11,13 +11,15 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.services.tracking import store
-from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.tracking.environment import environment_params, environment_tags
 from crossreg.services.tracking.params import MAX_TAG, clip, flatten, split_changed
 from crossreg.services.tracking.resume import SavedRun, catch_up, existing_run, last_steps, saved_run
 from crossreg.services.tracking.spool import Spool
 from crossreg.services.tracking.uri import without_credentials
 
 __all__ = ["OpenRun", "create_run", "open_spool", "reopen_run"]
+
+_MOST_PARAMS = 100  # that MLflow takes in a request
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ def create_run(
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
     }
+    # MLflow shows tags in the order in which they came, and the job's say most
+    all_tags = {**tags, **source, **environment_tags(), **tags}
     with store.asking(uri, "create a run"):
-        run = client.create_run(experiment_id, run_name=name, tags=_clipped({**source, **environment_tags(), **tags}))
+        run = client.create_run(experiment_id, run_name=name, tags=_clipped(all_tags))
         saved = SavedRun(uri=without_credentials(uri), run_id=run.info.run_id, experiment_id=experiment_id, name=name)
         saved.save(spool.directory)
-        _log_params(client, saved.run_id, flatten(params))
+        _log_params(client, saved.run_id, {**flatten(params), **environment_params()})
     return OpenRun(uri, client, saved, spool)
 
 
@@ -91,9 +95,9 @@ def reopen_run(
             name=run.info.run_name,
         )
         saved.save(spool.directory)
-        new, changed = split_changed(flatten(params), run.data.params)
+        new, changed = split_changed({**flatten(params), **environment_params()}, run.data.params)
         _log_params(client, run_id, new)
-    # The run keeps the commit and versions that it began with.
+    # The run keeps the commit that it began with.
     new_tags, changed_tags = split_changed(environment_tags(), run.data.tags)
     resumed = {f"resumed.{key}": value for key, value in {**changed_tags, **changed}.items()}
     # Through the spool, after what an earlier process left there: perhaps the status that it ended with.
@@ -109,7 +113,9 @@ def _clipped(tags: Mapping[str, str]) -> dict[str, str]:
 def _log_params(client: Any, run_id: str, params: dict[str, str]) -> None:
     from mlflow.entities import Param
 
-    client.log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
+    entities = [Param(key, value) for key, value in params.items()]
+    for first in range(0, len(entities), _MOST_PARAMS):
+        client.log_batch(run_id, params=entities[first : first + _MOST_PARAMS])
 
 
 def _user() -> str:

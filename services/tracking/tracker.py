@@ -6,12 +6,12 @@ import io
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crossreg.core.errors import UserError
-from crossreg.services.tracking import store
+from crossreg.services.tracking import store, views
 from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
 from crossreg.services.tracking.outbox import Outbox
@@ -28,6 +28,7 @@ __all__ = ["Status", "Tracker"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
+_DPI = 100  # a note shows a figure at its own size, which has to fit the page of a run
 _LARGEST_SCHEMA = 1_000_000  # characters, less than MLflow takes
 _COLUMN_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
 
@@ -102,15 +103,27 @@ class Tracker:
         except BaseException:
             spool.close()
             raise
+        if resume_run_id is None:
+            views.save_views(client, run.saved.experiment_id)
         return cls(run, system_interval)
 
     @property
     def url(self) -> str | None:
         """The run's page, where the store is a server."""
-        if not self._uri.startswith("http"):
-            return None
-        page = f"#/experiments/{self.experiment_id}/runs/{self.run_id}{WORKFLOW}"
-        return f"{without_credentials(self._uri)}/{page}"
+        return self._at_server(f"#/experiments/{self.experiment_id}/runs/{self.run_id}{WORKFLOW}")
+
+    @property
+    def comparison_url(self) -> str | None:
+        """The page that `show_comparison` makes, where the store is a server."""
+        return self._at_server(self.comparison_page)
+
+    @property
+    def comparison_page(self) -> str:
+        """The same, relative to where MLflow is, as it can be linked in a note."""
+        return views.link(self.experiment_id, self.run_id, charts=True)
+
+    def _at_server(self, page: str) -> str | None:
+        return f"{without_credentials(self._uri)}/{page}" if self._uri.startswith("http") else None
 
     @property
     def ui_command(self) -> str:
@@ -147,6 +160,18 @@ class Tracker:
     def set_note(self, text: str) -> None:
         """Set the run's description, in Markdown."""
         self.set_tags({"mlflow.note.content": text})
+
+    def show_learned(self, names: Iterable[str]) -> None:
+        """Give the experiment's views one chart for all parts of a regularizer, by names of hyperparameters."""
+        views.save_views(self._client, self.experiment_id, names)
+
+    def show_comparison(self, names: Iterable[str]) -> None:
+        """Make a page of the runs that this one is the comparison of, grouped by method.
+
+        Args:
+            names: of hyperparameters; those of one regularizer get one chart.
+        """
+        views.save_view_of_comparison(self._client, self.experiment_id, self.run_id, names)
 
     def dataset(self, name: str, fingerprint: str, source: str, described: Mapping[str, Any] | None = None) -> None:
         """Record the data as an input of the run, which MLflow shows in a column of its own.
@@ -185,8 +210,13 @@ class Tracker:
     def figure(self, name: str, figure: Figure) -> None:
         """Record a figure as the artifact `figures/<name>.png`, in place of an earlier one of that name."""
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=150)
+        figure.savefig(content, format="png", dpi=_DPI)
         self._outbox.put(f"figures/{name}.png", content.getvalue())
+
+    def shown(self, figure: str) -> str:
+        """Return the Markdown that shows a figure of the run in its note."""
+        # MLflow's page lies beside where its server gives artifacts out
+        return f"![{figure}](get-artifact?path=figures/{figure}.png&run_uuid={self.run_id})"
 
     def artifact(self, name: str, content: bytes) -> None:
         """Record a file as an artifact, in place of an earlier one of that name; `name` is its path in the run."""

@@ -38,9 +38,10 @@ from crossreg.services.training.describe import (
 from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
 from crossreg.services.training.explain import EXPLANATION, explain, unit_of
 from crossreg.services.training.fit import fit
+from crossreg.services.training.naming import group
 from crossreg.services.training.optimizers import optimizer_kind
 from crossreg.services.training.progress import Display, Silent
-from crossreg.services.training.publish import publish
+from crossreg.services.training.publish import LEARNED, publish
 from crossreg.services.training.resolve import ResolvedConfig, resolve
 from crossreg.services.training.result import TrainingResult
 from crossreg.services.training.runtime import check_placement, start_ray
@@ -168,8 +169,9 @@ def _train(
     """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
     display.phase("starting Ray")
     start_ray(placement)
-    run_name = f"{config.method}-s{config.seed}"
-    folder = resume.folder if resume else RunFolder(storage_path, new_name(f"{slug(config)}-{run_name}"))
+    alike = group(config, data)
+    name = f"{slug(config)}-{config.method}-s{config.seed}"
+    folder = resume.folder if resume else RunFolder(storage_path, new_name(name))
     given = config
     if resume is None:
         config = _with_files_in(folder, config)
@@ -177,9 +179,10 @@ def _train(
     tracker = Tracker.start(
         tracking,
         experiment=slug(config),
-        run_name=run_name,
+        run_name=f"{alike}-s{config.seed}",
         params=params(config, placement, data),
         tags={
+            "group": alike,
             "method": config.method,
             "seed": str(config.seed),
             "kind": "train",
@@ -224,7 +227,9 @@ def _train(
         starts = starting_values(config, data, result.learned, state)
         said = explain(config, data, result, simple, diagnoses, starts)
         tracker.artifact(EXPLANATION, "\n\n".join(said).encode())
-        tracker.set_note("\n\n".join([*said, note(config, data)]))
+        figure = [tracker.shown(LEARNED)] if result.learned else []
+        tracker.set_note("\n\n".join([*said, *figure, note(config, data)]))
+        tracker.show_learned(result.learned)
         display.phase("writing figures and the model")
         model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
     unit = unit_of(data)

@@ -23,10 +23,13 @@ from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.result import TrainingResult
 from crossreg.training.checkpoint import load_checkpoint
 
-__all__ = ["ALONE", "export_alone", "export_training", "publish"]
+__all__ = ["ALONE", "LEARNED", "export_alone", "export_training", "publish"]
 
 ALONE = "alone"
 """Folder beside an exported ensemble, and of the run's artifacts, that holds its best network as a model by itself."""
+
+LEARNED = "hyperparameter_trajectories"
+"""Figure of all that was learned."""
 
 _log = logging.getLogger(__name__)
 _ROWS = 20_000
@@ -53,7 +56,7 @@ def publish(
     history = tracker.history()
     if result.learned:
         title = f"{Path(data.name).name}, {config.model}"
-        tracker.figure("hyperparameter_trajectories", figures.hyperparameter_trajectories(history, title))
+        tracker.figure(LEARNED, figures.hyperparameter_trajectories(history, title))
     tracker.figure("losses", figures.losses(history))
     if result.reliability:
         tracker.figure("reliability", figures.reliability(Reliability.from_dict(result.reliability)))

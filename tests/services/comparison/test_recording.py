@@ -105,14 +105,14 @@ def test_methods_and_trials_are_nested_runs_under_the_names_of_the_hyperparamete
     writer.settle()
     writer.close("FINISHED")
     found = runs(tmp_path)
-    names = ["compare-x", "crossreg-matched-s0", "search-full-s0", "search-full-s0-00", "search-full-s0-01"]
+    names = ["compare-x", "crossreg-s0", "search-full-s0", "search-full-s0-00", "search-full-s0-01"]
     assert sorted(found) == names
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     parent = {name: run.data.tags.get("mlflow.parentRunId") for name, run in found.items()}
     ids = {name: run.info.run_id for name, run in found.items()}
     assert [parent[name] for name in names] == [None, *[ids["compare-x"]] * 2, *[ids["search-full-s0"]] * 2]
     space = {f"regularizers/{name}" for name in CONDITIONS.space}
-    learned = found["crossreg-matched-s0"].data
+    learned = found["crossreg-s0"].data
     assert space <= set(learned.metrics)
     for name in CONDITIONS.space:
         assert learned.metrics[f"regularizers/{name}"] == pytest.approx(one.regularizers[name])

@@ -4,7 +4,7 @@ from enum import Enum
 import pytest
 from pydantic import BaseModel
 
-from crossreg.services.tracking.environment import environment_tags
+from crossreg.services.tracking.environment import environment_params, environment_tags
 from crossreg.services.tracking.params import flatten, split_changed
 
 
@@ -54,17 +54,18 @@ def test_the_environment_names_commit_versions_and_cores_but_no_host(tmp_path):
     assert tags["git.dirty"] == "false"
     (tmp_path / "a.txt").write_text("2")
     assert environment_tags(tmp_path)["git.dirty"] == "true"
+    params = environment_params()
     assert {
         "version.python",
         "version.torch",
         "version.ray",
         "version.mlflow",
         "version.crossreg",
-    } <= tags.keys()
-    assert int(tags["platform.cpu_count"]) >= 1
+    } <= params.keys()
+    assert int(params["platform.cpu_count"]) >= 1
     import platform
 
-    assert platform.node() == "" or not any(platform.node() in value for value in tags.values())
+    assert platform.node() == "" or not any(platform.node() in value for value in {**tags, **params}.values())
 
 
 @pytest.mark.parametrize("value", [1, 0.1, "x", False, (1, 2)])

@@ -28,10 +28,11 @@ def test_a_stock_client_sees_the_run(begin, client, rows, tmp_path):
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "crossreg-s0"
     assert run.info.experiment_id == tracker.experiment_id
-    assert run.data.params == {"theta.lr": "0.001", "data.name": "cifar10"}
+    assert {"theta.lr": "0.001", "data.name": "cifar10"}.items() <= run.data.params.items()
+    assert "version.torch" in run.data.params
     assert run.data.tags["method"] == "crossreg"
     assert run.data.tags["mlflow.note.content"].startswith("## A run")
-    assert "version.torch" in run.data.tags
+    assert list(run.data.tags)[:2] == ["method", "seed"]  # first of all what the job says
     assert rows(tracker.run_id, "train/loss") == [(step, 1 / (1 + step)) for step in range(0, 100, 10)]
     assert math.isnan(run.data.metrics["test/nll"])
     assert run.data.metrics["worst"] > 1e308
@@ -82,7 +83,7 @@ def test_going_on_with_a_run_adds_no_row_twice_and_changes_no_parameter(begin, c
     run = client.get_run(first.run_id)
     assert rows(first.run_id, "train/loss") == [(step, float(step)) for step in range(30)]
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"lr": "0.1", "epochs": "1", "new": "x"}
+    assert {"lr": "0.1", "epochs": "1", "new": "x"}.items() <= run.data.params.items()
     assert run.data.tags["resumed.epochs"] == "2"
     assert run.data.tags["attempt"] == "2"
 

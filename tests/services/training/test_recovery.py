@@ -160,7 +160,7 @@ def test_run_is_complete_for_stock_clients(
     assert result["test"]["accuracy"] > 0.9
     assert run.data.params["model"] == "mlp"
     assert run.data.params["rho.interval"] == "10"
-    assert {"method", "seed", "data.fingerprint", "version.torch", "world_size"} <= set(run.data.tags)
+    assert {"group", "method", "seed", "data.fingerprint", "world_size"} <= set(run.data.tags)
     (given,) = run.inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("digits", run.data.tags["data.fingerprint"])
     figures = {f.path for f in client.list_artifacts(result["run_id"], "figures")}
