@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 
 if TYPE_CHECKING:
     from crossreg.services.cluster import LocalCluster
@@ -55,7 +54,7 @@ def up(
 
     cluster = LocalCluster.up(folder, ClusterConfig(nodes, cpus, isolated), console(quiet=as_json).print)
     if as_json:
-        typer.echo(json.dumps(_described(cluster)))
+        print_json(_described(cluster))
         return
     out = results()
     out.print(f"dashboard: {cluster.dashboard}   MLflow: {cluster.mlflow} (user `crossreg`)")
@@ -80,7 +79,7 @@ def status(folder: Folder = _DEFAULT, as_json: flags.AsJson = False) -> None:
 
     cluster = LocalCluster.at(folder)
     if as_json:
-        typer.echo(json.dumps(_described(cluster)))
+        print_json(_described(cluster))
         return
     for name, process in cluster.processes.items():
         results().print(f"{name:15} {'runs' if process.alive else 'does not run':13} {process.log}")

@@ -10,7 +10,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import merge, validated
 from crossreg.jobs.train import list_regularizers
 from crossreg.services.comparison.config import CompareConfig
@@ -83,7 +83,7 @@ def compare(
         what["evaluations"] = evaluations
     result = _run(what, asked, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
     if as_json:
-        typer.echo(json.dumps(as_dict(result), allow_nan=False))
+        print_json(as_dict(result))
     else:
         show(result)
 
@@ -149,7 +149,7 @@ def _list_methods(as_json: bool) -> None:
     }
     if as_json:
         listed = [{"name": name, "summary": METHODS[name].summary, "budget": said} for name, said in budgets.items()]
-        typer.echo(json.dumps({"methods": listed}))
+        print_json({"methods": listed})
         return
     table = Table("method", "what it is", "budget", box=None)
     for name, said in budgets.items():

@@ -7,18 +7,21 @@ result is the one object on stdout, and neither console prints.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
 from crossreg.core.errors import UserError
+from crossreg.core.plain import finite
 from crossreg.services.logs import structured
 from crossreg.services.tracking.uri import redact
 
-__all__ = ["console", "results", "run_app"]
+__all__ = ["console", "print_json", "results", "run_app"]
 
 _log = logging.getLogger(__name__)
 _stderr = Console(stderr=True, highlight=False)
@@ -32,6 +35,11 @@ def console(quiet: bool = False) -> Console:
 def results() -> Console:
     """Return the console for the result of a command; piped, it is plain text."""
     return Console(highlight=False, soft_wrap=True)  # a sentence is one line: whoever shows it breaks it
+
+
+def print_json(found: dict[str, Any] | list[Any]) -> None:
+    """Print the one object of `--json` on stdout; JSON has no NaN, so what is not finite is null."""
+    typer.echo(json.dumps(finite(found), allow_nan=False))
 
 
 def run_app(app: typer.Typer) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.data.config import DataConfig
 
@@ -46,7 +45,7 @@ def data(
         line.phase(f"reading {name}")
         found = describe(load_data(validated(DataConfig, settings), line.count))
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False, ensure_ascii=False))
+        print_json(found)
     else:
         show(found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from crossreg.jobs.console import results, run_app
+from crossreg.jobs.console import print_json, results, run_app
 
 __all__ = ["app", "doctor", "examine"]
 
@@ -62,7 +61,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     found = examine()
     wrong = problems(found)
     if as_json:
-        typer.echo(json.dumps({**found, "problems": wrong}))
+        print_json({**found, "problems": wrong})
         return
     from rich.table import Table
 

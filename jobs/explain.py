@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import run_app
+from crossreg.jobs.console import print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 
@@ -36,7 +35,10 @@ def explain(
 
     tracking = validated(TrackingConfig, {} if tracking_uri is None else {"uri": tracking_uri})
     sentences = read_artifact(tracking, run_id, EXPLANATION).decode().split("\n\n")
-    typer.echo(json.dumps({"run_id": run_id, "explanation": sentences}) if as_json else "\n\n".join(sentences))
+    if as_json:
+        print_json({"run_id": run_id, "explanation": sentences})
+    else:
+        results().print("\n\n".join(sentences), markup=False)
 
 
 if __name__ == "__main__":

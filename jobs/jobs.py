@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import results, run_app
+from crossreg.jobs.console import print_json, results, run_app
 
 __all__ = ["app"]
 
@@ -31,7 +30,7 @@ def show(address: flags.Address = None, as_json: flags.AsJson = False) -> None:
 
     found = Cluster(address).jobs()
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
         return
     out = results()
     if not found:
@@ -76,7 +75,7 @@ def stop(
     while (job := cluster.job(name))["status"] not in ENDED and time.monotonic() < deadline:
         time.sleep(0.5)
     if as_json:
-        typer.echo(json.dumps(job))
+        print_json(job)
     else:
         results().print(f"{name}: {job['status'].lower()}")
 

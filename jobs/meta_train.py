@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.meta_training.config import MetaTrainConfig
 from crossreg.services.tracking.config import TrackingConfig
@@ -62,7 +61,7 @@ def meta_train(
     with ProgressLine(console(quiet=as_json), "{task.fields[detail]}") as line:
         result = run(settings, out, placement, tracking, line)
     if as_json:
-        typer.echo(json.dumps(result.as_dict()))
+        print_json(result.as_dict())
     else:
         show(result)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 
@@ -93,7 +93,7 @@ def predict(
             "warnings": found.warnings,
             "output": where,
         }
-        typer.echo(json.dumps(told | ({} if written is None else {"predictions": written}), allow_nan=False))
+        print_json(told | ({} if written is None else {"predictions": written}))
         return
     out = console()
     for note in found.notes:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import results, run_app
+from crossreg.jobs.console import print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 
@@ -43,7 +42,7 @@ def promote(
     done = register(tracking, run_id, name, alias)
     command = f"crossreg serve {done.uri}"
     if as_json:
-        typer.echo(json.dumps({**done.as_dict(), "command": command}))
+        print_json({**done.as_dict(), "command": command})
         return
     out = results()
     how = "registered as" if done.registered else "already registered as"

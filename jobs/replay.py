@@ -10,7 +10,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.training.config import Placement
@@ -73,7 +73,7 @@ def replay(
         except OSError as error:
             raise UserError(f"cannot write {str(export)!r}: {error.strerror}") from error
         if as_json:
-            typer.echo(json.dumps({"export": str(export), "entries": len(source.schedule)}))
+            print_json({"export": str(export), "entries": len(source.schedule)})
         else:
             results().print(f"{len(source.schedule)} entries written to {export}")
         return
@@ -81,7 +81,7 @@ def replay(
     with CompareBar(console(quiet=as_json)) as bar:
         outcomes = run_methods(source.config, methods, seeds, placement, tracking, kind="replay", of=run, display=bar)
     if as_json:
-        typer.echo(json.dumps(as_dict(source, outcomes)))
+        print_json(as_dict(source, outcomes))
     else:
         show(source, outcomes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.data.config import DataConfig
 from crossreg.services.tracking.config import TrackingConfig
@@ -97,7 +96,7 @@ def reproduce(
             chosen, seeds, tracking, local_path(folder, "folder").resolve(), workers=workers, advance=bar.count
         )
     if as_json:
-        typer.echo(json.dumps(result.as_dict()))
+        print_json(result.as_dict())
     else:
         show(result)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import validated
 from crossreg.services.serving.config import ServeConfig
 from crossreg.services.tracking.config import TrackingConfig
@@ -60,7 +60,7 @@ def serve(
     def ready(served: Served) -> None:
         if as_json:
             about = {"url": served.url, "model_id": served.version.model_id, "version": served.version.version}
-            typer.echo(json.dumps(about))
+            print_json(about)
         told = out if as_json else results()
         told.print(f"{served.version} answers at {served.url}   (Ctrl-C ends it)", soft_wrap=True)
         out.print(f"documentation: {served.url}/docs", soft_wrap=True)

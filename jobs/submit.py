@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 
 __all__ = ["app", "submit"]
 
@@ -61,7 +60,7 @@ def submit(
             raise typer.Exit(130) from None
     job = cluster.job(name)
     if as_json:
-        typer.echo(json.dumps(job))
+        print_json(job)
     elif wait:
         results().print(f"{name}: {job['status'].lower()}")
     if wait and job["status"] != "SUCCEEDED":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +11,9 @@ import typer
 
 from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
+from crossreg.core.plain import finite
 from crossreg.jobs import flags
-from crossreg.jobs.console import console, results, run_app
+from crossreg.jobs.console import console, print_json, results, run_app
 from crossreg.jobs.options import merge, validated
 from crossreg.services.data import known, load_data
 from crossreg.services.data.units import TargetUnit
@@ -76,7 +75,7 @@ def train(
     what, where, tracked = flags.settings(given, TrainConfig, Placement, TrackingConfig, file=config)
     result = _run(given, what, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
     if as_json:
-        typer.echo(json.dumps(as_dict(result), allow_nan=False))
+        print_json(as_dict(result))
     elif structured():
         _log.info("result", extra=as_dict(result))
     else:
@@ -90,7 +89,7 @@ def list_regularizers(as_json: bool = False) -> None:
     from crossreg.regularizers.registry import REGISTRY
 
     if as_json:
-        typer.echo(json.dumps({"regularizers": [_about(name, entry) for name, entry in REGISTRY.items()]}))
+        print_json({"regularizers": [_about(name, entry) for name, entry in REGISTRY.items()]})
         return
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, entry in REGISTRY.items():
@@ -179,16 +178,9 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
 
 def as_dict(result: FinishedTraining) -> dict[str, Any]:
     """Return the result as `--json` prints it; JSON has no NaN, so what is not finite is null."""
-    plain: dict[str, Any] = _finite(result.model_dump())
+    plain: dict[str, Any] = finite(result.model_dump())
     return plain
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return plain
 
 
 def show(result: FinishedTraining) -> None:

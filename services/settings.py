@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
-__all__ = ["MOST", "Flag", "Settings"]
+from crossreg.core.plain import with_nan
+
+__all__ = ["MOST", "Flag", "NullIsNan", "Scores", "Settings"]
 
 MOST = 10**9
 """Of anything that is counted: more is a slip of the keyboard, and overflows further on."""
+
+NullIsNan = BeforeValidator(with_nan)
+"""Marks a field of measured numbers: what is not finite is null in JSON, and null is read as NaN."""
+Scores = Annotated[dict[str, float], NullIsNan]
+"""Measured numbers by name."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crossreg.core.errors import UserError, nearest
+from crossreg.core.plain import finite
 from crossreg.services.tracking import Tracker, TrackingConfig
 from crossreg.studies.augmentation.study import AugmentationMagnitudes
 from crossreg.studies.ensemble.study import EnsembleStudy
@@ -135,7 +136,7 @@ def reproduce(
         figure.savefig(own / f"{study.name}.png", dpi=150)
         tracker.record(study.numbers(rows), 0)
         tracker.figure(study.name, figure)
-        tracker.artifact("rows.json", json.dumps(rows, indent=1).encode())
+        tracker.artifact("rows.json", json.dumps(finite(rows), indent=1).encode())
         tracker.set_note("\n\n".join(findings))
     except KeyboardInterrupt:
         tracker.finish("KILLED")
@@ -206,6 +207,7 @@ def _solved(study: Study, kept: Path | None, case: dict[str, Any]) -> list[Measu
         return found
     found = study.solve(**case)
     draft = path.with_suffix(".tmp")
+    # for Python alone to read, as it was: a NaN is another thing than a None
     draft.write_text(json.dumps(found, indent=1))
     draft.replace(path)
     return found

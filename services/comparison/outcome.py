@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from crossreg.services.search.evaluate import final_evaluation
 from crossreg.services.search.search import TrialResult
 from crossreg.services.search.spec import Record, Schedule, selection_score
 from crossreg.services.search.trial import schedule_of
+from crossreg.services.settings import NullIsNan, Scores
 from crossreg.services.training.assemble import interim_rows
 from crossreg.services.training.config import TrainConfig
 from crossreg.services.training.resolve import ResolvedConfig
@@ -36,12 +37,12 @@ class Point(BaseModel):
         test: its scores on the test split.
     """
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True)
 
-    cost: Cost
+    cost: Annotated[Cost, NullIsNan]
     step: int
-    reg: dict[str, float]
-    test: dict[str, float]
+    reg: Scores
+    test: Scores
 
 
 class ExampleScores(BaseModel):
@@ -114,16 +115,16 @@ class Outcome(TrainingResult):
     budget: str
     seed: int
     curve: list[Point] = Field(default_factory=list)
-    schedule: Schedule = Field(default_factory=list)
-    members: list[Schedule] = Field(default_factory=list)
+    schedule: Annotated[Schedule, NullIsNan] = Field(default_factory=list)
+    members: Annotated[list[Schedule], NullIsNan] = Field(default_factory=list)
     trials: int = 1
     failed: int = 0
     seconds: float = 0.0
-    utilization: float = math.nan
+    utilization: Annotated[float, NullIsNan] = math.nan
     run_id: str | None = None
     config: ResolvedConfig | None = None
     examples: ExampleScores | None = None
-    reg_scaled: dict[str, float] = Field(default_factory=dict)
+    reg_scaled: Scores = Field(default_factory=dict)
 
 
 def outcome_of(

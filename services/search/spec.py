@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from crossreg.services.settings import NullIsNan, Scores
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.training.compute import Cost
 
@@ -77,7 +78,7 @@ class Record(BaseModel):
         ended: seconds since the epoch.
     """
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True)
 
     state: str
     parent: str | None
@@ -85,10 +86,10 @@ class Record(BaseModel):
     until: int
     last: bool = False
     given: Values
-    hyperparameters: Values
-    scores: dict[str, dict[str, float]]
-    metrics: list[tuple[int, int, dict[str, float]]]
-    cost: Cost
+    hyperparameters: Scores
+    scores: dict[str, Scores]
+    metrics: list[tuple[int, int, Scores]]
+    cost: Annotated[Cost, NullIsNan]
     peak_memory_bytes: int
     began: float
     ended: float

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crossreg.core.errors import UserError
+from crossreg.core.plain import finite
 from crossreg.services.tracking import store, views
 from crossreg.services.tracking.config import TrackingConfig
 from crossreg.services.tracking.opening import OpenRun, create_run, open_spool, reopen_run
@@ -224,7 +225,7 @@ class Tracker:
 
     def artifact_json(self, obj: Any, name: str) -> None:
         """Record an object as a JSON artifact; `name` is its path, e.g. `"evaluation.json"`."""
-        self._outbox.put(name, json.dumps(obj, indent=2, default=str).encode())
+        self._outbox.put(name, json.dumps(finite(obj), indent=2, default=str).encode())
 
     def log_model(self, directory: Path, input_example: Any, name: str = "model", timeout: float = 60.0) -> str:
         """Log an exported model and return its `models:/` URI; unlike the other calls it waits for the store.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor
 
 from crossreg.core.modules import unwrap
@@ -14,6 +14,7 @@ from crossreg.prediction import calibration
 from crossreg.prediction.diversity import best_alone, diversity
 from crossreg.regularizers.registry import get_hyperparameters
 from crossreg.regularizers.temperature import temperature
+from crossreg.services.settings import NullIsNan, Scores
 from crossreg.training.compute import Cost
 from crossreg.training.trainer import Trainer
 
@@ -44,21 +45,19 @@ class TrainingResult(BaseModel):
         stopped: why training ended where it did; empty where it ended after all steps that it was given.
     """
 
-    model_config = ConfigDict(ser_json_inf_nan="constants")
-
-    test: dict[str, float]
-    test_scaled: dict[str, float] = {}
-    temperature: float = math.nan
-    reg: dict[str, float] = {}
-    regularizers: dict[str, float] = {}
+    test: Scores
+    test_scaled: Scores = {}
+    temperature: Annotated[float, NullIsNan] = math.nan
+    reg: Scores = {}
+    regularizers: Scores = {}
     learned: list[str] = []
-    cost: Cost = Cost()
+    cost: Annotated[Cost, NullIsNan] = Cost()
     peak_memory_bytes: int = 0
-    reliability: dict[str, Any] = {}
-    networks: list[dict[str, float]] = []
-    disagreement: float = math.nan
-    error_correlation: float = math.nan
-    alone: dict[str, float] = {}
+    reliability: Annotated[dict[str, Any], NullIsNan] = {}
+    networks: list[Scores] = []
+    disagreement: Annotated[float, NullIsNan] = math.nan
+    error_correlation: Annotated[float, NullIsNan] = math.nan
+    alone: Scores = {}
     steps: int = 0
     stopped: str = ""
 
