@@ -88,18 +88,23 @@ def replay(
 
 def as_dict(source: Source, outcomes: list[Outcome]) -> dict[str, Any]:
     """Return the replays as `--json` prints them."""
+    from crossreg.services.comparison.replay import verdicts
+
     return {
         "source": {"run_id": source.run_id, "method": source.method, "seed": source.config.seed, "test": source.test},
         "replays": [
             {"run_id": o.run_id, "mode": o.method, "seed": o.seed, "test": o.test, "test_scaled": o.test_scaled}
             for o in outcomes
         ],
+        "verdicts": [verdict.as_dict() for verdict in verdicts(source, outcomes)],
     }
 
 
 def show(source: Source, outcomes: list[Outcome]) -> None:
-    """Print the replays below the run they repeat."""
+    """Print the replays below the run they repeat, and whether they reached what it reached."""
     from rich.table import Table
+
+    from crossreg.services.comparison.replay import verdicts
 
     names = [name for name in ("accuracy", "nll", "ece", "brier", "rmse") if name in outcomes[0].test]
     table = Table("", "seed", title="Test split", title_justify="left")
@@ -109,7 +114,12 @@ def show(source: Source, outcomes: list[Outcome]) -> None:
     rows += [(outcome.method, outcome.seed, outcome.test) for outcome in outcomes]
     for label, seed, test in rows:
         table.add_row(label, str(seed), *(f"{test[name]:.4f}" if name in test else "–" for name in names))
-    results().print(table)
+    if "rmse" in names:
+        table.caption, table.caption_justify = "RMSE in standard deviations of the target", "left"
+    out = results()
+    out.print(table)
+    for verdict in verdicts(source, outcomes):
+        out.print(verdict.text, style="bold", markup=False)
 
 
 if __name__ == "__main__":

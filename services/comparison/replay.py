@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from crossreg.core.errors import UserError
 from crossreg.core.metrics import hyperparameter, hyperparameters_in
@@ -16,7 +20,7 @@ from crossreg.services.tracking import TrackingConfig
 from crossreg.services.tracking.resume import metric_history, read_artifact, run_tags
 from crossreg.services.training.config import TrainConfig
 
-__all__ = ["Replay", "Source", "find_source"]
+__all__ = ["Replay", "Source", "Verdict", "find_source", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,85 @@ class Replay(Method):
         )
         (trial,) = yield Trials([spec])
         return self.outcome([trial], trial.final, seed, budget)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether replays of one kind reached what the run reached that they repeat.
+
+    Attributes:
+        mode: the replays' name.
+        score: what is compared: NLL, or the RMSE of numbers; lower is better.
+        replay: of the replays, the mean over seeds.
+        source: of the run that they repeat.
+        margin: what is no difference: two standard errors of the replays' mean, over test examples and seeds.
+    """
+
+    mode: str
+    score: str
+    replay: float
+    source: float
+    margin: float
+
+    @property
+    def found(self) -> str:
+        """Return "reached", "better", "short", or "unknown" where a score is missing."""
+        difference = self.replay - self.source
+        if not (math.isfinite(difference) and math.isfinite(self.margin)):
+            return "unknown"
+        return "reached" if abs(difference) <= self.margin else "short" if difference > 0 else "better"
+
+    @property
+    def text(self) -> str:
+        """Return it in sentences, with the numbers and what they mean."""
+        frozen = self.mode.startswith("frozen")
+        said = {
+            "reached": "reaches what the run reached",
+            "better": "is better than the run",
+            "short": "falls short of the run",
+            "unknown": "cannot be compared with the run",
+        }[self.found]
+        numbers = f"{self.score.upper()} {self.replay:.4f}, the run's {self.source:.4f}"
+        if self.found == "unknown":
+            return f"{self.mode}: {said} ({numbers})."
+        numbers += f"; within {self.margin:.4f}, two standard errors, is no difference"
+        if self.found == "short":
+            meaning = (
+                "its last values are not enough, how they changed on the way mattered"
+                if frozen
+                else "the values alone are not what made it good: learning them, or chance, was part of it"
+            )
+        else:
+            meaning = (
+                "its last values, fixed from the start, are enough for trainings to come"
+                if frozen
+                else "what it learned carries over to a training that learns nothing"
+            )
+        return f"{self.mode}: {said} ({numbers}): {meaning}."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {**asdict(self), "found": self.found, "text": self.text}
+
+
+def verdicts(source: Source, outcomes: Sequence[Outcome]) -> list[Verdict]:
+    """Return whether replays reached what their source reached, a verdict a mode."""
+    found = []
+    for mode in dict.fromkeys(outcome.method for outcome in outcomes):
+        mine = [outcome for outcome in outcomes if outcome.method == mode]
+        score = "nll" if "nll" in mine[0].test and "rmse" not in mine[0].test else "rmse"
+        values = np.array([outcome.test.get(score, math.nan) for outcome in mine])
+        over_seeds = values.var(ddof=1) if len(values) > 1 else 0.0
+        over_examples = np.mean([_variance(outcome, score) for outcome in mine])
+        margin = 2 * math.sqrt((over_seeds + over_examples) / len(values))
+        found.append(Verdict(mode, score, float(values.mean()), source.test.get(score, math.nan), margin))
+    return found
+
+
+def _variance(outcome: Outcome, score: str) -> float:
+    """Return the variance of a score as the mean over test examples."""
+    values = None if outcome.examples is None else outcome.examples.values(score)
+    return math.nan if values is None else float(values.var(ddof=1) / len(values))
 
 
 def find_source(tracking: TrackingConfig, run_id: str) -> Source:

@@ -36,7 +36,7 @@ from crossreg.services.training.describe import (
     taken_as_is,
 )
 from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
-from crossreg.services.training.explain import EXPLANATION, explain, unit_of
+from crossreg.services.training.explain import EXPLANATION, divergence, explain, unit_of
 from crossreg.services.training.fit import fit
 from crossreg.services.training.naming import group
 from crossreg.services.training.optimizers import optimizer_kind
@@ -232,6 +232,12 @@ def _train(
         tracker.show_learned(result.learned)
         display.phase("writing figures and the model")
         model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
+        # when all that there is has been kept
+        if why := divergence(result, tracker.history().get("train/loss", ((), ()))):
+            raise TrainingError(
+                f"training diverged: {why}; give a smaller --lr (it is {config.optimizer.lr:g}). What was recorded is "
+                f"kept, look at run {tracker.run_id} with: {tracker.ui_command}"
+            )
     unit = unit_of(data)
     return FinishedTraining(
         **dict(result),

@@ -13,7 +13,7 @@ from crossreg.services.training.resolve import ResolvedConfig, says_nothing
 from crossreg.services.training.result import TrainingResult
 from crossreg.services.training.simple import better_than
 
-__all__ = ["EXPLANATION", "explain", "unit_of"]
+__all__ = ["EXPLANATION", "divergence", "explain", "unit_of"]
 
 EXPLANATION = "explanation.md"
 """The artifact that keeps it."""
@@ -58,6 +58,19 @@ def explain(
     ]
 
 
+def divergence(result: TrainingResult, losses: tuple[Sequence[int], Sequence[float]]) -> str:
+    """Return where a training left the numbers, in words; empty where what it predicts can be scored.
+
+    Args:
+        result: what came of it.
+        losses: steps and values of `train/loss`.
+    """
+    if all(math.isfinite(value) for value in result.test.values()):
+        return ""
+    since = next((step for step, loss in zip(*losses, strict=True) if not math.isfinite(loss)), None)
+    return f"its loss is not a number{'' if since is None else f' from step {since:,} on'}"
+
+
 def unit_of(data: Dataset) -> TargetUnit | None:
     """Return the unit of an RMSE on these data; None where there is none."""
     if data.target_std is None:
@@ -70,6 +83,8 @@ def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult, unit
     networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that {sharing}predict as one"
     trained = f"{networks} ({config.model}), trained on {len(data.train):,} examples,"
     test, rows = result.test, f"{len(data.test):,} test examples"
+    if divergence(result, ((), ())):
+        return f"{trained} diverged: what they predict for {rows} is not a number."
     if "accuracy" in test:
         return f"{trained} get {test['accuracy']:.1%} of {rows} right; NLL {test['nll']:.3f}, ECE {test['ece']:.3f}."
     if unit is not None and "rmse" in test:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import REGISTRY, description
 from crossreg.services.comparison.conditions import Conditions
 from crossreg.services.comparison.method import Trials
-from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.comparison.outcome import ExampleScores, Outcome, _packed
 from crossreg.services.comparison.reference import CrossReg, Refit
-from crossreg.services.comparison.replay import Replay, Source, find_source
+from crossreg.services.comparison.replay import Replay, Source, Verdict, find_source, verdicts
 from crossreg.services.data import DataConfig, load_data
 from crossreg.services.search.search import TrialResult
 from crossreg.services.search.spec import Schedule, TrialSpec
@@ -105,6 +106,35 @@ def test_a_replay_leaves_alone_what_was_fixed(tmp_path: Path) -> None:
     replayed = trained(asked(Replay(source), conditions), conditions, tmp_path / "replayed")
     assert replayed.final.hyperparameters == pytest.approx(learned.final.hyperparameters, rel=1e-4)
     assert replayed.final.hyperparameters["noise/00_norm1"] == pytest.approx(0.4)
+
+
+def test_a_verdict_says_whether_the_replay_reached_the_run_and_what_that_means() -> None:
+    losses = torch.tensor([0.1, 0.3] * 50)
+    packed = ExampleScores(split="x", scores=_packed({"nll": losses}))
+    outcomes = [
+        Outcome(
+            method=mode, budget="matched", seed=seed, test={"nll": 0.2 + 0.01 * seed, "accuracy": 0.9}, examples=packed
+        )
+        for mode in ("schedule", "frozen")
+        for seed in (0, 1)
+    ]
+
+    def found(nll: float) -> list[Verdict]:
+        return verdicts(Source("abc", "crossreg", conditions_of({}).reference(0), [], {"nll": nll}), outcomes)
+
+    first, second = found(0.21)
+    assert (first.mode, second.mode, first.found) == ("schedule", "frozen", "reached")
+    assert first.replay == pytest.approx(0.205)
+    deviation = losses.double().var() / 100 + 0.00005  # over test examples, and over the two seeds
+    assert first.margin == pytest.approx(2 * float(deviation / 2) ** 0.5, rel=1e-2)
+    assert "(NLL 0.2050, the run's 0.2100; within 0.01" in first.text
+    assert "carries over" in first.text
+    assert "from the start, are enough" in second.text
+    first, second = found(0.1)
+    assert (first.found, second.found) == ("short", "short")
+    assert "how they changed on the way mattered" in second.text
+    assert found(0.3)[0].found == "better"
+    assert found(math.nan)[0].found == "unknown"
 
 
 def tracked(folder: Path, **tags: str) -> tuple[TrackingConfig, Tracker]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -12,7 +13,7 @@ from crossreg.services.training.assemble import build_model
 from crossreg.services.training.config import TrainConfig
 from crossreg.services.training.describe import starting_values
 from crossreg.services.training.evidence import evidence
-from crossreg.services.training.explain import explain
+from crossreg.services.training.explain import divergence, explain
 from crossreg.services.training.resolve import resolve
 from crossreg.services.training.result import TrainingResult
 
@@ -94,6 +95,16 @@ def test_numbers_are_said_in_the_unit_of_the_target() -> None:
 )
 def test_what_looks_wrong_is_said_and_what_to_do(changes: dict[str, Any], doubt: str) -> None:
     assert doubt in said(**changes)
+
+
+def test_a_training_that_diverged_says_so_and_from_when_on() -> None:
+    nothing = {"accuracy": math.nan, "nll": math.nan}
+    assert "diverged: what they predict for 359 test examples is not a number" in said(test=nothing)
+    losses = ([1, 2, 3], [2.0, math.inf, math.nan])
+    result = TrainingResult(test=nothing)
+    assert divergence(result, losses) == "its loss is not a number from step 2 on"
+    assert divergence(result, ((), ())) == "its loss is not a number"
+    assert not divergence(TrainingResult(test=SCORES), losses)  # went on from weights that were kept before
 
 
 def test_of_few_held_out_examples_a_difference_is_no_doubt() -> None:
