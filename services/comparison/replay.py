@@ -17,6 +17,7 @@ from crossreg.services.comparison.outcome import Outcome
 from crossreg.services.search.budget import Budget
 from crossreg.services.search.spec import Schedule, Values
 from crossreg.services.tracking import TrackingConfig
+from crossreg.services.tracking.params import from_tags
 from crossreg.services.tracking.resume import metric_history, read_artifact, run_tags
 from crossreg.services.training.config import TrainConfig
 
@@ -181,8 +182,8 @@ def find_source(tracking: TrackingConfig, run_id: str) -> Source:
             raise UserError(f"run {run_id!r} ({outcome.method}) has no schedule to replay")
         _require_length(run_id, outcome.config)
         return Source(run_id, outcome.method, outcome.config, outcome.schedule, outcome.test)
-    if "crossreg.config" in tags:
-        config = TrainConfig.model_validate_json(tags["crossreg.config"])
+    if (text := from_tags(tags, "crossreg.config")) is not None:
+        config = TrainConfig.model_validate_json(text)
         _require_length(run_id, config)
         history, latest = metric_history(tracking, run_id, (hyperparameter(""),))
         if not history:

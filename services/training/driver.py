@@ -22,6 +22,7 @@ from crossreg.core.errors import UserError
 from crossreg.services.data import Dataset, describe, in_lines, load_data
 from crossreg.services.logs import bind
 from crossreg.services.tracking import DiskError, Tracker, TrackingConfig, default_uri
+from crossreg.services.tracking.params import in_tags
 from crossreg.services.tracking.store import connect
 from crossreg.services.training.assemble import takes_integers
 from crossreg.services.training.check import check, starting_state
@@ -190,7 +191,7 @@ def _train(
             "data.fingerprint": data.fingerprint,
             "crossreg.storage": folder.location,
             **({"crossreg.start_from": start_from} if start_from else {}),
-            "crossreg.config": config.model_dump_json(exclude_none=True),
+            **in_tags("crossreg.config", config.model_dump_json(exclude_none=True)),
         },
         spool_dir=folder.spool,
         resume_run_id=resume.run_id if resume else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.services.tracking import TrackingConfig
+from crossreg.services.tracking.params import from_tags
 from crossreg.services.tracking.resume import last_steps, looking_up
 from crossreg.services.training.driver import Resume
 from crossreg.services.training.storage import RunFolder
@@ -22,7 +23,8 @@ def find_run(tracking: TrackingConfig, run_id: str) -> tuple[Resume, dict[str, A
     """
     with looking_up(tracking, run_id, "look up") as (_, run):
         tags, logged = run.data.tags, last_steps(run)
-    if "crossreg.config" not in tags:
+    config = from_tags(tags, "crossreg.config")
+    if config is None:
         raise UserError(f"run {run_id!r} was not made by `crossreg train`; it carries no configuration to resume")
     found = Resume(
         run_id,
@@ -30,4 +32,4 @@ def find_run(tracking: TrackingConfig, run_id: str) -> tuple[Resume, dict[str, A
         tags.get("crossreg.start_from"),
         logged.get("train/loss", 0),
     )
-    return found, json.loads(tags["crossreg.config"])
+    return found, json.loads(config)

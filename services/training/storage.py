@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
+import unicodedata
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,9 @@ def is_remote(storage_path: str) -> bool:
 
 def new_name(run_name: str) -> str:
     """Return a folder name that no other run has: run name, time, a few random digits."""
-    return f"{run_name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    # Ray takes names in ASCII alone
+    plain = re.sub(r"[^\w.\-]", "_", unicodedata.normalize("NFKD", run_name).encode("ascii", "ignore").decode())
+    return f"{plain}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def filesystem(storage_path: str) -> tuple[Any, str]:

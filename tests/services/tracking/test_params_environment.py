@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from crossreg.services.tracking.environment import environment_params, environment_tags
-from crossreg.services.tracking.params import flatten, split_changed
+from crossreg.services.tracking.params import MAX_TAG, flatten, from_tags, in_tags, split_changed
 
 
 class Kind(Enum):
@@ -71,3 +71,13 @@ def test_the_environment_names_commit_versions_and_cores_but_no_host(tmp_path):
 @pytest.mark.parametrize("value", [1, 0.1, "x", False, (1, 2)])
 def test_every_value_is_text(value):
     assert isinstance(flatten({"a": value})["a"], str)
+
+
+@pytest.mark.parametrize("length", [0, 1, 8000, 8001, 40_000])
+def test_texts_of_any_length_are_tags(length: int) -> None:
+    text = "".join(map(str, range(length)))[:length]
+    tags = in_tags("crossreg.config", text)
+    assert all(len(value) <= MAX_TAG for value in tags.values())
+    assert len(tags) == max(1, -(-length // MAX_TAG))
+    assert from_tags({**tags, "crossreg.config.other": "x"}, "crossreg.config") == text
+    assert from_tags(tags, "crossreg") is None

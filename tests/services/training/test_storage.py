@@ -37,3 +37,8 @@ def test_storage_that_cannot_be_used_is_named(uri: str) -> None:
 
 def test_names_of_runs_differ() -> None:
     assert new_name("a") != new_name("a")
+
+
+def test_names_of_folders_are_of_characters_that_ray_takes() -> None:
+    assert new_name("käfer-cnn-s0").startswith("kafer-cnn-s0-")
+    assert new_name("データ-cnn-s0").isascii()
