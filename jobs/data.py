@@ -43,7 +43,7 @@ def data(
 
     with ProgressLine(console(quiet=as_json)) as line:
         line.phase(f"reading {name}")
-        found = describe(load_data(validated(DataConfig, settings), line.count))
+        found = describe(load_data(validated(DataConfig, settings), line.count, may_stream=True))
     if as_json:
         print_json(found)
     else:

@@ -147,7 +147,7 @@ def _run(
     with Bar(console(quiet=structured() or not show)) as bar:
         bar.phase(f"loading {settings.data.name}")
         # what is wrong with the data is said before Ray, PyTorch and MLflow have been imported
-        data = load_data(settings.data, bar.count)
+        data = load_data(settings.data, bar.count, may_stream=True)
         bar.phase("starting")
         from crossreg.services.training.driver import train as run_training
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crossreg.inputs import Array, Inputs
+from crossreg.services.data.stream import Streams
 
 __all__ = ["Dataset", "Split", "Task", "fingerprint"]
 
@@ -43,7 +44,7 @@ class Dataset:
         name: As the user gave it.
         task: Classification or regression.
         classes: Class names by index; empty for regression.
-        train: What the weights are trained on.
+        train: What the weights are trained on; where that is on disk, a sample of it.
         reg: What the regularization is trained on; has no rows when no regularization split was asked for.
         test: What is reported.
         mean: float32 [C], mean of the train split over everything but axis 1: per channel of images, in 0..255 for
@@ -58,6 +59,7 @@ class Dataset:
         missing: Rows of a table without a value, by column.
         skipped: Files that were not read, by ending.
         notes: What was guessed, left out or decided by the values, in sentences.
+        stream: The training split where it is on disk and read while training; None where it is in memory.
     """
 
     name: str
@@ -77,6 +79,17 @@ class Dataset:
     missing: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stream: Streams | None = None
+
+    @property
+    def num_train(self) -> int:
+        """Training examples, in memory or on disk."""
+        return len(self.train) if self.stream is None else len(self.stream.train)
+
+    @property
+    def train_y(self) -> np.ndarray:
+        """Targets of all training examples."""
+        return self.train.y if self.stream is None else self.stream.train.y
 
     @property
     def input_shape(self) -> tuple[int, ...]:

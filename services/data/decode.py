@@ -16,7 +16,7 @@ from crossreg.services.data.memory import require_memory
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-__all__ = ["Progress", "decode", "is_deep", "pixels_of", "read_image", "turned"]
+__all__ = ["Progress", "decode", "is_deep", "pixels_of", "read_image", "size_of", "size_remedy", "turned"]
 
 Progress = Callable[[int, int], None]
 
@@ -41,7 +41,7 @@ def decode(files: list[str], image_size: int | None = None, progress: Progress |
         UserError: The first file, in order, that cannot be read, has more than 8 bits per channel or another
             size than the first one.
     """
-    size = (image_size, image_size) if image_size else _size(files[0])
+    size = (image_size, image_size) if image_size else size_of(files[0])
     # a few kilobytes of PNG can hold 179 million pixels before Pillow itself refuses
     require_memory(files[0], f"{len(files)} images of {size[0]}x{size[1]} pixels", 3 * len(files) * size[0] * size[1])
     tasks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
@@ -68,7 +68,12 @@ def _num_threads() -> int:
     return min(available, 8)
 
 
-def _size(file: str) -> tuple[int, int]:
+def size_of(file: str) -> tuple[int, int]:
+    """Return width and height of an image, without decoding it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with _open(file) as image:
             return turned(image).size
@@ -88,8 +93,15 @@ def _decode_chunk(files: list[str], size: tuple[int, int], first: str | None) ->
 def _decode_one(file: str, size: tuple[int, int], first: str | None) -> np.ndarray:
     if first is None:
         return read_image(file, size, resize=True)
-    return read_image(file, size, remedy=f"{first} is {size[0]}x{size[1]}; all images must have one size, or are "
-                      f"brought to one with --image-size {min(size)}")  # fmt: skip
+    return read_image(file, size, remedy=size_remedy(first, size))
+
+
+def size_remedy(first: str, size: tuple[int, int]) -> str:
+    """Return what `read_image` is to say of an image of another size than the first."""
+    return (
+        f"{first} is {size[0]}x{size[1]}; all images must have one size, or are brought to one with --image-size "
+        f"{min(size)}"
+    )
 
 
 def read_image(

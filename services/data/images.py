@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,64 @@ from crossreg.services.data.cache import read_cached, write_cached
 from crossreg.services.data.decode import REFUSED, Progress, decode
 from crossreg.services.data.raw import Raw
 
-__all__ = ["image_files", "load_images"]
+__all__ = ["Listed", "image_files", "list_images", "load_images"]
 
 TRAIN_FOLDERS = {"train", "training"}
 TEST_FOLDERS = {"test", "testing"}
 VALID_FOLDERS = {"val", "valid", "validation", "dev"}
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """What an image folder holds, before anything is decoded.
+
+    Attributes:
+        classes: names, in order.
+        files: to train on, those held out behind the others.
+        y: int64, their class indices.
+        own_reg: rows of those held out; None where the folder holds none out.
+        test_files: None where there is no test folder.
+        y_test: their class indices.
+        notes: what was left out, in sentences.
+        skipped: files that are no images, by ending.
+    """
+
+    classes: tuple[str, ...]
+    files: list[str]
+    y: np.ndarray
+    own_reg: np.ndarray | None
+    test_files: list[str] | None
+    y_test: np.ndarray | None
+    notes: list[str]
+    skipped: dict[str, int]
+
+
+def list_images(folder: Path) -> Listed:
+    """Return every image below the class folders, see `load_images`.
+
+    Raises:
+        UserError: no classes or images, or classes only in the test split.
+    """
+    notes: list[str] = []
+    skipped: Counter[str] = Counter()
+    parts = {role: _scan(place, skipped) for role, place in _parts(folder, notes).items()}
+    train = parts["train"]
+    classes = tuple(train)
+    for role, part in parts.items():
+        if unknown := [name for name in part if name not in train]:
+            raise UserError(
+                f"{folder}: class {unknown[0]!r} of the {role} split is not in training ({', '.join(classes[:20])})"
+            )
+    files = {role: [file for members in part.values() for file in members] for role, part in parts.items()}
+    ys = {
+        role: np.array([index for index, name in enumerate(classes) for _ in part.get(name, ())], dtype=np.int64)
+        for role, part in parts.items()
+    }
+    y = np.concatenate([ys["train"], ys.get("reg", np.empty(0, np.int64))])
+    held_out = np.arange(len(ys["train"]), len(y)) if "reg" in ys else None
+    own = files["train"] + files.get("reg", [])
+    notes += _said(skipped)
+    return Listed(classes, own, y, held_out, files.get("test"), ys.get("test"), notes, dict(skipped))
 
 
 def load_images(folder: Path, image_size: int | None = None, progress: Progress | None = None) -> Raw:
@@ -35,31 +89,14 @@ def load_images(folder: Path, image_size: int | None = None, progress: Progress 
     Raises:
         UserError: No classes or images, classes only in the test split, unreadable images or unequal sizes.
     """
-    notes: list[str] = []
-    skipped: Counter[str] = Counter()
-    parts = {role: _scan(place, skipped) for role, place in _parts(folder, notes).items()}
-    train = parts["train"]
-    classes = tuple(train)
-    for role, part in parts.items():
-        if unknown := [name for name in part if name not in train]:
-            raise UserError(
-                f"{folder}: class {unknown[0]!r} of the {role} split is not in training ({', '.join(classes[:20])})"
-            )
-    files = [file for part in parts.values() for members in part.values() for file in members]
-    images = _images(folder, files, image_size, progress)
-    ys = {
-        role: np.array([index for index, name in enumerate(classes) for _ in part.get(name, ())], dtype=np.int64)
-        for role, part in parts.items()
-    }
-    notes += _said(skipped)
-    own = len(ys["train"]) + len(ys.get("reg", ()))
-    y = np.concatenate([ys["train"], ys.get("reg", np.empty(0, np.int64))])
-    held_out = np.arange(len(ys["train"]), own) if "reg" in ys else None
-    tested = "test" in ys
+    found = list_images(folder)
+    own, tested = len(found.files), found.test_files is not None
+    images = _images(folder, found.files + (found.test_files or []), image_size, progress)
     return Raw(
-        str(folder), images[:own], y, classes,
-        images[own:].copy() if tested else None, ys.get("test"),
-        inputs=Array("uint8", resize=image_size is not None), own_reg=held_out, notes=notes, skipped=dict(skipped),
+        str(folder), images[:own], found.y, found.classes,
+        images[own:].copy() if tested else None, found.y_test,
+        inputs=Array("uint8", resize=image_size is not None), own_reg=found.own_reg, notes=found.notes,
+        skipped=found.skipped,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from crossreg.services.data.moments import moments
 from crossreg.services.data.raw import Raw, validate
 from crossreg.services.data.sequences import SEQUENCES, cut, load_sequences, load_ts
 from crossreg.services.data.split import Indices, make_indices
+from crossreg.services.data.streamed import can_stream, load_streamed
 from crossreg.services.data.vision import VISION, load_vision
 
 __all__ = ["load_data"]
@@ -31,12 +34,13 @@ _FILES = ARRAYS + SERIES + TABLES
 MANY = 5  # notes on rare classes
 
 
-def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
+def load_data(config: DataConfig, progress: Progress | None = None, *, may_stream: bool = False) -> Dataset:
     """Load, check and split a dataset.
 
     Args:
         config: What to load and how to split it.
         progress: Called with (images done, images in all) while an image folder is decoded.
+        may_stream: Whether the caller can train on what is read from disk; where not, everything is in memory.
 
     Returns:
         Three disjoint splits. Train and reg are shuffled, as is a test split drawn here; a test split that
@@ -45,49 +49,64 @@ def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
     Raises:
         UserError: The data cannot be found, read or split as asked.
     """
-    raw = validate(_load_raw(config, progress))
-    raw = _in_windows(raw, config)
-    own_test = raw.x_test is not None
-    try:
-        indices = make_indices(
-            raw.y,
-            raw.classes,
-            config,
-            own_test=own_test,
-            own_reg=raw.own_reg,
-            groups=raw.groups,
-            order=raw.order,
+    if config.stream and not may_stream:
+        raise UserError(
+            f"{config.name}: --stream is for `crossreg train` alone; what trains many times holds its data in memory: "
+            "leave it out, or take a smaller part of the data"
         )
-    except UserError as error:
-        raise UserError(f"{config.name}: {error}") from error
-    return _assemble(config, raw, indices)
+    _require_fitting_settings(config)
+    found = load_streamed(config, progress) if may_stream and config.stream is not False else None
+    raw = _in_windows(validate(_load_raw(config, progress) if found is None else found.raw), config)
+    if found is not None:
+        data = _assemble(config, raw, found.indices, found.y)
+        identity = hashlib.sha256(f"{data.fingerprint} {found.identity}".encode()).hexdigest()[:16]
+        return replace(data, stream=found.streams, fingerprint=identity)
+    own_test = raw.x_test is not None
+    indices = make_indices(
+        raw.y,
+        raw.classes,
+        config,
+        own_test=own_test,
+        own_reg=raw.own_reg,
+        groups=raw.groups,
+        order=raw.order,
+    )
+    return _assemble(config, raw, indices, raw.y[indices.train])
+
+
+def _require_fitting_settings(config: DataConfig) -> None:
+    """Refuse settings of other kinds of data; those of functions are known when one has returned."""
+    name = config.name
+    require_fitting(config, can_stream(name), "image folders and Parquet files", "stream")
+    if is_function(name):
+        return
+    is_known = name in known()
+    path = Path(name) if is_known else local_path(name, "data")
+    is_table = not is_known and path.suffix.lower() in TABLES
+    is_npz = not is_known and path.suffix.lower() in ARRAYS
+    is_series = not is_known and path.suffix.lower() in SERIES
+    named = name in BUNDLED and name != "digits"
+    require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
+    require_fitting(config, is_table or named or is_npz or is_series, "tables, arrays and .ts files", "task")
+    require_fitting(config, is_table or named or is_npz, "tables and arrays", "time_order")
+    with_groups = is_table or named or is_npz or name == "watch"
+    require_fitting(config, with_groups, "tables, arrays and 'watch'", "split_by")
+    require_fitting(config, is_npz, "arrays (.npz)", "keys", "time_axis")
+    require_fitting(config, not is_known and path.is_dir(), "image folders", "image_size")
 
 
 def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     if is_function(config.name):
         return load_function(config)
-    is_known = config.name in known()
-    # A known name comes before a folder of that name; "./name" is the folder.
-    path = Path(config.name) if is_known else local_path(config.name, "data")
-    is_table = not is_known and path.suffix.lower() in TABLES
-    is_npz = not is_known and path.suffix.lower() in ARRAYS
-    is_folder = not is_known and path.is_dir()
-    named = config.name in BUNDLED and config.name != "digits"
-    require_fitting(config, is_table or named, "tables", "target", "drop", "kinds")
-    is_series = not is_known and path.suffix.lower() in SERIES
-    require_fitting(config, is_table or named or is_npz or is_series, "tables, arrays and .ts files", "task")
-    require_fitting(config, is_table or named or is_npz, "tables and arrays", "time_order")
-    with_groups = is_table or named or is_npz or config.name == "watch"
-    require_fitting(config, with_groups, "tables, arrays and 'watch'", "split_by")
-    require_fitting(config, is_npz, "arrays (.npz)", "keys", "time_axis")
-    require_fitting(config, is_folder, "image folders", "image_size")
     if config.name in BUNDLED:
         return load_bundled(config)
     if config.name in SEQUENCES:
         return load_sequences(config)
     if config.name in VISION:
         return load_vision(config.name, config.root, download=config.download)
-    if is_folder:
+    # a known name comes before a folder of that name; "./name" is the folder
+    path = local_path(config.name, "data")
+    if path.is_dir():
         from crossreg.services.data.images import load_images
 
         return load_images(path, config.image_size, progress)
@@ -96,7 +115,7 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
     # a pipe would be waited for, and a device may never end
     if not path.is_file():
         raise UserError(f"{config.name}: neither a file nor a folder; allowed: a folder, {', '.join(_FILES)}")
-    if is_table:
+    if path.suffix.lower() in TABLES:
         from crossreg.services.data.tables import load_table
 
         return load_table(path, config)
@@ -104,7 +123,7 @@ def _load_raw(config: DataConfig, progress: Progress | None) -> Raw:
         from crossreg.services.data.arrays import load_arrays
 
         return load_arrays(path, config)
-    if is_series:
+    if path.suffix.lower() in SERIES:
         return load_ts(path, config)
     raise UserError(f"{config.name}: cannot load a file ending in {path.suffix!r}; allowed: {', '.join(_FILES)}")
 
@@ -119,7 +138,8 @@ def _not_found(name: str, path: Path) -> UserError:
     )
 
 
-def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
+def _assemble(config: DataConfig, raw: Raw, indices: Indices, train_y: np.ndarray) -> Dataset:
+    """Return the dataset of what is in memory; `train_y` are the targets of all that is trained on."""
     notes = list(raw.notes)
     if raw.own_reg is not None:
         notes.append(
@@ -151,7 +171,7 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
     mean, std = moments(train.x)
     if config.raw:
         mean, std = np.zeros_like(mean), np.ones_like(std)
-    target_mean, target_std = (None, None) if raw.classes else moments(train.y)
+    target_mean, target_std = (None, None) if raw.classes else moments(train_y)
     task: Task = "classification" if raw.classes else "regression"
     return Dataset(
         name=config.name,
@@ -170,7 +190,7 @@ def _assemble(config: DataConfig, raw: Raw, indices: Indices) -> Dataset:
         standardized=not config.raw,
         missing={} if raw.table is None else raw.table.missing,
         skipped=raw.skipped,
-        notes=(*notes, *_rare(raw.classes, train, reg, test)),
+        notes=(*notes, *_rare(raw.classes, train_y, reg.y, test.y)),
     )
 
 
@@ -193,11 +213,11 @@ def _as_stored(x: np.ndarray, inputs: Inputs) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(x, 1, 2) if inputs.time == "first" else x)
 
 
-def _rare(classes: tuple[str, ...], train: Split, reg: Split, test: Split) -> list[str]:
+def _rare(classes: tuple[str, ...], train: np.ndarray, reg: np.ndarray, test: np.ndarray) -> list[str]:
     """Say which classes are in the train split alone."""
     found = []
-    counts = {name: np.bincount(split.y, minlength=len(classes)) for name, split in
-              (("train", train), ("reg", reg), ("test", test)) if classes and len(split)}  # fmt: skip
+    counts = {name: np.bincount(y, minlength=len(classes)) for name, y in
+              (("train", train), ("reg", reg), ("test", test)) if classes and len(y)}  # fmt: skip
     for index, label in enumerate(classes):
         absent = [name for name in counts if not counts[name][index]]
         if absent:

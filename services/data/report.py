@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crossreg.inputs import Array, Table
-from crossreg.services.data.dataset import Dataset, Split
+from crossreg.services.data.dataset import Dataset
 
 __all__ = ["describe", "in_lines"]
 
@@ -20,13 +20,14 @@ def describe(data: Dataset) -> dict[str, Any]:
     Returns:
         `task`; `classes`, the examples of each by split; `features`, each with `name`, `kind` ("dropped" with a
         `reason`) and `missing`; `input_shape`; `input_range` of the training split; `target`, of a regression;
-        `splits`, their sizes; `duplicates`, the examples of a split that occur in an earlier one; `skipped`, files by
-        ending; `notes`; `fingerprint`.
+        `splits`, their sizes; `streamed`, whether training examples are read from disk (ranges, missing values and
+        doubles are then those of a sample); `duplicates`, the examples of a split that occur in an earlier one;
+        `skipped`, files by ending; `notes`; `fingerprint`.
     """
-    splits = {"train": data.train, "reg": data.reg, "test": data.test}
-    described: dict[str, Any] = {"data": data.name, "task": data.task, "classes": _classes(data, splits)}
+    targets = {"train": data.train_y, "reg": data.reg.y, "test": data.test.y}
+    described: dict[str, Any] = {"data": data.name, "task": data.task, "classes": _classes(data, targets)}
     if data.task == "regression":
-        y = data.train.y
+        y = targets["train"]
         described["target"] = [
             {"mean": float(mean), "std": float(std), "min": float(low), "max": float(high)}
             for mean, std, low, high in zip(y.mean(0), y.std(0), y.min(0), y.max(0), strict=True)
@@ -36,7 +37,8 @@ def describe(data: Dataset) -> dict[str, Any]:
         "input_shape": list(data.input_shape),
         "input_dtype": data.inputs.dtype if isinstance(data.inputs, Array) else "float32",
         "input_range": [float(np.nanmin(data.train.x)), float(np.nanmax(data.train.x))],
-        "splits": {name: len(split) for name, split in splits.items()},
+        "splits": {name: len(y) for name, y in targets.items()},
+        "streamed": data.stream is not None,
         "duplicates": _duplicates(data),
         "skipped": dict(data.skipped),
         "notes": list(data.notes),
@@ -44,8 +46,8 @@ def describe(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _classes(data: Dataset, splits: dict[str, Split]) -> dict[str, dict[str, int]]:
-    counts = {name: np.bincount(split.y, minlength=len(data.classes)) for name, split in splits.items() if data.classes}
+def _classes(data: Dataset, targets: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    counts = {name: np.bincount(y, minlength=len(data.classes)) for name, y in targets.items() if data.classes}
     return {
         label: {name: int(count[index]) for name, count in counts.items()} for index, label in enumerate(data.classes)
     }

@@ -66,6 +66,21 @@ def make_indices(
     Raises:
         UserError: Too few examples, in all or of one class, for what was asked.
     """
+    try:
+        return _make_indices(y, classes, config, own_test, own_reg, groups, order)
+    except UserError as error:
+        raise UserError(f"{config.name}: {error}") from error
+
+
+def _make_indices(
+    y: np.ndarray,
+    classes: tuple[str, ...],
+    config: DataConfig,
+    own_test: bool,
+    own_reg: np.ndarray | None,
+    groups: np.ndarray | None,
+    order: np.ndarray | None,
+) -> Indices:
     _require_two_of_each(y, classes)
     draw: _Draw = _Draw(y, classes)
     if groups is not None:

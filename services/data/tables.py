@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from crossreg.services.data.targets import MAX_INTEGER_CLASSES, read_targets
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_table", "read_frame", "table_of", "tidied"]
+__all__ = ["Labels", "labels_of", "load_table", "read_frame", "rows_of", "table_of", "target_of", "tidied"]
 
 TARGET_NAMES = ("target", "label", "y", "class")
 
@@ -49,45 +50,89 @@ def load_table(path: Path, config: DataConfig) -> Raw:
     return table_of(str(path), read_frame(path, notes), config, notes)
 
 
-def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[str]) -> Raw:
-    """Return what a frame holds, see `load_table`."""
-    import pandas as pd
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a table's rows are trained to give, and by what they are split.
 
-    if frame.empty:
-        raise UserError(f"{source}: the table has {len(frame)} rows; at least one example is needed")
-    target = _target_column(source, frame, config.target)
-    _check_names(source, frame, config, target)
+    Attributes:
+        target: the column.
+        classes: names by index; empty for regression.
+        y: int64 `[N]` or float64 `[N, 1]`.
+        form: how the target's numbers are written.
+        groups: as of `Raw`.
+        order: as of `Raw`.
+    """
+
+    target: str
+    classes: tuple[str, ...]
+    y: np.ndarray
+    form: NumberFormat
+    groups: np.ndarray | None
+    order: np.ndarray | None
+
+
+def labels_of(source: str, frame: pd.DataFrame, target: str, config: DataConfig, notes: list[str]) -> Labels:
+    """Return the labels of a frame that has the target and the columns that splits are made by."""
     values, form = _target(source, frame[target], config, notes)
-    classes, (y,) = read_targets(
-        source,
-        f"target {target!r}",
-        [values],
-        config.task,
-        notes,
-    )
-    aside = {target: "the target"} | {name: "left out by --drop" for name in config.drop}
+    classes, (y,) = read_targets(source, f"target {target!r}", [values], config.task, notes)
     groups = order = None
     if config.split_by is not None:
         groups = _complete(source, frame, config.split_by, "--split-by").to_numpy(object)
-        aside.setdefault(config.split_by, "splits are made by it")
     if config.time_order is not None:
         order = _order(source, _complete(source, frame, config.time_order, "--time-order"), config.time_order)
-        if config.time_order not in config.kinds:
-            aside.setdefault(config.time_order, "splits are made by it")
+    return Labels(target, classes, y, form, groups, order)
+
+
+def target_of(source: str, frame: pd.DataFrame, config: DataConfig) -> str:
+    """Return the target's name, once all columns that are named are there.
+
+    Args:
+        source: what messages call the table.
+        frame: has all columns.
+        config: names some.
+
+    Raises:
+        UserError: no such column, or none that is clearly the target.
+    """
+    target = _target_column(source, frame, config.target)
+    _check_names(source, frame, config, target)
+    return target
+
+
+def table_of(source: str, frame: pd.DataFrame, config: DataConfig, notes: list[str]) -> Raw:
+    """Return what a frame holds, see `load_table`."""
+    if frame.empty:
+        raise UserError(f"{source}: the table has {len(frame)} rows; at least one example is needed")
+    labels = labels_of(source, frame, target_of(source, frame, config), config, notes)
+    rows = rows_of(source, frame, labels, config, notes)
+    return Raw(
+        source, None, labels.y, labels.classes, table=rows, groups=labels.groups, order=labels.order, notes=notes
+    )
+
+
+def rows_of(source: str, frame: pd.DataFrame, labels: Labels, config: DataConfig, notes: list[str]) -> Rows:
+    """Return the features of a frame whose labels, or those of a larger one, are known."""
+    import pandas as pd
+
+    target, form = labels.target, labels.form
+    aside = {target: "the target"} | {name: "left out by --drop" for name in config.drop}
+    if config.split_by is not None:
+        aside.setdefault(config.split_by, "splits are made by it")
+    if config.time_order is not None and config.time_order not in config.kinds:
+        aside.setdefault(config.time_order, "splits are made by it")
     columns, ignored, missing = _columns(source, frame, aside, config.kinds)
     if frame.attrs.get(SEMICOLONS) or any("before decimals" in column.said for column in columns):
         for column in columns:
             if column.name not in config.kinds:
                 _refuse_grouped(source, frame[column.name], f"--kind {column.name}=number")
-        if config.task is None and not classes:
+        if config.task is None and not labels.classes:
             _refuse_grouped(source, frame[target], "--task regression")
     notes += [f"column {column.name!r} is read {column.said}" for column in columns if column.said]
     notes += [column.hint for column in columns if column.hint]
     names = [column.name for column in columns]
     written = (form.decimal, form.thousands, form.unit)
     typed = pd.DataFrame({column.name: column.values for column in columns})
-    rows = Rows(source, typed, frame[names], tuple(columns), tuple(ignored), target, written, missing)
-    return Raw(source, None, y, classes, table=rows, groups=groups, order=order, notes=notes)
+    return Rows(source, typed, frame[names], tuple(columns), tuple(ignored), target, written, missing)
 
 
 def _columns(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from crossreg.batches import Batches, Preprocess, augmentation
+from crossreg.batches import Batches, Preprocess, StreamedBatches, augmentation
 from crossreg.core.distributed import world_size
 from crossreg.core.random import derive_seed, seed_everything
 from crossreg.estimators import T1T2, Direct, Estimator, Implicit, Unrolled
@@ -135,6 +135,28 @@ class _Inputs:
         seed = derive_seed(self.config.seed, name)
         return Batches(x, y, rows, preprocess=self.preprocess, seed=seed, device=self.device, **options)
 
+    def trained_on(self, name: str) -> Batches:
+        """Return batches of the training split ("train"), or of that and the regularization split ("everything")."""
+        rows, data = self.config.batch_size, self.data
+        if data.stream is not None:
+            from crossreg.services.training.feed import feed
+
+            stream = data.stream.train if name == "train" else data.stream.everything
+            seed, y = derive_seed(self.config.seed, name), stream.y
+            return StreamedBatches(
+                torch.from_numpy(as_targets(data, y)),
+                rows,
+                feed(stream, rows, seed, lambda some: as_targets(data, some)),
+                preprocess=self.preprocess,
+                augment=self.augment,
+                seed=seed,
+                device=self.device,
+            )
+        split = data.train
+        if name == "everything":
+            split = Split(*(np.concatenate(parts) for parts in ((split.x, data.reg.x), (split.y, data.reg.y))))
+        return self.of(split, name, rows, drop_last=True, augment=self.augment)
+
     def evaluation(self, selection: Collection[str]) -> EvaluationPlan:
         """Return what is evaluated, when and with how many draws."""
         config, data, rows = self.config, self.data, _EVALUATION_BATCH * world_size()
@@ -159,11 +181,9 @@ class _Inputs:
         """Return what decides how long to train; None where that is given."""
         if not self.config.finds_length:
             return None
-        train, reg = self.data.train, self.data.reg
-        both = Split(np.concatenate([train.x, reg.x]), np.concatenate([train.y, reg.y]))
-        rows = self.config.batch_size
-        everything = self.of(both, "everything", rows, drop_last=True, augment=self.augment)
-        return Course(everything, budget=parse_budget(self.config.budget) if self.config.budget else None)
+        return Course(
+            self.trained_on("everything"), budget=parse_budget(self.config.budget) if self.config.budget else None
+        )
 
     def regularizer(self, model: nn.Module, train: Batches) -> CrossRegularizer | None:
         """Return what learns rho; None where nothing is learned."""
@@ -171,17 +191,19 @@ class _Inputs:
         names = learned_names(config, model)
         if not names:
             return None
-        estimator = build_estimator(
-            config,
-            train.x,
-            train.y,
-            rho.batch_size,
-            drop_last=True,
-            augment=train.augment,
-            preprocess=self.preprocess,
-            device=self.device,
-            seed=derive_seed(config.seed, "response"),  # an order of its own: not the batch theta has just stepped on
-        )
+        estimator: Estimator = Direct()
+        if rho.estimator != "direct":
+            estimator = build_estimator(
+                config,
+                train.x,
+                train.y,
+                rho.batch_size,
+                drop_last=True,
+                augment=train.augment,
+                preprocess=self.preprocess,
+                device=self.device,
+                seed=derive_seed(config.seed, "response"),  # an order of its own: not theta's last batch
+            )
         return CrossRegularizer(
             model,
             as_loss(self.data.task),
@@ -211,7 +233,7 @@ def build_trainer(
         # convolutions run a third faster so, on CPUs and tensor cores alike
         model = model.to(memory_format=torch.channels_last)
     inputs = _Inputs(config, data, device)
-    train = inputs.of(data.train, "train", config.batch_size, drop_last=True, augment=inputs.augment)
+    train = inputs.trained_on("train")
     evaluation = inputs.evaluation(selection)
     regularizer = inputs.regularizer(model, train)
     theta = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -267,10 +289,15 @@ def takes_integers(data: Dataset, model: str) -> bool:
 
 def targets_of(data: Dataset, split: Split) -> np.ndarray:
     """Return what the model is trained to return: classes, or numbers in units of the target's spread."""
+    return as_targets(data, split.y)
+
+
+def as_targets(data: Dataset, y: np.ndarray) -> np.ndarray:
+    """Return the same for the targets of any split."""
     # so that defaults fit every table
     if data.task == "classification":
-        return split.y
-    scaled: np.ndarray = ((split.y - data.target_mean) / data.target_std).astype("float32")
+        return y
+    scaled: np.ndarray = ((y - data.target_mean) / data.target_std).astype("float32")
     return scaled
 
 

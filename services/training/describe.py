@@ -24,7 +24,7 @@ __all__ = ["command", "in_short", "note", "params", "regularized_by", "slug", "s
 
 def params(config: ResolvedConfig, placement: Placement, data: Dataset) -> dict[str, Any]:
     """Return what MLflow shows as the run's parameters."""
-    splits = {name: len(split) for name, split in (("train", data.train), ("reg", data.reg), ("test", data.test))}
+    splits = {name: len(split) for name, split in (("train", data.train_y), ("reg", data.reg), ("test", data.test))}
     return {
         **config.model_dump(mode="json", exclude_none=True),
         "workers": placement.workers,
@@ -49,7 +49,7 @@ def note(config: TrainConfig, data: Dataset) -> str:
     """Return the run's description, in Markdown."""
     return (
         f"**{config.method}** training of `{config.model}` on `{data.name}` "
-        f"({len(data.train):,} train, {len(data.reg):,} reg, {len(data.test):,} test examples), seed {config.seed}; "
+        f"({data.num_train:,} train, {len(data.reg):,} reg, {len(data.test):,} test examples), seed {config.seed}; "
         f"{regularized_by(config)}.\n\n"
         f"    {command()}"
     )

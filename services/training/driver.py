@@ -134,7 +134,7 @@ def train(
     storage_path = check_storage(placement.storage_path)
     if data is None:
         display.phase(f"loading {config.data.name}")
-        data = load_data(config.data)
+        data = load_data(config.data, may_stream=True)
     resolved = resolve(config, data, placement.sizes)
     check(resolved, data, placement.sizes)
     steps = resolved.steps
@@ -169,7 +169,7 @@ def _train(
 ) -> FinishedTraining:
     """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
     display.phase("starting Ray")
-    start_ray(placement)
+    start_ray(placement, reading=data.stream is not None)
     alike = group(config, data)
     name = f"{slug(config)}-{config.method}-s{config.seed}"
     folder = resume.folder if resume else RunFolder(storage_path, new_name(name))

@@ -81,7 +81,7 @@ def unit_of(data: Dataset) -> TargetUnit | None:
 def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult, unit: TargetUnit | None) -> str:
     sharing = "share their weights and " if config.ensemble_style == "shared" else ""
     networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that {sharing}predict as one"
-    trained = f"{networks} ({config.model}), trained on {len(data.train):,} examples,"
+    trained = f"{networks} ({config.model}), trained on {data.num_train:,} examples,"
     test, rows = result.test, f"{len(data.test):,} test examples"
     if divergence(result, ((), ())):
         return f"{trained} diverged: what they predict for {rows} is not a number."
@@ -175,7 +175,7 @@ def _searched(config: ResolvedConfig, data: Dataset) -> list[str]:
     if config.model not in _MEASURED:
         return [f"What {search} would have given was measured with {' and '.join(_MEASURED)} alone; {ask}."]
     low, high = known.examples
-    if not low / 2 <= len(data.train) <= 2 * high:
+    if not low / 2 <= data.num_train <= 2 * high:
         return [f"What {search} would have given was measured with {low:,} to {high:,} training examples alone; {ask}."]
     unit = "% of RMSE" if data.task == "regression" else "points of accuracy"
     return [

@@ -61,6 +61,9 @@ def fit(
     except SystemExit:  # how Ray Train ends after Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
+        consumer.stop()
+        if consumer.mistake is not None:
+            raise UserError(consumer.mistake) from error
         reason = _reason(consumer.full or error)
         raise TrainingError(
             f"training failed: {reason}; see --verbose, and continue with --resume {tracker.run_id}"

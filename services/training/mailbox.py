@@ -11,6 +11,8 @@ from typing import Any
 
 import ray
 
+from crossreg.services.training.messages import Mistake
+
 __all__ = ["Mailbox"]
 
 
@@ -22,11 +24,12 @@ class Mailbox:
         self._messages: list[Any] = []
         self._done = 0  # messages that the driver has dealt with; the queue starts after them
         self._arrived = asyncio.Event()
-        self._stopping = False
+        self._stopping = self._mistaken = False
 
     async def push(self, messages: list[Any]) -> None:
         """Append messages."""
         self._messages.extend(messages)
+        self._mistaken |= any(isinstance(message, Mistake) for message in messages)
         self._arrived.set()
 
     async def fetch(self, done: int, timeout: float) -> list[Any]:
@@ -46,6 +49,10 @@ class Mailbox:
         goal = self._done + len(self._messages)
         while self._done < goal:
             await asyncio.sleep(0.005)
+
+    async def mistaken(self) -> bool:
+        """Say whether a worker has found a mistake, with which no training goes on."""
+        return self._mistaken
 
     async def stop(self) -> None:
         """Let the workers know that they should end."""

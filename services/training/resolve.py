@@ -15,7 +15,7 @@ from crossreg.core.errors import UserError
 from crossreg.inputs import Sequence, Table
 from crossreg.regularizers.between import BETWEEN
 from crossreg.regularizers.registry import description, regularizer
-from crossreg.services.data import Dataset
+from crossreg.services.data import Dataset, can_stream
 from crossreg.services.training.config import BY_DATA, RegularizerConfig, RhoConfig, TrainConfig
 from crossreg.services.training.linear import NEARLY_ALL, explained_linearly
 from crossreg.services.training.optimizer_config import ResolvedOptimizer
@@ -126,14 +126,14 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
     if config.ensemble is None:
         most = _SHARED if config.ensemble_style == "shared" and defaults.ensemble > 1 else defaults.ensemble
         config = config.model_copy(update={"ensemble": _networks(config, data, workers, most)})
-    if len(sizes) > 1 and workers > len(data.train):
+    if len(sizes) > 1 and workers > data.num_train:
         raise UserError(
             f"{sizes[0]} to {sizes[-1]} workers cannot share a batch evenly: it would have {workers} examples; "
             "give a min_workers nearer to workers"
         )
     size = _batch_size(config, data, workers)
     most = defaults.epochs if config.budget is None else _EPOCHS_WITHIN_A_BUDGET
-    epoch = len(data.train) // max(size, 1)
+    epoch = data.num_train // max(size, 1)
     # where all networks see all rows, a pass of theirs is as many
     passes = config.ensemble or 1 if _together(config) else 1
     steps = config.steps or (config.epochs or most) * epoch // passes
@@ -146,6 +146,9 @@ def resolve(config: TrainConfig, data: Dataset, sizes: range = range(1, 2)) -> R
         "batch_size": config.rho.batch_size or _rho_batch_size(config, data, workers, size),
         "estimator": config.rho.estimator or _estimator(config),
     }
+    if config.data.stream is None and can_stream(config.data.name):
+        # a run that goes on where less memory is free reads its data as it did before
+        config = config.model_copy(update={"data": config.data.model_copy(update={"stream": data.stream is not None})})
     return ResolvedConfig.model_validate(
         config.model_dump()
         | {
@@ -219,17 +222,17 @@ def _batch_size(config: TrainConfig, data: Dataset, workers: int) -> int:
         return config.batch_size
     if config.finds_length:
         # averages and a constant rate take many steps rather than large ones
-        rows = next((rows for most, rows in _BATCHES if len(data.train) <= most), _LARGEST_DEFAULT_BATCH)
+        rows = next((rows for most, rows in _BATCHES if data.num_train <= most), _LARGEST_DEFAULT_BATCH)
         parts = _parts(config)
-        size = parts * max(2 * workers, min(rows, _power_of_two(len(data.train) // (2 * parts))))
+        size = parts * max(2 * workers, min(rows, _power_of_two(data.num_train // (2 * parts))))
     else:
-        size = min(_LARGEST_DEFAULT_BATCH, _power_of_two(min(len(data.train), len(data.reg) or len(data.train))))
+        size = min(_LARGEST_DEFAULT_BATCH, _power_of_two(min(data.num_train, len(data.reg) or data.num_train)))
     return max(workers, size // workers * workers)
 
 
 def _networks(config: TrainConfig, data: Dataset, workers: int, most: int) -> int:
     """Return how many networks there are: as many as is usual, or as each can have two examples of a batch."""
-    rows = config.batch_size or len(data.train)
+    rows = config.batch_size or data.num_train
     return most if _together(config) else max(1, min(most, rows // (2 * workers)))
 
 
@@ -266,7 +269,7 @@ def _rho_batch_size(config: TrainConfig, data: Dataset, workers: int, size: int)
     if not any(regularizer(name).changes_images for name in config.learned):
         few = _power_of_two(len(data.reg)) // workers * workers
         return min(size, few) if config.finds_length and few else size
-    rows = min(_LARGEST_AUGMENTATION_BATCH, len(data.reg.x), len(data.train.x))
+    rows = min(_LARGEST_AUGMENTATION_BATCH, len(data.reg.x), data.num_train)
     return max(rows // workers, 1) * workers
 
 

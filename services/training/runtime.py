@@ -53,8 +53,12 @@ def check_placement(placement: Placement) -> None:
             raise UserError(f"--gpu with {placement.workers} workers needs as many GPUs; this machine has {found}")
 
 
-def start_ray(placement: Placement) -> dict[str, float]:
+def start_ray(placement: Placement, *, reading: bool = False) -> dict[str, float]:
     """Connect to the cluster of `RAY_ADDRESS`, or start one inside this process; return its resources.
+
+    Args:
+        placement: where workers are to run.
+        reading: whether tasks beside them read the training data.
 
     Raises:
         UserError: the cluster cannot be reached, or is smaller than the placement.
@@ -70,7 +74,8 @@ def start_ray(placement: Placement) -> dict[str, float]:
         _say_what_is_hidden()
         address = os.environ.get("RAY_ADDRESS", "local")
         # a Ray of our own has no dashboard: its ten processes take 3 s of every start, and MLflow shows the run
-        embedded = {"num_cpus": available_cpus(), "include_dashboard": False}
+        # what reads data shares the CPUs with the workers, who reserve all of them: Ray counts them twice
+        embedded = {"num_cpus": available_cpus() * (2 if reading else 1), "include_dashboard": False}
         options: dict[str, Any] = embedded if address == "local" else {}
         if not placement.verbose:
             options |= {"log_to_driver": False, "logging_level": "ERROR"}
@@ -83,6 +88,12 @@ def start_ray(placement: Placement) -> dict[str, float]:
     if resources.get(needed, 0) < fewest:
         asked = "workers" if placement.min_workers is None else "min_workers"
         raise UserError(f"{asked} is {fewest}, but the cluster has {resources.get(needed, 0):g} {needed}s; use fewer")
+    reserved = placement.workers * resources_per_worker(placement)["CPU"]
+    if reading and resources.get("CPU", 0) < reserved + 1:
+        raise UserError(
+            f"{placement.workers} workers reserve {reserved:g} of the cluster's {resources.get('CPU', 0):g} CPUs, and "
+            "reading the training data takes one more; use fewer workers, or --no-stream"
+        )
     return resources
 
 

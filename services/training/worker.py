@@ -20,6 +20,7 @@ from crossreg.regularizer import RhoUpdate
 from crossreg.services.data import Dataset
 from crossreg.services.logs import bind
 from crossreg.services.training.assemble import build_trainer, checkpoint_identity
+from crossreg.services.training.feed import StreamError
 from crossreg.services.training.messages import (
     CheckpointWritten,
     Ended,
@@ -59,11 +60,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     """
     mailbox = settings["mailbox"]
     bind(settings["run_id"])
+    if ray.get(mailbox.mistaken.remote()):
+        return
     try:
         _train(settings, mailbox)
     except UserError as error:
         # a retry would end the same way, so this is told to the driver instead of failing the worker
         ray.get(mailbox.push.remote([Mistake(str(error))]))
+        if isinstance(error, StreamError) and world_size() > 1:
+            raise  # the others wait for this worker: all are started again, and end above
 
 
 def _train(settings: dict[str, Any], mailbox: Any) -> None:
