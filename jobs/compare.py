@@ -43,7 +43,8 @@ def compare(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Go on with a comparison (its MLflow run id); what has ended is not run again.",
+            help="Go on with a comparison (its MLflow run id; `latest`: the newest that has not finished); what has "
+            "ended is not run again.",
             rich_help_panel=flags.WHERE,
         ),
     ] = None,
@@ -98,6 +99,11 @@ def _run(
 ) -> Comparison:
     folder: RunFolder | None = None
     if resume is not None:
+        from crossreg.services.training.resume import LATEST, latest_run
+
+        if resume == LATEST:
+            resume, what_it_is = latest_run(tracking, "compare", finished=bool(asked))
+            console().print(f"going on with run {resume} ({what_it_is})", markup=False, soft_wrap=True)
         folder, settings = _earlier(tracking, resume, what, asked)
     else:
         if not what.get("data", {}).get("name"):

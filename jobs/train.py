@@ -41,7 +41,8 @@ def train(
     resume: Annotated[
         str | None,
         typer.Option(
-            help="Go on with an MLflow run (its id), or start from a checkpoint (its path).",
+            help="Go on with an MLflow run (its id; `latest`: the newest that has not finished), or start from a "
+            "checkpoint (its path).",
             rich_help_panel=flags.WHERE,
         ),
     ] = None,
@@ -133,8 +134,11 @@ def _run(
     if resume is not None and _is_path(resume):
         start_from = resume if "://" in resume else str(Path(resume).resolve())
     elif resume is not None:
-        from crossreg.services.training.resume import find_run
+        from crossreg.services.training.resume import LATEST, find_run, latest_run
 
+        if resume == LATEST:
+            resume, what_it_is = latest_run(tracking, "train", finished=any(what.get(name) for name in _LENGTHS))
+            console().print(f"going on with run {resume} ({what_it_is})", markup=False, soft_wrap=True)
         run, recorded = find_run(tracking, resume)
         if given["learn"] or given["fix"]:
             what["regularizers"] = flags.regularizers(given, recorded["regularizers"], recorded)

@@ -25,6 +25,7 @@ from crossreg.regularizers.registry import attach
 from crossreg.services.data import Dataset, Split
 from crossreg.services.training.budget import parse_budget
 from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.fine_tuning import fine_tune
 from crossreg.services.training.linear import start_from_linear
 from crossreg.services.training.optimizers import optimizer_kind
 from crossreg.services.training.resolve import ResolvedConfig
@@ -228,6 +229,7 @@ def build_trainer(
     seed_everything(derive_seed(config.seed, "model"))
     model = build_model(config, data)
     start_from_linear(model, data)
+    fine_tune(model, config, data.num_outputs)
     model = model.to(device)
     if len(data.input_shape) == 3:
         # convolutions run a third faster so, on CPUs and tensor cores alike
@@ -267,6 +269,7 @@ def checkpoint_identity(config: ResolvedConfig, data: Dataset) -> dict[str, Any]
         "model_options": dict(config.model_options),
         "ensemble": config.ensemble,
         "ensemble_style": config.ensemble_style,
+        "freeze": list(config.freeze),
         "regularizers": {name: one.model_dump(mode="json") for name, one in config.regularizers.items()},
         "data": data.fingerprint,
         "precision": config.precision,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from crossreg.services.training.assemble import (
     preprocess_of,
     targets_of,
 )
+from crossreg.services.training.fine_tuning import fine_tune
 from crossreg.services.training.optimizers import optimizer_kind
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.storage import read_checkpoint
@@ -30,11 +30,9 @@ from crossreg.training.unused import unused_parameters
 
 __all__ = ["check", "starting_state"]
 
-_log = logging.getLogger(__name__)
 
-
-def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> None:
-    """Find what would fail later.
+def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> list[str]:
+    """Find what would fail later, and return what is to be said of the model, a line each.
 
     Args:
         config: what to train.
@@ -61,7 +59,7 @@ def check(config: ResolvedConfig, data: Dataset, sizes: range = range(1, 2)) -> 
         _check_batches(config, data, workers)
     if config.augment != "none" and len(data.input_shape) != 3:
         raise UserError(f"augment is {config.augment!r}, but {data.name} holds no images; use 'none'")
-    _check_model(config, data, sizes[-1])
+    return _check_model(config, data, sizes[-1])
 
 
 def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
@@ -94,8 +92,8 @@ def _check_batches(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             raise UserError(f"the {name} split has {len(split)} examples, fewer than the {workers} workers")
 
 
-def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
-    """Build the model and take two examples through it."""
+def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> list[str]:
+    """Build the model and take two examples through it; return what is not as usual with it."""
     padded = isinstance(data.inputs, Sequence) and data.inputs.lengths_differ
     if padded and not models.takes_padding(config.model):
         raise UserError(
@@ -109,6 +107,7 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
             f"mc_dropout is on, but model {config.model!r} has no dropout layer; give it some, e.g. "
             "model_options: {dropout: 0.2}, or turn mc_dropout off"
         )
+    notes = fine_tune(model, config, data.num_outputs)
     build_optimizer(config, [weight for weight in model.parameters() if weight.requires_grad])
     kept = keep_evaluation_modes(model, never=RhoModule)
     rows = config.batch_size // workers  # as many as a worker gets: BatchNorm needs two
@@ -136,31 +135,27 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> None:
     with torch.no_grad():
         train_mode(model)
         training_loss(model, as_loss(data.task), model(x[:rows]), y[:rows])
-    _say_what_differs(config.model, model, kept, unused_parameters(model, as_loss(data.task), x[:rows], y[:rows]))
+    unused = unused_parameters(model, as_loss(data.task), x[:rows], y[:rows])
     if padded and not bool(output.isfinite().all()):
         raise UserError(
             f"model {config.model!r} returns NaN or infinity for sequences of several lengths; it must leave out what "
             "follows their ends, which is NaN in every channel"
         )
+    return [*notes, *_differences(config.model, model, kept, unused)]
 
 
-def _say_what_differs(name: str, model: torch.nn.Module, kept: list[str], unused: list[str]) -> None:
+def _differences(name: str, model: torch.nn.Module, kept: list[str], unused: list[str]) -> list[str]:
     """Say of a model of the user's own what is not as usual, and how it is taken."""
-    returns = sorted({str(module.returns) for module in model.modules() if hasattr(module, "returns")})
+    said = []
+    returns = {str(module.returns) for module in model.modules() if hasattr(module, "returns")}
     if returns:
-        _log.warning(
-            "model %r returns a %s: its logits, or the first element, are trained on, and the rest is not used",
-            name,
-            " or a ".join(returns),
-        )
+        what = " or a ".join(sorted(returns))
+        said.append(f"{name} returns a {what}: its logits, or the first element, are trained on, the rest is not used")
     if kept:
-        _log.warning(
-            "model %r: in evaluation mode, as your function left them, stay %s; statistics there do not change",
-            name,
-            _some(kept),
-        )
+        said.append(f"{name}: {_some(kept)} stay in evaluation mode, where they were put; statistics there do not change")
     if unused:
-        _log.warning("model %r: the output does not depend on %s, so they are not trained", name, _some(unused))
+        said.append(f"{name}: the output does not depend on {_some(unused)}, so they are not trained")
+    return said
 
 
 def _some(names: list[str]) -> str:

@@ -136,7 +136,7 @@ def train(
         display.phase(f"loading {config.data.name}")
         data = load_data(config.data, may_stream=True)
     resolved = resolve(config, data, placement.sizes)
-    check(resolved, data, placement.sizes)
+    notes = check(resolved, data, placement.sizes)
     steps = resolved.steps
     if resume is not None and not resume.folder.exists():
         raise UserError(
@@ -153,7 +153,7 @@ def train(
     if uri.startswith("http"):  # a server may be away; a file is opened, and made, when all else is well
         connect(uri)
     with quiet_stdout(placement.verbose):
-        return _train(resolved, placement, tracking, data, storage_path, resume, start_from, state, display)
+        return _train(resolved, placement, tracking, data, storage_path, resume, start_from, state, notes, display)
 
 
 def _train(
@@ -165,6 +165,7 @@ def _train(
     resume: Resume | None,
     start_from: str | None,
     state: dict[str, Any] | None,
+    notes: list[str],
     display: Display,
 ) -> FinishedTraining:
     """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
@@ -211,6 +212,7 @@ def _train(
             *in_lines(described),
             *taken_as_is(config, data),
             f"model: {config.model}; {regularized_by(config)}",
+            *notes,
             *optimizer_kind(config.optimizer.name).notes(config.steps),
         ]:
             display.note(line)

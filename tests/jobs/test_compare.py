@@ -91,7 +91,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     done = list(folder.glob("runs/*/*/outcome.json"))
     assert {path.parent.name for path in done} == {"crossreg-matched-s0", "none-matched-s0"}
     before = {path: path.stat().st_mtime_ns for path in done}
-    out, _ = finish(start(folder, "crossreg.jobs.compare", "--resume", run_id, "--json"))
+    out, _ = finish(start(folder, "crossreg.jobs.compare", "--resume", "latest", "--json"))
     assert {path: path.stat().st_mtime_ns for path in done} == before, "a finished part was run again"
     return folder, json.loads(out), run_id
 

@@ -105,8 +105,9 @@ def test_a_killed_driver_is_resumed_exactly(straight: tuple[Training, dict[str, 
     training.kill()
     (record,) = training.folder.glob("runs/*/tracking/run.json")
     run_id = json.loads(record.read_text())["run_id"]
-    resumed = start("--workers", "2", "--checkpoint-every", "100", "--resume", run_id)
+    resumed = start("--workers", "2", "--checkpoint-every", "100", "--resume", "latest")
     result = resumed.finish()
+    assert f"going on with run {run_id} (" in resumed.stderr.read_text()
     assert result["run_id"] == run_id
     assert_same_end(straight[1], result)
     assert_same_metrics(straight, (resumed, result))
