@@ -152,9 +152,9 @@ def _differences(name: str, model: torch.nn.Module, kept: list[str], unused: lis
         what = " or a ".join(sorted(returns))
         said.append(f"{name} returns a {what}: its logits, or the first element, are trained on, the rest is not used")
     if kept:
-        said.append(f"{name}: {_some(kept)} stay in evaluation mode, where they were put; statistics there do not change")
+        said.append(f"{name}: left in evaluation mode, where statistics do not change: {_some(kept)}")
     if unused:
-        said.append(f"{name}: the output does not depend on {_some(unused)}, so they are not trained")
+        said.append(f"{name}: not trained, since the output does not depend on it: {_some(unused)}")
     return said
 
 

@@ -102,6 +102,16 @@ class TrainConfig(Settings):
         "classifier, or package.module:function of your own.",
     )
     model_options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the model.")
+    init_from: Annotated[str | None, Flag(default="fresh weights", text="FILE")] = Field(
+        default=None,
+        description="Start from the weights of a file (fine-tuning): safetensors or a state dict. The last layer is a "
+        "fresh one where its number of outputs differs.",
+    )
+    freeze: Annotated[tuple[str, ...], Flag(default="none", text="PATTERN,...")] = Field(
+        default=(),
+        description="Weights that stay as they are, by shell-style patterns of their names or of modules (layer1); so "
+        "do statistics of their layers.",
+    )
     ensemble: Annotated[
         int | None, Flag(default="4, 8 that share weights, or 1 where the schedule is given", text="M|NAME,...")
     ] = Field(
@@ -185,6 +195,11 @@ class TrainConfig(Settings):
     seed: Annotated[int, Flag()] = Field(
         default=0, ge=0, lt=2**63, description="Fixes split, weights, order and every draw."
     )
+
+    @field_validator("init_from")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return path and str(Path(path).expanduser().absolute())  # workers have other working directories
 
     @property
     def finds_length(self) -> bool:
