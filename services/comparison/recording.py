@@ -54,7 +54,7 @@ class Recorder(Listener):
         self.open: dict[tuple[Job, int | None], Tracker] = {}
         self.steps: dict[Job, int] = {}
         self.parent = self._start("compare", name, params, tags, None)
-        self.parent.show_learned(conditions.space)
+        self.parent.save_views(conditions.space)
         self.parent.show_comparison(conditions.space)
         self._writer = ThreadPoolExecutor(1, "crossreg-recorder")
         self._tasks: list[Future[Any]] = []

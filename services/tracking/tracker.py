@@ -29,7 +29,7 @@ __all__ = ["Status", "Tracker"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
-_DPI = 100  # a note shows a figure at its own size, which has to fit the page of a run
+_DPI = 90  # a note shows a figure at its own size, which has to fit beside the tags of a run
 _LARGEST_SCHEMA = 1_000_000  # characters, less than MLflow takes
 _COLUMN_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
 
@@ -104,8 +104,6 @@ class Tracker:
         except BaseException:
             spool.close()
             raise
-        if resume_run_id is None:
-            views.save_views(client, run.saved.experiment_id)
         return cls(run, system_interval)
 
     @property
@@ -162,9 +160,13 @@ class Tracker:
         """Set the run's description, in Markdown."""
         self.set_tags({"mlflow.note.content": text})
 
-    def show_learned(self, names: Iterable[str]) -> None:
-        """Give the experiment's views one chart for all parts of a regularizer, by names of hyperparameters."""
-        views.save_views(self._client, self.experiment_id, names)
+    def save_views(self, learned: Iterable[str] = ()) -> None:
+        """Give the experiment views of its runs with scores, and links to them; see `services/tracking/views.py`.
+
+        Args:
+            learned: names of hyperparameters; those of one regularizer get one chart.
+        """
+        views.save_views(self._client, self.experiment_id, learned)
 
     def show_comparison(self, names: Iterable[str]) -> None:
         """Make a page of the runs that this one is the comparison of, grouped by method.

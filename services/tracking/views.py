@@ -23,11 +23,10 @@ SCORES, MEAN = "scores", "mean"
 
 _TAG = "mlflow.sharedViewState."
 _DESCRIPTION = "mlflow.note.content"
-_SECTIONS = ("test", "regularizers", "reg", "train", "course", "theta", "usage", "Model metrics", "System metrics")
-"""Of charts, in this order; MLflow's own is that of the alphabet."""
+_SECTIONS = ("test", "regularizers", "reg", "train", "theta", "usage", "Model metrics", "System metrics")
+"""Of charts, in this order; MLflow's own is that of the alphabet. It adds others, and shows these if they are empty."""
 _COLUMNS = [
     *[f"metrics.`{key}`" for key in metrics.scores("test", dict.fromkeys(("accuracy", "nll", "ece", "rmse"), 0.0))],
-    "tags.`group`",
     "tags.`method`",
     "tags.`seed`",
 ]
@@ -52,14 +51,16 @@ def save_views(client: Any, experiment_id: str, learned: Iterable[str] = ()) -> 
     charts = _charts_of_parts(learned)
     page = partial(link, experiment_id)
     links = {
-        "Scores": page(SCORES),
-        "Charts": page(SCORES, charts=True),
-        "Mean over seeds": page(MEAN, charts=True),
+        "table": page(SCORES),
+        "charts": page(SCORES, charts=True),
+        "mean over seeds": page(MEAN, charts=True),
     }
+    # the list of experiments shows the beginning, and no links
+    description = "Runs with what they scored and learned: "
     wanted = {
         _TAG + SCORES: _named("Scores", 2, _view(charts)),
         _TAG + MEAN: _named("Mean over seeds", 1, _view(charts, search="tags.kind != 'trial'", grouped=True)),
-        _DESCRIPTION: " · ".join(f"[{name}]({address})" for name, address in links.items()),
+        _DESCRIPTION: description + " · ".join(f"[{name}]({address})" for name, address in links.items()),
     }
     try:
         present = client.get_experiment(experiment_id).tags

@@ -217,6 +217,7 @@ def _train(
         ]:
             display.note(line)
         tracker.set_note(note(config, data))
+        tracker.save_views()
         if resume is None:
             tracker.artifact_json(described, "data.json")
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name, described)
@@ -232,7 +233,7 @@ def _train(
         tracker.artifact(EXPLANATION, "\n\n".join(said).encode())
         figure = [tracker.shown(LEARNED)] if result.learned else []
         tracker.set_note("\n\n".join([*said, *figure, note(config, data)]))
-        tracker.show_learned(result.learned)
+        tracker.save_views(result.learned)
         display.phase("writing figures and the model")
         model_uri = publish(config, data, result, checkpoint, folder.local / "model", tracker)
         # when all that there is has been kept

@@ -19,6 +19,7 @@ def saved(client, tracker):
 
 def test_an_experiment_has_views_with_scores_and_links_to_them(begin, client):
     tracker = begin()
+    tracker.save_views()
     found, tags = saved(client, tracker)
     assert {"metrics.`test/accuracy`", "metrics.`test/rmse`"} <= set(found[SCORES]["selectedColumns"])
     assert found[SCORES]["groupBy"] is None
@@ -31,9 +32,9 @@ def test_an_experiment_has_views_with_scores_and_links_to_them(begin, client):
 def test_what_people_wrote_stays_and_a_run_without_noise_takes_no_chart_away(begin, client, tmp_path):
     tracker = begin()
     client.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", "mine")
-    tracker.show_learned(["temperature", *NOISE[:3]])
-    begin(spool_dir=tmp_path / "another")
-    tracker.show_learned(["temperature"])
+    tracker.save_views(["temperature", *NOISE[:3]])
+    begin(spool_dir=tmp_path / "another").save_views()
+    tracker.save_views(["temperature"])
     found, tags = saved(client, tracker)
     assert tags["mlflow.note.content"] == "mine"
     (chart,) = [chart for chart in found[SCORES]["compareRunCharts"] if not chart.get("deleted")]
@@ -43,7 +44,7 @@ def test_what_people_wrote_stays_and_a_run_without_noise_takes_no_chart_away(beg
 
 def test_a_deep_network_has_a_readable_chart_in_a_view_that_the_store_takes(begin, client):
     tracker = begin()
-    tracker.show_learned(NOISE)
+    tracker.save_views(NOISE)
     found, _ = saved(client, tracker)
     shown = found[SCORES]["compareRunCharts"][0]["selectedMetricKeys"]
     assert len(shown) == 24
