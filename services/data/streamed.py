@@ -32,6 +32,8 @@ MOST_HELD = 10_000
 SAMPLE_BYTES = 64 * 2**20
 """Of training examples that are looked at before training, within these numbers:"""
 FEWEST_SAMPLED, MOST_SAMPLED = 1_000, 100_000
+_COPIES = 4
+"""Of a row group that a task has while it reads one: as Arrow, as a frame, as features, mixed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +153,12 @@ def _table(path: Path, config: DataConfig, progress: Progress | None) -> Streame
         return None
     if not count:
         raise UserError(f"{source}: the table has 0 rows; at least one example is needed")
+    largest = int(np.diff(starts).max())
+    if too_large(_COPIES * 8 * largest * columns):
+        raise UserError(
+            f"{source}: a row group of it has {largest:,} rows, which are read together and do not fit into memory; "
+            "write it with smaller ones: frame.to_parquet(path, row_group_size=100_000)"
+        )
     notes = [_why(config, reason)]
     target = target_of(source, read_group(str(path), 0), config)
     needed = dict.fromkeys(filter(None, (target, config.split_by, config.time_order)))

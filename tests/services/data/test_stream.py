@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -193,13 +194,22 @@ def test_the_size_decides(tmp_path, write_images, monkeypatch, kind):
         return load_data(DataConfig.model_validate({"name": name, **settings, **more}), may_stream=True)
 
     assert load().stream is None
-    monkeypatch.setattr(memory_module, "MOST_SHARE", 1e-7)  # a few kilobytes
+    # less than the data, and more than what is read at a time
+    size = 10_000 if kind == "images" else 25_000
+    monkeypatch.setattr(memory_module, "MOST_SHARE", size / psutil.virtual_memory().available)
     found = load()
     assert found.stream is not None
     assert "in memory they would take" in "\n".join(found.notes)
     assert load(stream=False).stream is None
     # what trains many times holds its data in memory
     assert load_data(DataConfig.model_validate({"name": name, **settings})).stream is None
+
+
+def test_a_row_group_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    name = table(tmp_path, groups=ROWS)
+    monkeypatch.setattr(memory_module, "MOST_SHARE", 1e-7)
+    with pytest.raises(UserError, match="a row group of it has 700 rows, .* write it with smaller ones"):
+        load_data(DataConfig(name=name, target="sold"), may_stream=True)
 
 
 def test_the_fingerprint_changes_with_what_is_on_disk(tmp_path, write_images, monkeypatch):
