@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from typing import Annotated
 
 import typer
@@ -23,16 +25,18 @@ def ui(
 ) -> None:
     """Show the runs: starts MLflow's UI on loopback and opens the browser. Ctrl-C ends it."""
     from crossreg.services.tracking import serve_ui
+    from crossreg.services.tracking.ui import end
 
-    process, url = serve_ui(tracking_uri, port)
-    results().print(f"MLflow UI: {url}   (Ctrl-C ends it)")
-    if open_browser:
-        typer.launch(url)
-    try:
-        process.wait()
-    finally:
-        process.terminate()
-        process.wait()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which would leave the server behind
+    with contextlib.suppress(KeyboardInterrupt):
+        process, url = serve_ui(tracking_uri, port)
+        try:
+            results().print(f"MLflow UI: {url}   (Ctrl-C ends it)")
+            if open_browser:
+                typer.launch(url)
+            process.wait()
+        finally:
+            end(process)
 
 
 if __name__ == "__main__":

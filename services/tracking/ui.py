@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -15,9 +16,10 @@ from crossreg.core.errors import UserError
 from crossreg.services.tracking import store
 from crossreg.services.tracking.uri import WORKFLOW, check_uri, default_uri, redact
 
-__all__ = ["free_port", "serve_ui", "server_command", "wait_until_it_answers"]
+__all__ = ["end", "free_port", "serve_ui", "server_command", "wait_until_it_answers"]
 
 _START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
 
 
 def free_port(host: str, wanted: int = 0) -> int:
@@ -75,7 +77,7 @@ def serve_ui(uri: str | None = None, port: int = 5000, host: str = "127.0.0.1") 
         host: the address to listen on.
 
     Returns:
-        The process (`terminate()` ends it) and the link to open.
+        The process (`end` ends it, and what it started) and the link to open.
 
     Raises:
         UserError: the URI is a server already, the store cannot be used, or the server does not start.
@@ -90,12 +92,32 @@ def serve_ui(uri: str | None = None, port: int = 5000, host: str = "127.0.0.1") 
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         )
-        if not wait_until_it_answers(process, f"http://{host}:{port}/health"):
-            process.terminate()  # which MLflow hands on to its worker; SIGKILL would orphan that
+        try:
+            answers = wait_until_it_answers(process, f"http://{host}:{port}/health")
+        except BaseException:  # stopped meanwhile
+            end(process)
+            raise
+        if not answers:
+            end(process)
             log.seek(0)
             tail = redact(log.read().decode(errors="replace"))[-2000:]
             raise UserError(f"the MLflow server on port {port} did not start:\n{tail}")
     return process, f"http://{host}:{port}/#/experiments{WORKFLOW}"
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it started: asked first, as MLflow hands SIGTERM on to its workers, then killed."""
+    import psutil
+
+    try:
+        family = [found := psutil.Process(process.pid), *found.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    process.terminate()
+    for member in psutil.wait_procs(family, timeout=_STOP_SECONDS)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
 
 
 def wait_until_it_answers(process: subprocess.Popen[bytes], url: str) -> bool:

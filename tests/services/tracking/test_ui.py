@@ -1,9 +1,41 @@
+import re
+import subprocess
+import sys
+import urllib.error
 import urllib.request
+from pathlib import Path
 
+import psutil
 import pytest
 
 from crossreg.core.errors import UserError
 from crossreg.services.tracking import serve_ui, store
+from crossreg.services.tracking.ui import end
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_server_and_its_workers(tmp_path):
+    command = [sys.executable, "-m", "crossreg.jobs.ui", "--no-open", "--port", "0", "--tracking-uri"]
+    process = subprocess.Popen(
+        [*command, f"sqlite:///{tmp_path}/mlflow.db"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline()
+        link = re.search(r"http://127\.0\.0\.1:\d+", said)
+        assert link, said
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 2, "the server and its worker"
+        process.terminate()
+        assert process.wait(30) == 0
+        assert not psutil.wait_procs(children, timeout=5)[1]
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(link[0], timeout=5)
+    finally:
+        process.kill()
+        process.stdout.close()
 
 
 @pytest.mark.slow
@@ -23,8 +55,7 @@ def test_the_ui_opens_on_a_store_and_shows_its_artifacts(begin, store_uri):
         with pytest.raises(UserError, match="is a server already; open"):
             serve_ui(base)
     finally:
-        process.terminate()
-        process.wait(timeout=20)
+        end(process)
 
 
 def test_a_store_that_cannot_be_opened_is_named_before_a_server_starts(tmp_path):
