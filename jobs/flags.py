@@ -132,7 +132,9 @@ def _default(field: Any, flag: Flag) -> str:
     value = field.default
     if flag.default is None and (value is None or value is PydanticUndefined):
         return ""
-    said = flag.default or (",".join(value) if isinstance(value, tuple) else f"{value}")
+    said = flag.default or (
+        ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else f"{value}"
+    )
     return f"Default: {said}."
 
 

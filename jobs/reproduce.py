@@ -16,6 +16,8 @@ from crossreg.services.data.config import DataConfig
 from crossreg.services.tracking.config import TrackingConfig
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from crossreg.studies.run import Reproduced
 
 __all__ = ["app", "reproduce"]
@@ -101,17 +103,52 @@ def reproduce(
         show(result)
 
 
-def show(result: Reproduced) -> None:
-    """Print the table, the findings, and where the rest is."""
+def tables(columns: dict[str, str], rows: list[dict[str, str]], labels: int, width: int) -> list[Table]:
+    """Return rows as a table or, where that is wider than the terminal, as several below each other: no word is cut.
+
+    Args:
+        columns: headings by the key of a cell.
+        rows: cells by key.
+        labels: how many of the first columns say what a row is of; every table has them.
+        width: characters in a line.
+    """
     from rich.table import Table
 
+    needed = {
+        key: max(map(len, [*heading.split(), *(_unbroken(row[key]) for row in rows)]))
+        for key, heading in columns.items()
+    }
+    keys = list(columns)
+    parts: list[list[str]] = [keys[:labels]]
+    for key in keys[labels:]:
+        if len(parts[-1]) > labels and _GAP + sum(needed[one] + _GAP for one in [*parts[-1], key]) > width:
+            parts.append(keys[:labels])
+        parts[-1].append(key)
+    found = []
+    for part in parts:
+        table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0), pad_edge=False)
+        for place, key in enumerate(part):
+            table.add_column(columns[key], justify="left" if place < labels else "right", min_width=needed[key])
+        for row in rows:
+            table.add_row(*(row[key] for key in part))
+        found.append(table)
+    return found
+
+
+_GAP = 2  # between columns
+_LONG = 20  # characters of a cell that may be broken at its blanks
+
+
+def _unbroken(cell: str) -> str:
+    return cell if len(cell) <= _LONG else max(cell.split(), key=len)
+
+
+def show(result: Reproduced) -> None:
+    """Print the table, the findings, and where the rest is."""
     out = results()
-    table = Table(title=result.study.summary, title_justify="left")
-    for heading in result.study.columns.values():
-        table.add_column(heading, justify="right")
-    for row in result.table:
-        table.add_row(*(row[key] for key in result.study.columns))
-    out.print(table)
+    out.print(result.study.summary, style="italic")
+    for table in tables(result.study.columns, result.table, result.study.labels, out.width):
+        out.print(table)
     for sentence in result.findings:
         out.print(f"• {sentence}")
     if result.kept:

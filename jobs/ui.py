@@ -17,7 +17,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command()
 def ui(
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store. Default: sqlite:///mlflow.db here.")] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here.")
+    ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; another free one where it is taken.")
     ] = 5000,

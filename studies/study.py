@@ -33,6 +33,7 @@ class Study(ABC):
         name: as the user gives it.
         summary: one line for `--help`.
         columns: of the table: key of a cell in the rows of `table`, and its heading.
+        labels: how many of the first of them say what a row is of.
         default_data: name of the data it takes; None where it makes its own.
         resumable: finished cases are kept on disk, and not measured again.
         scales: how much it may measure, by name; empty where there is no choice.
@@ -44,6 +45,7 @@ class Study(ABC):
     name: str
     summary: str
     columns: ClassVar[dict[str, str]]
+    labels: ClassVar[int] = 1
     default_data: ClassVar[str | None] = None
     resumable: ClassVar[bool] = False
     scales: ClassVar[tuple[str, ...]] = ()

@@ -36,7 +36,7 @@ class ServeConfig(Settings):
         default=8.0, gt=0, le=1000, description="Size of one request's body, 10^6 bytes."
     )
     poll_seconds: Annotated[float, Flag()] = Field(
-        default=10.0, ge=0, description="Between two looks at the alias; 0: never again."
+        default=10.0, ge=0, description="Seconds between two looks at the alias; 0: never again."
     )
     timeout: float = Field(
         default=60.0, gt=0, description="Seconds until a request that no replica has answered gets 503."

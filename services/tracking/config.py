@@ -21,9 +21,9 @@ class TrackingConfig(Settings):
     uri: Annotated[str | None, Flag("tracking-uri", default="MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here")] = (
         Field(default=None, repr=False, description="MLflow store or server.")
     )
-    experiment: Annotated[str | None, Flag(default="named after data and model")] = Field(
-        default=None, min_length=1, max_length=500, description="MLflow experiment."
-    )
+    experiment: Annotated[
+        str | None, Flag(default="DATA-MODEL, as digits-cnn; meta-train and reproduce have one of their name")
+    ] = Field(default=None, min_length=1, max_length=500, description="MLflow experiment.")
     tags: dict[str, str] = Field(default_factory=dict, description="Extra tags of the run; they win over the job's.")
 
     @field_validator("experiment")

@@ -59,6 +59,7 @@ class AugmentationMagnitudes(Study):
         "reg": "reg acc. %",
         "reg_loss": "reg loss",
     }
+    labels = 2
     steps: ClassVar[int] = STEPS
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ class EnsembleStudy(OnPairs):
         "parameters": "parameters",
         "seconds": "seconds",
     }
+    labels = 2
 
     def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
         if only:

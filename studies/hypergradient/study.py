@@ -73,6 +73,7 @@ class Hypergradient(Study):
         "share": f"share of time, r = {INTERVAL}",
         "memory": "peak memory, MB",
     }
+    labels = 2
     default_data = "digits"
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class Lasso(Study):
         "support": "support as best's",
         "test": "test loss",
     }
+    labels = 2
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return every problem with every seed."""

@@ -47,6 +47,7 @@ class Ridge(Study):
         "best_test": "best",
         "plain_test": "none",
     }
+    labels = 3
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return every condition number with every noise level and seed."""

@@ -60,6 +60,7 @@ class Spline(Study):
         **{name: f"error, {name}" for name in FUNCTIONS},
         "against": "error / GCV, all",
     }
+    labels = 2
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return every function with every noise level and seed."""

@@ -78,6 +78,7 @@ class WeightDecay(Study):
         "accuracy": "test acc. %",
         "compute": "compute, one plain run = 1",
     }
+    labels = 2
     epochs: ClassVar = {"mlp": 60, "cnn": 15}
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from crossreg import UserError
-from crossreg.jobs.reproduce import app
+from crossreg.jobs.reproduce import app, tables
+from crossreg.studies.run import STUDIES
 
 
 def test_the_command_says_what_is_wrong() -> None:
@@ -35,9 +38,27 @@ def test_a_scale_is_one_that_the_study_has(arguments: list[str], said: str) -> N
 def test_help_names_every_study() -> None:
     import typer
 
-    from crossreg.studies.run import STUDIES
-
     command = typer.main.get_command(app)
     assert all(f"- `{name}`: " in (command.help or "") for name in STUDIES)
     (study,) = (parameter for parameter in command.params if parameter.name == "study")
     assert getattr(study, "help", "") == ", ".join(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_table_fits_eighty_columns_and_cuts_no_word(name: str) -> None:
+    study = STUDIES[name]
+    assert 1 <= study.labels < len(study.columns)
+    named = dict.fromkeys(list(study.columns)[: study.labels], "cross-regularized and tuned")
+    row = dict.fromkeys(study.columns, "-12.34 ± 10.42") | named
+    console = Console(file=io.StringIO(), width=80, soft_wrap=True)
+    found = tables(study.columns, [row, row], study.labels, console.width)
+    for table in found:
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    said = set(text.split())
+    assert {word for heading in study.columns.values() for word in heading.split()} <= said
+    assert {"cross-regularized", "tuned"} <= said
+    assert text.count("-12.34 ± 10.42") == 2 * (len(study.columns) - study.labels)
+    assert len(tables(study.columns, [row], study.labels, 1000)) == 1
