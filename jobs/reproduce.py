@@ -121,14 +121,19 @@ def tables(columns: dict[str, str], rows: list[dict[str, str]], labels: int, wid
     keys = list(columns)
     parts: list[list[str]] = [keys[:labels]]
     for key in keys[labels:]:
-        if len(parts[-1]) > labels and _GAP + sum(needed[one] + _GAP for one in [*parts[-1], key]) > width:
+        if len(parts[-1]) > labels and sum(needed[one] + _GAP for one in [*parts[-1], key]) > width:
             parts.append(keys[:labels])
         parts[-1].append(key)
+    natural = {key: max(map(len, [columns[key], *(row[key] for row in rows)])) for key in keys}
     found = []
     for part in parts:
+        room = width - sum(needed[key] + _GAP for key in part)
         table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0), pad_edge=False)
         for place, key in enumerate(part):
-            table.add_column(columns[key], justify="left" if place < labels else "right", min_width=needed[key])
+            # rich makes columns too narrow for a word as easily as others wider than they have to be
+            more = max(0, min(natural[key] - needed[key], room))
+            room -= more
+            table.add_column(columns[key], justify="left" if place < labels else "right", width=needed[key] + more)
         for row in rows:
             table.add_row(*(row[key] for key in part))
         found.append(table)
