@@ -29,7 +29,7 @@ __all__ = ["Status", "Tracker"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
-_DPI = 90  # a note shows a figure at its own size, which has to fit beside the tags of a run
+_DPI = 80  # a note shows a figure at its own size, which has to fit beside the tags of a run
 _LARGEST_SCHEMA = 1_000_000  # characters, less than MLflow takes
 _COLUMN_TYPES = {"number": "double", "boolean": "boolean", "category": "string", "date": "datetime"}
 
