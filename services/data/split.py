@@ -133,7 +133,9 @@ class _Draw:
         # Not train_test_split: it refuses to leave fewer rows than classes behind, as a large limit does.
         strata = None if self.labels is None else self.labels[pool]
         taken = resample(pool, replace=False, n_samples=size, stratify=strata, random_state=int(seed))
-        return taken, np.random.default_rng(seed).permutation(np.setdiff1d(pool, taken))
+        # of millions of rows sorting once is all that takes time
+        others = np.sort(np.setdiff1d(pool, taken, assume_unique=True))
+        return taken, np.random.default_rng(seed).permutation(others)
 
     def limited(self, pool: np.ndarray, size: int, seed: int) -> np.ndarray:
         """Return `size` rows of the pool, each class in proportion."""
@@ -226,7 +228,10 @@ def _require_all_classes(y: np.ndarray, classes: tuple[str, ...]) -> None:
 def _require_disjoint(indices: Indices, groups: np.ndarray | None) -> None:
     # Disjoint by construction; a leak would void every number reported, so it is checked all the same.
     parts = [part for part in (indices.train, indices.reg, indices.test) if part is not None]
-    # rows, or what is kept together
-    kept = [part if groups is None else np.unique(groups[part].astype(str)) for part in parts]
-    if len(np.unique(np.concatenate(kept))) != sum(map(len, kept)):
+    if groups is None:
+        overlap = np.bincount(np.concatenate(parts)).max() > 1
+    else:  # what is kept together
+        kept = [np.unique(groups[part].astype(str)) for part in parts]
+        overlap = len(np.unique(np.concatenate(kept))) != sum(map(len, kept))
+    if overlap:
         raise RuntimeError("the splits overlap; this is a bug in crossreg.services.data.split")

@@ -257,8 +257,7 @@ def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]
     if types.is_object_dtype(column.dtype) and not column.dropna().map(is_plain).all():
         seen = quoted(str(column.dropna().iloc[0]))
         raise UserError(f"{source}: the target {column.name!r} holds {seen}, which is no number, text or boolean")
-    text = text_of(column)
-    if (absent := text.isna()).any():
+    if (absent := _absent(column)).any():
         row = int(np.argmax(absent.to_numpy()))
         raise UserError(
             f"{source}: the target {column.name!r} is missing in data row {row + 1} ({int(absent.sum())} rows in all); "
@@ -272,6 +271,7 @@ def _target(source: str, column: pd.Series, config: DataConfig, notes: list[str]
         raise UserError(f"{source}: the target {column.name!r} holds dates; make numbers of it, such as days since one")
     if types.is_numeric_dtype(column.dtype):
         return _finite(source, column, column.to_numpy()), plain
+    text = text_of(column)
     forms = number_formats(text)
     if len(forms) > 1:
         raise UserError(f"{source}: the target {column.name!r} holds {ambiguous(text, forms)}")
@@ -302,9 +302,14 @@ def _finite(source: str, column: pd.Series, values: np.ndarray) -> np.ndarray:
     return values
 
 
+def _absent(column: pd.Series) -> pd.Series:
+    """Say which values are missing; text may say so in words."""
+    return column.isna() if column.dtype.kind in "iufbcM" else text_of(column).isna()
+
+
 def _complete(source: str, frame: pd.DataFrame, name: str, flag: str) -> pd.Series:
     column = frame[name]
-    absent = text_of(column).isna().to_numpy()
+    absent = _absent(column).to_numpy()
     if absent.any():
         row = int(np.argmax(absent))
         raise UserError(
