@@ -15,6 +15,7 @@ __all__ = [
     "derive_seed",
     "forked_rng",
     "generator_states",
+    "kept_rng_state",
     "rng_state",
     "seed_device",
     "seed_everything",
@@ -78,6 +79,16 @@ def rng_state() -> dict[str, Any]:
             *(float(r) if isinstance(r, float) else int(r) for r in rest),
         )
     return state
+
+
+@contextmanager
+def kept_rng_state() -> Iterator[None]:
+    """Put all generators back to where they were at the end of a block, which may seed them."""
+    before = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

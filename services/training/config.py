@@ -405,7 +405,10 @@ class Placement(Settings):
     """Where and how a training runs; none of it changes what is trained but the number of workers."""
 
     workers: Annotated[int, Flag()] = Field(
-        default=1, ge=1, le=MOST, description="Ray Train workers, which train together in DDP."
+        default=1,
+        ge=0,
+        le=MOST,
+        description="Ray Train workers, which train together in DDP; 0 trains in this process, without Ray.",
     )
     min_workers: Annotated[int | None, Flag(default="wait for all")] = Field(
         default=None,
@@ -431,8 +434,9 @@ class Placement(Settings):
 
     @property
     def sizes(self) -> range:
-        """How many workers may train together."""
-        return range(self.min_workers or self.workers, self.workers + 1)
+        """How many processes may train together."""
+        most = max(self.workers, 1)
+        return range(self.min_workers or most, most + 1)
 
     @model_validator(mode="after")
     def _check(self) -> Placement:

@@ -6,10 +6,10 @@ import logging
 import math
 import threading
 import time
-from typing import Any
 
 from crossreg.core import metrics
 from crossreg.services.tracking import DiskError, Tracker
+from crossreg.services.training.line import Line
 from crossreg.services.training.messages import (
     CheckpointWritten,
     Ended,
@@ -45,7 +45,7 @@ class MessageConsumer(threading.Thread):
         stopped: the step at which the workers ended because `ask_to_stop` was called.
     """
 
-    def __init__(self, mailbox: Any, tracker: Tracker, display: Display, telemetry: Telemetry) -> None:
+    def __init__(self, line: Line, tracker: Tracker, display: Display, telemetry: Telemetry) -> None:
         super().__init__(name="crossreg-consumer", daemon=True)
         self.result: TrainingResult | None = None
         self.mistake: str | None = None
@@ -56,7 +56,7 @@ class MessageConsumer(threading.Thread):
         self._stop_asked = threading.Event()
         self._signatures: set[str] = set()
         self._done = self._safe = 0  # messages dealt with, and of these the ones that are safe on disk
-        self._mailbox, self._tracker, self._display = mailbox, tracker, display
+        self._line, self._tracker, self._display = line, tracker, display
         self._telemetry = telemetry
         self._stopping = threading.Event()
         self._starts = 0
@@ -64,17 +64,15 @@ class MessageConsumer(threading.Thread):
 
     def run(self) -> None:
         """Deal with messages until stopped, then once more."""
-        import ray
-
         while True:
             last = self._stopping.is_set()
             try:
                 if self._stop_asked.is_set():
-                    ray.get(self._mailbox.stop.remote(), timeout=10)
+                    self._line.ask_to_stop()
                     self._stop_asked.clear()
-                messages = ray.get(self._mailbox.fetch.remote(self._safe, 0 if last else 0.5), timeout=10)
+                messages = self._line.fetch(self._safe, 0 if last else 0.5)
             except Exception as error:  # a slow machine, or the cluster is going down and fit() says why
-                _log.debug("mailbox: %s", error)
+                _log.debug("no messages: %s", error)
                 messages = []
                 time.sleep(0 if last else 0.5)
             self._keep(messages[self._done - self._safe :])
@@ -85,7 +83,7 @@ class MessageConsumer(threading.Thread):
     def _keep(self, messages: list[Message]) -> None:
         """Deal with messages, up to the first that the disk does not take.
 
-        The mailbox has them until they would survive a power cut, and the workers report no checkpoint before that.
+        The line has them until they would survive a power cut, and the workers report no checkpoint before that.
         """
         try:
             for message in messages:

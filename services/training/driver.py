@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from crossreg.core.errors import UserError
+from crossreg.core.random import kept_rng_state
 from crossreg.services.data import Dataset, describe, in_lines, load_data
 from crossreg.services.logs import bind
 from crossreg.services.tracking import DiskError, Tracker, TrackingConfig, default_uri
@@ -135,8 +136,15 @@ def train(
     if data is None:
         display.phase(f"loading {config.data.name}")
         data = load_data(config.data, may_stream=True)
+    if placement.workers == 0 and data.stream is not None:
+        raise UserError(
+            f"{data.name} is read from disk by Ray while training, and --workers 0 has none; use --workers 1"
+        )
+    if placement.workers == 0 and is_remote(storage_path):
+        raise UserError(f"--workers 0 keeps checkpoints in a local folder, and storage path is {storage_path!r}")
     resolved = resolve(config, data, placement.sizes)
-    notes = check(resolved, data, placement.sizes)
+    with kept_rng_state():
+        notes = check(resolved, data, placement.sizes)
     steps = resolved.steps
     if resume is not None and not resume.folder.exists():
         raise UserError(
@@ -152,7 +160,7 @@ def train(
     uri = tracking.uri or default_uri()
     if uri.startswith("http"):  # a server may be away; a file is opened, and made, when all else is well
         connect(uri)
-    with quiet_stdout(placement.verbose):
+    with quiet_stdout(placement.verbose), kept_rng_state():
         return _train(resolved, placement, tracking, data, storage_path, resume, start_from, state, notes, display)
 
 
@@ -169,8 +177,9 @@ def _train(
     display: Display,
 ) -> FinishedTraining:
     """Start Ray and the MLflow run, train, and close both; everything given has been checked."""
-    display.phase("starting Ray")
-    start_ray(placement, reading=data.stream is not None)
+    if placement.workers:
+        display.phase("starting Ray")
+        start_ray(placement, reading=data.stream is not None)
     alike = group(config, data)
     name = f"{slug(config)}-{config.method}-s{config.seed}"
     folder = resume.folder if resume else RunFolder(storage_path, new_name(name))
@@ -188,7 +197,7 @@ def _train(
             "method": config.method,
             "seed": str(config.seed),
             "kind": "train",
-            "world_size": str(placement.workers),
+            "world_size": str(placement.sizes[-1]),
             "data.fingerprint": data.fingerprint,
             "crossreg.storage": folder.location,
             **({"crossreg.start_from": start_from} if start_from else {}),
@@ -221,7 +230,7 @@ def _train(
         if resume is None:
             tracker.artifact_json(described, "data.json")
             tracker.dataset(Path(data.name).name, data.fingerprint, data.name, described)
-        display.phase("starting the workers")
+        display.phase("starting the workers" if placement.workers else "starting")
         result, diagnoses, checkpoint = fit(config, placement, data, folder, tracker, state, display)
         display.phase("training simple models to compare with")
         simple = _simple_scores(config, data)

@@ -1,4 +1,4 @@
-"""Ray Train's part in a training: workers started, listened to, stopped."""
+"""A training carried out: Ray Train's workers started, listened to and stopped, or this process's own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from crossreg.services.tracking import Tracker
 from crossreg.services.training.config import Placement
 from crossreg.services.training.consumer import MessageConsumer
 from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
+from crossreg.services.training.line import LocalLine, RayLine
+from crossreg.services.training.local import kept_here, train_here
 from crossreg.services.training.progress import Display
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.result import TrainingResult
@@ -33,7 +35,7 @@ def fit(
     state: dict[str, Any] | None,
     display: Display,
 ) -> tuple[TrainingResult, list[str], Any]:
-    """Run Ray Train; return the result, the diagnoses and the last checkpoint.
+    """Train; return the result, the diagnoses and the last checkpoint.
 
     Args:
         config: what to train.
@@ -50,18 +52,26 @@ def fit(
         TrainingInterruptedError: SIGTERM; a checkpoint was written.
         KeyboardInterrupt: Ctrl-C.
     """
-    mailbox = _mailbox()
-    trainer = _ray_trainer(config, placement, data, folder, tracker, state, mailbox)
-    consumer = MessageConsumer(mailbox, tracker, display, Telemetry(tracker.run_id, config.method))
+    every = placement.checkpoint_every or min(max(50, config.expected_steps // 10), 1000)
+    here = placement.workers == 0
+    line = LocalLine() if here else RayLine(_mailbox())
+    consumer = MessageConsumer(line, tracker, display, Telemetry(tracker.run_id, config.method, exported=not here))
     consumer.start()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         with on_sigterm(consumer.ask_to_stop):
-            fitted = trainer.fit()
+            if isinstance(line, LocalLine):
+                train_here(config, data, folder, line, state, gpu=placement.gpu, checkpoint_every=every)
+                checkpoint: Any = next(iter(kept_here(folder)), None)
+            else:
+                trainer = _ray_trainer(config, placement, data, folder, tracker, state, line.mailbox, every)
+                checkpoint = trainer.fit().checkpoint
     except SystemExit:  # how Ray Train ends after Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
         consumer.stop()
+        if here and isinstance(error, UserError):
+            raise
         if consumer.mistake is not None:
             raise UserError(consumer.mistake) from error
         reason = _reason(consumer.full or error)
@@ -72,7 +82,7 @@ def fit(
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, on_interrupt)  # Ray Train leaves its own behind
         consumer.stop()
-    return _ended(consumer, fitted.checkpoint, tracker.run_id), consumer.diagnoses, fitted.checkpoint
+    return _ended(consumer, checkpoint, tracker.run_id), consumer.diagnoses, checkpoint
 
 
 def _ended(consumer: MessageConsumer, checkpoint: Any, run_id: str) -> TrainingResult:
@@ -109,6 +119,7 @@ def _ray_trainer(
     tracker: Tracker,
     state: dict[str, Any] | None,
     mailbox: Any,
+    checkpoint_every: int,
 ) -> Any:
     """Return Ray Train's trainer; see `fit`."""
     import ray
@@ -135,7 +146,7 @@ def _ray_trainer(
             "hang_timeout": placement.hang_timeout,
             # on one's own machine no node is drained
             "preemptible": "RAY_ADDRESS" in os.environ,
-            "checkpoint_every": placement.checkpoint_every or min(max(50, config.expected_steps // 10), 1000),
+            "checkpoint_every": checkpoint_every,
             "start_from": None if state is None else ray.put(state),
         },
         scaling_config=ray.train.ScalingConfig(

@@ -49,7 +49,7 @@ def check_placement(placement: Placement) -> None:
         import torch
 
         found = torch.cuda.device_count()
-        if found < placement.workers:
+        if found < placement.sizes[-1]:
             raise UserError(f"--gpu with {placement.workers} workers needs as many GPUs; this machine has {found}")
 
 
@@ -63,6 +63,8 @@ def start_ray(placement: Placement, *, reading: bool = False) -> dict[str, float
     Raises:
         UserError: the cluster cannot be reached, or is smaller than the placement.
     """
+    if placement.workers == 0:
+        raise UserError("workers is 0, which is for a training in this process; this runs on Ray, so use 1 or more")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "RAY_ADDRESS" not in os.environ:

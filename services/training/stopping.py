@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from crossreg.core.distributed import rank, world_size
+from crossreg.services.training.line import Line
 from crossreg.training.callback import Callback, Stop
 from crossreg.training.trainer import Trainer
 
@@ -29,16 +29,15 @@ class StopOnRequest(Callback):
     look again, so that it costs one small message every half second, however long a step takes.
 
     Args:
-        mailbox: tells rank 0 whether to stop.
+        line: tells rank 0 whether to stop.
         checkpoint: reports a checkpoint; called on every rank.
         preempted: says whether a node is about to go away, the same on all ranks; None where nodes stay.
     """
 
     def __init__(
-        self, mailbox: Any, checkpoint: Callable[[Trainer], None], preempted: Callable[[], bool] | None = None
+        self, line: Line, checkpoint: Callable[[Trainer], None], preempted: Callable[[], bool] | None = None
     ) -> None:
-        self._mailbox, self._checkpoint, self._preempted = mailbox, checkpoint, preempted
-        self._asked: Any = None
+        self._line, self._checkpoint, self._preempted = line, checkpoint, preempted
         self._leaving = self._looking = False
 
     def on_start(self, trainer: Trainer) -> None:
@@ -67,26 +66,13 @@ class StopOnRequest(Callback):
         self._looked_at, self._looked = step, now
         told = torch.zeros(2, dtype=torch.int64)
         if rank() == 0:
-            told = torch.tensor([self._wanted(), min(max(1, round(rate * _LOOK_EVERY)), 1000)])
+            told = torch.tensor([self._line.stop_wanted(), min(max(1, round(rate * _LOOK_EVERY)), 1000)])
         if world_size() > 1:
             device = "cuda" if dist.get_backend() == "nccl" else "cpu"
             told = told.to(device)
             dist.broadcast(told, 0)
         stop, steps = told.tolist()
         return bool(stop), int(steps)
-
-    def _wanted(self) -> bool:
-        """Return the mailbox's last answer, and ask it again; never waits."""
-        import ray
-
-        if self._asked is None:
-            self._asked = self._mailbox.stopping.remote()
-            return False
-        arrived, _ = ray.wait([self._asked], timeout=0)
-        if not arrived:
-            return False
-        answer, self._asked = bool(ray.get(self._asked)), self._mailbox.stopping.remote()
-        return answer
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.services.tracking.uri import redact
 from crossreg.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
+from crossreg.training.trainer import Trainer
 
-__all__ = ["RunFolder", "check_storage", "filesystem", "kept_checkpoints", "new_name", "read_checkpoint"]
+__all__ = ["RunFolder", "check_storage", "filesystem", "kept_checkpoints", "new_name", "read_checkpoint", "take_up"]
 
 
 class RunFolder:
@@ -84,6 +85,33 @@ def kept_checkpoints(latest: Any) -> list[Any]:
     names = sorted((info.base_name for info in found if info.base_name.startswith("checkpoint_")), reverse=True)
     earlier = [name for name in names if name < latest.path.rpartition("/")[2]]
     return [latest, *(Checkpoint(f"{folder}/{name}", latest.filesystem) for name in earlier)]
+
+
+def take_up(trainer: Trainer, checkpoints: list[Any], described: dict[str, Any]) -> str | None:
+    """Continue from the first of a run's checkpoints that can be read.
+
+    Args:
+        trainer: set up, before its first step.
+        checkpoints: of Ray Train, or `LocalCheckpoint`s, the latest first.
+        described: what they say of themselves; see `checkpoint_identity`.
+
+    Returns:
+        What is to be said where that is not the first of all.
+
+    Raises:
+        UserError: none can be read; says why the first cannot.
+    """
+    mistake: UserError | None = None
+    for kept in checkpoints:
+        try:
+            with kept.as_directory() as directory:
+                trainer.load_state_dict(load_checkpoint(directory, **described))
+        except UserError as error:
+            mistake = mistake or error
+        else:
+            return None if mistake is None else f"{mistake}; the one before it, of step {trainer.step}, is used instead"
+    assert mistake is not None
+    raise mistake
 
 
 def is_remote(storage_path: str) -> bool:

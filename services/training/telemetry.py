@@ -46,16 +46,17 @@ class Telemetry:
     Args:
         run_id: MLflow run.
         method: of the configuration.
+        exported: there is a Ray to export them.
     """
 
-    def __init__(self, run_id: str, method: str) -> None:
+    def __init__(self, run_id: str, method: str, exported: bool = True) -> None:
         self._tags = {"run_id": run_id, "method": method}
         self._values: dict[str, float] = {}
         self._gauges: dict[str, Any] = {}
         self._work: dict[str, float] = {}  # counted since the workers started: examples, rho_updates, rho_seconds
         self._window: deque[tuple[float, dict[str, float]]] = deque()
         self._exported = 0.0
-        self._failed = False
+        self._failed = not exported
 
     def start(self, step: int, num_steps: int, recoveries: int) -> None:
         """Take note that training starts, or goes on after the workers changed."""

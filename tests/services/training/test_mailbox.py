@@ -14,12 +14,13 @@ import ray
 from crossreg.services.tracking import Tracker, TrackingConfig
 from crossreg.services.training.config import Placement
 from crossreg.services.training.consumer import MessageConsumer
+from crossreg.services.training.line import RayLine
 from crossreg.services.training.mailbox import Mailbox
 from crossreg.services.training.messages import Message, Metrics, Progress, Started
 from crossreg.services.training.progress import Silent
+from crossreg.services.training.reporting import ReportMetrics
 from crossreg.services.training.runtime import start_ray
 from crossreg.services.training.telemetry import Telemetry
-from crossreg.services.training.worker import ReportMetrics
 from tests.services.disk import Disk
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -48,9 +49,9 @@ def _ray() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_ray")
 def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossreg.services.training.worker._FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("crossreg.services.training.reporting._FLUSH_SECONDS", 0.0)
     mailbox = ray.remote(num_cpus=0, max_concurrency=16)(Slow).remote()
-    metrics = ReportMetrics(mailbox)
+    metrics = ReportMetrics(RayLine(mailbox))
     trainer: Any = SimpleNamespace(step=0, num_steps=60, train=SimpleNamespace(batch_size=4))
     metrics.on_start(trainer)
     for step in range(1, 61):
@@ -58,7 +59,7 @@ def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: 
         metrics.on_metrics(trainer, {"train/loss": float(step)})
         metrics.on_step(trainer)
     metrics._send(metrics.messages)
-    assert metrics._arrived(timeout=30)
+    assert metrics.line.arrived(timeout=30)
     messages = ray.get(mailbox.fetch.remote(0, 0), timeout=30)
     assert [m.step for m in messages if isinstance(m, Metrics)] == list(range(1, 61))
     assert isinstance(messages[0], Started)
@@ -79,7 +80,7 @@ def test_what_a_full_disk_does_not_take_waits_and_a_checkpoint_with_it(tmp_path:
             spool_dir=folder / "tracking", system_interval=None,
         )  # fmt: skip
         mailbox = Mailbox.remote()
-        consumer = MessageConsumer(mailbox, tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
+        consumer = MessageConsumer(RayLine(mailbox), tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
         consumer.start()
         ray.get(mailbox.push.remote(metrics(1, 10)), timeout=30)
         ray.get(mailbox.settle.remote(), timeout=30)

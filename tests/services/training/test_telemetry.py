@@ -173,7 +173,7 @@ def test_every_line_of_the_log_carries_run_and_job(seen: Seen, head: tuple[dict[
     workers = [
         line for path in (head[1] / "session_latest" / "logs" / "train").glob("*app-worker*") for line in parsed(path)
     ]
-    trained = [line for line in workers if line.get("logger") == "crossreg.services.training.worker"]
+    trained = [line for line in workers if line.get("logger") == "crossreg.services.training.reporting"]
     assert sorted((line["world_rank"], line["message"]) for line in trained) == [
         (0, "training ends"), (0, "training starts"), (1, "training ends"), (1, "training starts")
     ]  # fmt: skip

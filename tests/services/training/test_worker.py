@@ -16,8 +16,7 @@ from crossreg.services.data import load_data
 from crossreg.services.training.assemble import build_trainer, checkpoint_identity
 from crossreg.services.training.config import TrainConfig
 from crossreg.services.training.resolve import resolve
-from crossreg.services.training.storage import kept_checkpoints
-from crossreg.services.training.worker import take_up
+from crossreg.services.training.storage import kept_checkpoints, take_up
 from crossreg.training.checkpoint import save_checkpoint
 from crossreg.training.trainer import Trainer
 from tests.services.training.conftest import ROOT
