@@ -84,11 +84,10 @@ class DataConfig(Settings):
     image_size: Annotated[int | None, Flag(default="that of the files, which must be one")] = Field(
         default=None, ge=1, le=4096, description="Bring image files to N x N pixels, cut in the middle."
     )
-    stream: Annotated[
-        bool | None, Flag(default="where they would take more than a fifth of free memory", negated=True)
-    ] = Field(
+    stream: Annotated[bool | None, Flag(negated=True)] = Field(
         default=None,
-        description="Read the training examples of an image folder or a Parquet file from disk while training.",
+        description="Read the training examples of an image folder or a Parquet file from disk while training. "
+        "Default: where they would take more than a fifth of free memory.",
     )
     raw: Annotated[bool, Flag()] = Field(default=False, description="Do not standardize inputs.")
     keys: Annotated[dict[str, str], Flag(default="x, y, x_test, y_test, lengths")] = Field(

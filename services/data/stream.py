@@ -16,7 +16,7 @@ __all__ = ["ImageStream", "Part", "Piece", "Stream", "Streams", "TableStream", "
 
 PIECE_BYTES = 4 * 2**20
 """Of decoded images in a piece: what is read at a time is small beside what is in flight."""
-WINDOW_BYTES = 32 * 2**20
+WINDOW_BYTES = 16 * 2**20
 """Of a table's features in a piece: so many row groups are mixed with one another, and one at least."""
 
 
