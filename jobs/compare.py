@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crossreg.services.comparison.compare import Comparison
     from crossreg.services.training.storage import RunFolder
 
-__all__ = ["app", "compare"]
+__all__ = ["app", "compare", "run"]
 
 # a trial is one process, and goes on by its records
 _NOT_TAKEN = ("workers", "min_workers", "checkpoint_every", "hang_timeout")
@@ -82,14 +82,14 @@ def compare(
     )
     if evaluations is not None:
         what["evaluations"] = evaluations
-    result = _run(what, asked, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
+    result = run(what, asked, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
     if as_json:
         print_json(as_dict(result))
     else:
         show(result)
 
 
-def _run(
+def run(
     what: dict[str, Any],
     asked: dict[str, Any],
     placement: Placement,
@@ -97,6 +97,7 @@ def _run(
     resume: str | None,
     show: bool,
 ) -> Comparison:
+    """Compare, or go on with an earlier comparison; what `crossreg compare` does between its flags and printing."""
     folder: RunFolder | None = None
     if resume is not None:
         from crossreg.services.training.resume import LATEST, latest_run

@@ -186,6 +186,12 @@ def takes(*kinds: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Callable[
     return decorate
 
 
+def parameters(*kinds: type[BaseModel]) -> list[str]:
+    """Return the parameters that `takes` gives a command."""
+    found = dict.fromkeys(option.parameter for kind in kinds for option in _options(kind))
+    return [*found, *(("learn", "fix", "stop") if TrainConfig in kinds else ())]
+
+
 def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | None = None) -> list[dict[str, Any]]:
     """Return the settings of configurations from flags, and from a file where flags leave them open.
 
@@ -226,7 +232,7 @@ def settings(given: Mapping[str, Any], *kinds: type[BaseModel], file: Path | Non
 
 
 def _read(value: Any, option: _Option) -> Any:
-    if value is None or not option.form:
+    if not isinstance(value, str) or not option.form:
         return value
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     if option.form == "list":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crossreg.regularizers.registry import Regularizer
     from crossreg.services.training.driver import FinishedTraining, Resume
 
-__all__ = ["app", "train"]
+__all__ = ["app", "run", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def train(
         list_regularizers(as_json)
         return
     what, where, tracked = flags.settings(given, TrainConfig, Placement, TrackingConfig, file=config)
-    result = _run(given, what, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
+    result = run(given, what, validated(Placement, where), validated(TrackingConfig, tracked), resume, not as_json)
     if as_json:
         print_json(as_dict(result))
     elif structured():
@@ -121,7 +121,7 @@ def _about(name: str, entry: Regularizer) -> dict[str, Any]:
     }
 
 
-def _run(
+def run(
     given: dict[str, Any],
     what: dict[str, Any],
     placement: Placement,
@@ -129,6 +129,7 @@ def _run(
     resume: str | None,
     show: bool,
 ) -> FinishedTraining:
+    """Train, or go on with an earlier run; what `crossreg train` does between reading its flags and printing."""
     run: Resume | None = None
     start_from: str | None = None
     if resume is not None and _is_path(resume):
@@ -183,7 +184,6 @@ def _continued(recorded: dict[str, Any], given: dict[str, Any]) -> dict[str, Any
 def as_dict(result: FinishedTraining) -> dict[str, Any]:
     """Return the result as `--json` prints it; JSON has no NaN, so what is not finite is null."""
     plain: dict[str, Any] = finite(result.model_dump())
-    return plain
     return plain
 
 

@@ -13,14 +13,22 @@ from typing import Any
 
 from crossreg.core.errors import UserError, nearest
 
-__all__ = ["hidden_by", "import_function"]
+__all__ = ["give_function", "hidden_by", "import_function"]
+
+_given: dict[str, Callable[..., Any]] = {}
+
+
+def give_function(name: str, function: Callable[..., Any]) -> None:
+    """Let a name of the form `package.module:function` stand for a function that only this process has."""
+    _given[name] = function
 
 
 def import_function(name: str, what: str, expected: str) -> Callable[..., Any]:
-    """Import `package.module:function` from what is installed, else from the working directory.
+    """Return what was given under a name, or import `package.module:function` from what is installed, else from here.
 
-    The working directory goes last on the path, so that a folder of yours called as a package (`jobs`, `queue`) hides
-    nothing from others. It stays there: imports inside your functions, and unpickling, find the same modules later.
+    Here is the working directory. It goes last on the path, so that a folder of yours called as a package (`jobs`,
+    `queue`) hides nothing from others. It stays there: imports inside your functions, and unpickling, find the same
+    modules later.
 
     Args:
         name: `package.module:function`; a class, or `class.method`, works too.
@@ -31,6 +39,8 @@ def import_function(name: str, what: str, expected: str) -> Callable[..., Any]:
         UserError: It is no such name, cannot be imported, or is no function; the exception behind it is chained. Where
             an installed package hides yours, the message says so.
     """
+    if name in _given:
+        return _given[name]
     path, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*path.split("."), *attribute.split("."))):
         raise UserError(f"{what} {name!r} is not of the form package.module:function")

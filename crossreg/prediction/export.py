@@ -148,6 +148,11 @@ class Exported:
         if self.task == "regression" and "temperature" in description["regularizers"]:
             self.observation_std = np.ones(self.num_outputs) * self._scale * float(temperature(model))
 
+    @property
+    def network(self) -> nn.Module:
+        """The network, in evaluation mode; it takes inputs as `preprocess` of its training made them."""
+        return self._model
+
     def __call__(self, rows: Any, samples: int = 16, seed: int = 0) -> np.ndarray:
         """Return probabilities `[N, classes]`, float32, or means `[N, outputs]`, float64, averaged over noise draws.
 

@@ -10,6 +10,7 @@ from typing import Any
 from crossreg.services.comparison.conditions import Conditions
 from crossreg.services.comparison.method import Method, Run, Trials
 from crossreg.services.comparison.outcome import Outcome
+from crossreg.services.data import Dataset
 from crossreg.services.search.budget import Budget
 from crossreg.services.search.run import run_search
 from crossreg.services.search.search import Search, SearchError, TrialResult
@@ -169,14 +170,19 @@ class _Running:
         self.listener.ended(job, outcome)
 
     def _refer(self, specs: list[TrialSpec], seed: int) -> dict[str, Any]:
-        """Return Ray's references of the datasets that trials need, each put into its store once."""
-        import ray
-
+        """Return Ray's references of the datasets that trials need, each put into its store once, or the datasets."""
         for all_data in (False, True):
             data = self.conditions.data(seed, all_data)
             if data.fingerprint not in self._references and any(spec.data == data.fingerprint for spec in specs):
-                self._references[data.fingerprint] = ray.put(data)
+                self._references[data.fingerprint] = self._shared(data)
         return {spec.data: self._references[spec.data] for spec in specs}
+
+    def _shared(self, data: Dataset) -> Any:
+        if self.placement.get("cpus_per_trial") == 0:
+            return data
+        import ray
+
+        return ray.put(data)
 
 
 def _specs(entry: _Active) -> list[TrialSpec]:

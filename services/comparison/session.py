@@ -206,8 +206,9 @@ def session(
         TrainingInterruptedError: stopped by the user.
     """
     with quiet_stdout(placement.verbose):
-        display.phase("starting Ray")
-        start_ray(placement)
+        if placement.workers:
+            display.phase("starting Ray")
+            start_ray(placement)
         display.phase("opening the MLflow runs")
         recorder = Recorder(
             tracking,

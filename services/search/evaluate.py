@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from crossreg.core.random import kept_rng_state
 from crossreg.services.data import Dataset
 from crossreg.services.search.search import TrialResult
 from crossreg.services.search.spec import Record, TrialSpec
@@ -35,6 +36,9 @@ def final_evaluation(trial: TrialResult, chosen: Record) -> tuple[dict[str, dict
     evaluated = trial.spec.config.final_test and chosen.last
     if evaluated or chosen.state != trial.final.state:
         return chosen.scores, read_predictions(trial.states, chosen.state)
+    if isinstance(trial.data, Dataset):
+        with kept_rng_state():
+            return _evaluate(trial.spec, trial.data, trial.states.folder, chosen.state, torch.get_num_threads())
     import ray
 
     threads, others = _free_cpus()

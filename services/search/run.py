@@ -10,6 +10,7 @@ from typing import Any
 
 from crossreg.core.errors import UserError
 from crossreg.services.search.budget import Meter
+from crossreg.services.search.here import search_here
 from crossreg.services.search.search import Proposals, Search, SearchError, TrialResult, Watch
 from crossreg.services.search.trial import States
 
@@ -44,10 +45,11 @@ def run_search(
 
     Args:
         search: what to run.
-        data: Ray object references of datasets, by fingerprint.
+        data: Ray object references of datasets, by fingerprint; without Ray the datasets.
         folder: the search's own; intervals whose records are there are not trained again.
         gpu: one GPU a trial.
-        cpus_per_trial: CPUs a trial reserves, and threads it uses.
+        cpus_per_trial: CPUs a trial reserves, and threads it uses; 0 runs one after another in this process, without
+            Ray.
         max_failures: lost workers that a trial survives.
         verbose: show Ray Tune's own messages.
         watch: called in this process with every interval as it ends.
@@ -55,6 +57,8 @@ def run_search(
     Raises:
         SearchError: a trial ended without a single interval.
     """
+    if cpus_per_trial == 0:
+        return search_here(search, data, folder, gpu=gpu, watch=watch)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from crossreg.services.search.collector import ResultCollector

@@ -60,7 +60,7 @@ class TrialResult:
         spec: what was trained.
         records: its intervals in the order they were trained, also those it gave up when it exploited another.
         states: where its states are.
-        data: object reference of its data.
+        data: object reference of its data, or without Ray the data.
         error: why it ended early; None where it did not.
     """
 

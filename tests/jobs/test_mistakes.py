@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     "NaN in the data": (lambda: ["train", "--data", nan_data()], "x[17, 2] is nan"),
     "one class only": (lambda: ["train", "--data", one_class()], "class"),
     "images of two sizes": (lambda: ["train", "--data", odd_images()], "0.png"),
-    "zero workers": (lambda: [*TRAIN, "--workers", "0"], "workers is 0"),
+    "negative workers": (lambda: [*TRAIN, "--workers", "-1"], "workers is -1"),
     "more workers than CPUs": (lambda: [*TRAIN, "--workers", "4000"], "4000"),
     "zero epochs": (lambda: [*TRAIN, "--epochs", "0"], "epochs is 0"),
     "negative learning rate": (lambda: [*TRAIN, "--lr", "-1"], "optimizer.lr is -1"),
