@@ -109,9 +109,9 @@ def ray_train(folder: Path) -> tuple[float, float]:
     return timed(command, folder, lambda: float((folder / "first").read_text()))
 
 
-def crossreg(folder: Path) -> tuple[float, float]:
+def crossreg(folder: Path, workers: int = 2) -> tuple[float, float]:
     """The first step is when the run says that it was, with its metrics (every step is logged)."""
-    (folder / "config.json").write_text(json.dumps({**SETTINGS, "placement": {"workers": 2}}))
+    (folder / "config.json").write_text(json.dumps({**SETTINGS, "placement": {"workers": workers}}))
 
     def first() -> float:
         records = [json.loads(line) for line in next(folder.glob("runs/*/tracking/spool.jsonl")).open()]
@@ -120,11 +120,16 @@ def crossreg(folder: Path) -> tuple[float, float]:
     return timed([sys.executable, "-m", "crossreg.jobs.train", "--config", "config.json", "--json"], folder, first)
 
 
+def crossreg_here(folder: Path) -> tuple[float, float]:
+    """In the command's own process, `--workers 0`."""
+    return crossreg(folder, workers=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    arms = (torchrun, ray_train, crossreg)
+    arms = (torchrun, ray_train, crossreg, crossreg_here)
     found: dict[str, list[tuple[float, float]]] = {arm.__name__: [] for arm in arms}
     print(f"load before: {os.getloadavg()[0]:.1f}, cores: {psutil.cpu_count()}")
     for _ in range(rounds):

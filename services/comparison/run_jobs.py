@@ -12,6 +12,7 @@ from crossreg.services.comparison.method import Method, Run, Trials
 from crossreg.services.comparison.outcome import Outcome
 from crossreg.services.data import Dataset
 from crossreg.services.search.budget import Budget
+from crossreg.services.search.here import require_plain
 from crossreg.services.search.run import run_search
 from crossreg.services.search.search import Search, SearchError, TrialResult
 from crossreg.services.search.spec import Record, TrialSpec
@@ -104,7 +105,10 @@ class _Running:
         budget = self.conditions.budget(job.budget, job.seed)
         self.listener.started(job, budget)
         run = job.method.run(self.conditions, job.seed, budget)
-        self.active.append(_Active(job, run, next(run)))
+        request = next(run)
+        if isinstance(request, Search) and self.placement.get("cpus_per_trial") == 0:
+            require_plain(request, f"the search of {job.method.name}")
+        self.active.append(_Active(job, run, request))
 
     def to_the_end(self) -> None:
         """Run what the jobs ask for until none asks for more."""

@@ -15,7 +15,17 @@ from crossreg.services.search.spec import Record, selection_score
 from crossreg.services.search.trial import States, Trial
 from crossreg.training.rules import stopping_rule
 
-__all__ = ["search_here"]
+__all__ = ["require_plain", "search_here"]
+
+
+def require_plain(search: Search, what: str) -> None:
+    """Refuse what only Ray Tune can do.
+
+    Raises:
+        UserError: the search has a scheduler or a searcher.
+    """
+    if search.scheduler is not None or search.searcher is not None:
+        raise UserError(f"{what} is Ray Tune's, and --workers 0 goes without Ray; use --workers 1, or other methods")
 
 
 def search_here(
