@@ -28,7 +28,7 @@ __all__ = ["StreamError", "feed"]
 _AT_ONCE = 256
 """Pieces of a pipeline, after which another begins: their descriptions, paths among them, are held while it runs."""
 _STORE_SHARE = 0.4
-"""Of the object store, for what all workers' pipelines have read ahead; the data in memory are there too."""
+"""Of what is free of the object store, for what all workers' pipelines have read ahead."""
 
 
 class StreamError(UserError):
@@ -91,7 +91,7 @@ def _set_up(context: Any) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    resources, workers = ray.cluster_resources(), world_size()
+    free = ray.available_resources().get("object_store_memory", 0.0)
     context.execution_options.resource_limits = ExecutionResources(
-        object_store_memory=_STORE_SHARE * resources["object_store_memory"] / workers
+        object_store_memory=_STORE_SHARE * free / world_size()
     )
