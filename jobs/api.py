@@ -165,7 +165,7 @@ def _named(model: Any, workers: int) -> str:
     """Return a name for a model that is no name: where others can import it, or for this process."""
     if isinstance(model, type) or _is_function(model):
         if not callable(model):
-            raise UserError(f"model is of type {type(model).__name__}; give a name, a module or a function that makes it")
+            raise UserError(f"model is of type {type(model).__name__}; give a name, a module or a function")
         module, name = getattr(model, "__module__", None), getattr(model, "__qualname__", "")
         if (
             module not in (None, "__main__")

@@ -44,10 +44,7 @@ def search_here(
         UserError: the search is Ray Tune's.
         SearchError: a trial ended without a single interval.
     """
-    if search.scheduler is not None or search.searcher is not None:
-        raise UserError(
-            "this search is Ray Tune's, and --workers 0 goes without Ray; use --workers 1, or other methods"
-        )
+    require_plain(search, "this search")
     states, specs = States(folder / "states"), {spec.digest: spec for spec in search.specs}
     exhausted = folder / "exhausted"
     exhausted.unlink(missing_ok=True)

@@ -172,7 +172,7 @@ def test_nothing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
 def test_importing_it_loads_neither_ray_nor_mlflow_nor_matplotlib() -> None:
     unwanted = ["ray", "mlflow", "matplotlib", "pandas", "sklearn", "scipy"]
     code = f"import sys, crossreg.services.comparison.report; print([m for m in {unwanted!r} if m in sys.modules])"
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=120)
     assert result.stdout.strip() == "[]"
