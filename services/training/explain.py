@@ -83,14 +83,15 @@ def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult, unit
     networks = "One network" if config.ensemble == 1 else f"{config.ensemble} networks that {sharing}predict as one"
     trained = f"{networks} ({config.model}), trained on {data.num_train:,} examples,"
     test, rows = result.test, f"{len(data.test):,} test examples"
+    s, es = ("s", "es") if config.ensemble == 1 else ("", "")
     if divergence(result, ((), ())):
-        return f"{trained} diverged: what they predict for {rows} is not a number."
+        return f"{trained} diverged: its predictions for {rows} are no numbers."
     if "accuracy" in test:
-        return f"{trained} get {test['accuracy']:.1%} of {rows} right; NLL {test['nll']:.3f}, ECE {test['ece']:.3f}."
+        return f"{trained} get{s} {test['accuracy']:.1%} of {rows} right; NLL {test['nll']:.3f}, ECE {test['ece']:.3f}."
     if unit is not None and "rmse" in test:
-        return f"{trained} reach RMSE {unit.own(test['rmse'])} on {rows} ({unit.text})."
+        return f"{trained} reach{es} RMSE {unit.own(test['rmse'])} on {rows} ({unit.text})."
     scores = ", ".join(f"{name} {value:.3f}" for name, value in test.items())
-    return f"{trained} reach {scores} on {rows}."
+    return f"{trained} reach{es} {scores} on {rows}."
 
 
 def _apart(result: TrainingResult, unit: TargetUnit | None) -> list[str]:
