@@ -85,7 +85,7 @@ def _reached(config: ResolvedConfig, data: Dataset, result: TrainingResult, unit
     test, rows = result.test, f"{len(data.test):,} test examples"
     s, es = ("s", "es") if config.ensemble == 1 else ("", "")
     if divergence(result, ((), ())):
-        return f"{trained} diverged: its predictions for {rows} are no numbers."
+        return f"{trained} diverged: what they predict for {rows} is not a number."
     if "accuracy" in test:
         return f"{trained} get{s} {test['accuracy']:.1%} of {rows} right; NLL {test['nll']:.3f}, ECE {test['ece']:.3f}."
     if unit is not None and "rmse" in test:
