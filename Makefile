@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each sets the environment up first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults lint audit format ui clean
+.PHONY: help setup demo test thorough faults lint audit format ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +23,9 @@ demo: $(STAMP) ## Compare one run that learns its regularization with a tuned po
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
 	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0 -o faulthandler_timeout=1500 -o faulthandler_exit_on_timeout=true $(PYTEST)
+
+thorough: $(STAMP) ## Run the longest of the tests, which `make test` leaves out (six minutes)
+	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m thorough --numprocesses 3 --dist loadfile $(PYTEST)
 
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST)

@@ -119,6 +119,7 @@ def test_a_stopping_rule_of_ones_own_is_asked_for_by_name(tmp_path: Path, monkey
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_ones_own_model_trains_on_ray_from_a_yaml_file(tmp_path: Path) -> None:
     write_examples(tmp_path)
     storage = f"local://{tmp_path}/bucket"  # a store that only fsspec knows

@@ -46,7 +46,7 @@ def test_nothing_is_left(number: signal.Signals, heeds: str, tmp_path: Path) -> 
         (left,) = processes.carriers(mark)
         assert left.ppid() != process.pid
         process.send_signal(number)
-        assert process.wait(30) != 0
+        assert process.wait(60) != 0
         wait_for(lambda: not left.is_running() or left.status() == psutil.STATUS_ZOMBIE, "end of it", 20)
         wait_for(lambda: not processes.carriers(mark), "end of all of them", 20)
     finally:

@@ -90,6 +90,7 @@ def test_the_budget_of_a_training_is_none_of_a_comparison() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_it_is_compared_with_searches_at_their_compute(ray_cluster: None, tmp_path: Path) -> None:
     conditions = found()
     jobs = [Job(METHODS[name], METHODS[name].budgets(["full"])[0], 0) for name in ("crossreg", "tuned-search", "pbt")]

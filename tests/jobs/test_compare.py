@@ -146,6 +146,7 @@ class TestCompare:
         assert not re.findall(r'(?:src|href)="https?:', page)
         assert "crossreg.jobs.compare --config compare.yaml" in page  # the first command, not the one that went on
 
+    @pytest.mark.thorough
     def test_replay_carries_a_found_schedule_over(self, compared: tuple[Path, dict[str, Any], str]) -> None:
         from mlflow import MlflowClient
 

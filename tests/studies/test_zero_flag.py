@@ -123,6 +123,7 @@ def test_data_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_pair_is_run_searched_and_not_run_again(tmp_path: Path) -> None:
     study = ZeroFlag(DataConfig(name="pairs", root=tmp_path), ["diabetes"])
     study.prepare()

@@ -279,6 +279,7 @@ main()
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_ranks_average_what_each_finds_on_its_rows(tmp_path: Path) -> None:
     assert "examples 16" in launch(SHARDS, tmp_path, 2)
 

@@ -146,6 +146,7 @@ def test_one_actor_finds_what_two_find(undisturbed: tuple[LearnedRule, Any], tmp
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_killed_and_gone_on_it_ends_the_same_and_an_actor_lost_makes_no_difference(
     undisturbed: tuple[LearnedRule, Any], tmp_path: Path
 ) -> None:

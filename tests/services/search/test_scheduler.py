@@ -264,6 +264,7 @@ def test_members_keep_their_workers_at_boundaries(undisturbed: Run) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_stock_members_are_paused_and_restored_at_boundaries(ray_cluster: Any, tmp_path: Path) -> None:
     """The difference to Ray Tune's own scheduler, on the same trials."""
     import ray
@@ -337,6 +338,7 @@ def most_at_once(run: Run) -> int:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_asynchronous_members_exploit_though_equally_fast(ray_cluster: Any, tmp_path: Path) -> None:
     """Stock's asynchronous form never did, see `docs/method/pbt.md`."""
     options = {"hidden": 32, "depth": 2, "folder": str(tmp_path)}
@@ -393,6 +395,7 @@ def test_a_killed_worker_changes_nothing(undisturbed: Run, tmp_path: Path) -> No
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_driver_loses_at_most_one_interval_a_member(undisturbed: Run, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.services.search.population", str(tmp_path)]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}

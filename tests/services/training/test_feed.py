@@ -151,6 +151,7 @@ def test_an_unreadable_image_is_named(images: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("_ray")
+@pytest.mark.thorough
 def test_a_run_says_that_it_streams_and_goes_on_so(rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = config_of(rows, steps=60)

@@ -133,6 +133,7 @@ def test_the_tracking_server_may_go_away_and_come_back(
     assert_same_metrics(straight, (training, result))
 
 
+@pytest.mark.thorough
 def test_interrupt_leaves_a_run_that_is_marked_and_can_go_on(start: Start) -> None:
     training = start(settings=SETTINGS)
     training.wait_for_step(300)

@@ -274,6 +274,7 @@ main()
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_at_half_batch_equal_one_at_full_batch(sharpness: Any, tmp_path: Path) -> None:
     for processes in (1, 2):
         launch(DISTRIBUTED, tmp_path, processes, str(tmp_path / f"{processes}.pt"))
