@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,11 +74,11 @@ class MetaTrainer:
         return LearnedRule(self.rule, {name: one.detach().clone() for name, one in self.weights.items()}, about)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that goes on, as tensors and plain values."""
+        """Return a copy of all that goes on, as tensors and plain values: later updates leave it as it is."""
         return {
             "iteration": self.iteration,
             "weights": {name: one.detach().clone() for name, one in self.weights.items()},
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,7 +87,7 @@ class MetaTrainer:
         with torch.no_grad():
             for name, one in self.weights.items():
                 one.copy_(state["weights"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would hold the same tensors
 
 
 def measured(seen: Sequence[Seen]) -> dict[str, float]:
