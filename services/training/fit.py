@@ -14,7 +14,7 @@ from crossreg.services.training.config import Placement
 from crossreg.services.training.consumer import MessageConsumer
 from crossreg.services.training.errors import TrainingError, TrainingInterruptedError
 from crossreg.services.training.line import LocalLine, RayLine
-from crossreg.services.training.local import kept_here, train_here
+from crossreg.services.training.local import kept_here, left_here, train_here
 from crossreg.services.training.progress import Display
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.result import TrainingResult
@@ -64,6 +64,7 @@ def fit(
                 train_here(config, data, folder, line, state, gpu=placement.gpu, checkpoint_every=every)
                 checkpoint: Any = next(iter(kept_here(folder)), None)
             else:
+                state = left_here(config, data, folder) or state
                 trainer = _ray_trainer(config, placement, data, folder, tracker, state, line.mailbox, every)
                 checkpoint = trainer.fit().checkpoint
     except SystemExit:  # how Ray Train ends after Ctrl-C

@@ -11,18 +11,20 @@ from typing import Any
 
 import torch
 
+from crossreg.core.errors import UserError
 from crossreg.services.data import Dataset
 from crossreg.services.training.assemble import checkpoint_identity
 from crossreg.services.training.line import LocalLine
 from crossreg.services.training.reporting import run_training
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.storage import RunFolder, take_up
-from crossreg.training.checkpoint import save_checkpoint
+from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
 from crossreg.training.trainer import Trainer
 
-__all__ = ["LocalCheckpoint", "kept_here", "train_here"]
+__all__ = ["LocalCheckpoint", "kept_here", "left_here", "train_here"]
 
 _KEPT = 2
+_RAYS_ACCOUNT = "checkpoint_manager_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,26 @@ def kept_here(folder: RunFolder) -> list[LocalCheckpoint]:
     """Return the checkpoints in a run's local folder, the latest first, whoever wrote them."""
     found = sorted((path for path in folder.local.glob("checkpoint_*") if path.is_dir()), reverse=True)
     return [LocalCheckpoint(str(path)) for path in found]
+
+
+def left_here(config: ResolvedConfig, data: Dataset, folder: RunFolder) -> dict[str, Any] | None:
+    """Return the state that a training without Ray left in a run's folder, of which Ray Train knows nothing.
+
+    None where there is none, or where Ray Train keeps its own account.
+
+    Raises:
+        UserError: no checkpoint can be read; says why the last cannot.
+    """
+    kept = kept_here(folder)
+    if not kept or (folder.local / _RAYS_ACCOUNT).exists():
+        return None
+    mistakes = []
+    for one in kept:
+        try:
+            return load_checkpoint(one.path, **checkpoint_identity(config, data))
+        except UserError as error:
+            mistakes.append(error)
+    raise mistakes[0]
 
 
 def train_here(
@@ -77,6 +99,8 @@ def train_here(
         draft.mkdir(parents=True)
         save_checkpoint(content, draft, **described)
         draft.rename(final)
+        # Ray Train would go on from what it knows
+        (folder.local / _RAYS_ACCOUNT).unlink(missing_ok=True)
         for old in kept_here(folder)[_KEPT:]:
             shutil.rmtree(old.path)
 

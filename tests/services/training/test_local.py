@@ -19,7 +19,9 @@ from crossreg.services.tracking import TrackingConfig
 from crossreg.services.training.config import Placement, TrainConfig
 from crossreg.services.training.driver import FinishedTraining, train
 from crossreg.services.training.errors import TrainingInterruptedError
+from crossreg.services.training.local import left_here
 from crossreg.services.training.progress import Silent
+from crossreg.services.training.resolve import resolve
 from crossreg.services.training.resume import find_run
 from crossreg.services.training.runtime import start_ray
 
@@ -59,6 +61,16 @@ def test_interrupted_and_gone_on_it_ends_as_if_it_had_not_been(tmp_path: Path, m
     ends = [torch.load(one.checkpoint, weights_only=True)["state"]["model"] for one in (whole, again)]
     assert all(value.equal(ends[1][name]) for name, value in ends[0].items())
     assert len(list((tmp_path / "whole" / "runs").glob("*/checkpoint_*"))) == 2
+    # what a training on Ray would go on from, unless Ray Train keeps an account of its own
+    folder, data = found.folder, load_data(DataConfig(name="iris"))
+    resolved = resolve(TrainConfig.model_validate(config), data)
+    left = left_here(resolved, data, folder)
+    assert left is not None
+    assert left["step"] == 40
+    (folder.local / "checkpoint_manager_snapshot.json").touch()
+    assert left_here(resolved, data, folder) is None
+    assert here(tmp_path / "cut", resume=found, steps=44).test.keys() == again.test.keys()
+    assert not (folder.local / "checkpoint_manager_snapshot.json").exists()
 
 
 def test_no_ray_is_imported(tmp_path: Path) -> None:
