@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["UserError", "nearest", "quoted"]
+__all__ = ["UserError", "nearest", "quoted", "some"]
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 200
@@ -24,6 +24,12 @@ class UserError(ValueError):
 def quoted(value: Any) -> str:
     """Return a value for a message: its `repr`, cut in the middle where it is long."""
     return _short.repr(value)
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Return names for a message: each once, and of many the first and how many more there are."""
+    known = list(dict.fromkeys(names))
+    return ", ".join(known[:most]) + (f" and {len(known) - most} more" if len(known) > most else "")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 
 from crossreg import models
-from crossreg.core.errors import UserError
+from crossreg.core.errors import UserError, some
 from crossreg.core.modules import keep_evaluation_modes, own_name, train_mode
 from crossreg.inputs import Sequence
 from crossreg.losses import as_loss
 from crossreg.regularizers.base import RhoModule
 from crossreg.regularizers.noise import dropout_layers
-from crossreg.regularizers.penalties import training_loss
 from crossreg.services.data import Dataset
 from crossreg.services.training.assemble import (
     build_model,
@@ -132,9 +131,6 @@ def _check_model(config: ResolvedConfig, data: Dataset, workers: int) -> list[st
         raise UserError(
             f"model {config.model!r} returns {given} for {few} examples; it must return ({few}, {data.num_outputs})"
         )
-    with torch.no_grad():
-        train_mode(model)
-        training_loss(model, as_loss(data.task), model(x[:rows]), y[:rows])
     unused = unused_parameters(model, as_loss(data.task), x[:rows], y[:rows])
     if padded and not bool(output.isfinite().all()):
         raise UserError(
@@ -152,15 +148,10 @@ def _differences(name: str, model: torch.nn.Module, kept: list[str], unused: lis
         what = " or a ".join(sorted(returns))
         said.append(f"{name} returns a {what}: its logits, or the first element, are trained on, the rest is not used")
     if kept:
-        said.append(f"{name}: left in evaluation mode, where statistics do not change: {_some(kept)}")
+        said.append(f"{name}: left in evaluation mode, where statistics do not change: {some(map(own_name, kept))}")
     if unused:
-        said.append(f"{name}: not trained, since the output does not depend on it: {_some(unused)}")
+        said.append(f"{name}: not trained, since the output does not depend on it: {some(map(own_name, unused))}")
     return said
-
-
-def _some(names: list[str]) -> str:
-    names = list(dict.fromkeys(map(own_name, names)))
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def starting_state(config: ResolvedConfig, data: Dataset, location: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from crossreg.core.errors import UserError
+from crossreg.core.errors import UserError, some
 from crossreg.core.modules import own_name
 from crossreg.models import Ensemble, SharedMLP
 from crossreg.models.weights import Taken, freeze, read_weights, take_weights
@@ -42,8 +42,7 @@ def fine_tune(model: nn.Module, config: TrainConfig, num_outputs: int) -> list[s
             raise UserError(f"init_from {config.init_from!r}: {error}") from None
         said.append(_in_words(config.init_from, found[0]))
     if config.freeze:
-        frozen = list(dict.fromkeys(map(own_name, freeze(model, config.freeze))))
-        said.append(f"frozen: {_some(frozen)}")
+        said.append(f"frozen: {some(map(own_name, freeze(model, config.freeze)), 4)}")
     return said
 
 
@@ -53,11 +52,7 @@ def _in_words(path: str, found: Taken) -> str:
         "fresh, since the file has none": found.fresh,
         "not taken, since the model has no place for them": found.unused,
     }
-    rest = "".join(f"; {what}: {_some(names)}" for what, names in left.items() if names)
+    rest = "".join(f"; {what}: {some(names, 4)}" for what, names in left.items() if names)
     with Path(path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     return f"weights: {len(found.taken)} tensors of {Path(path).name} (sha256 {digest}){rest}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

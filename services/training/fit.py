@@ -71,7 +71,7 @@ def fit(
         raise KeyboardInterrupt from None
     except Exception as error:
         consumer.stop()
-        if here and isinstance(error, UserError):
+        if isinstance(error, UserError):  # found in this process
             raise
         if consumer.mistake is not None:
             raise UserError(consumer.mistake) from error
