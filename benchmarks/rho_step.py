@@ -32,9 +32,10 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     device = torch.device(a.device)
-    plain = build(a.model, input_shape=(3, 32, 32), num_outputs=10).to(device, memory_format=torch.channels_last)
+    shape = (784,) if a.model == "mlp" else (3, 32, 32)
+    plain = build(a.model, input_shape=shape, num_outputs=10).to(device)
     noisy = inject_noise(copy.deepcopy(plain))
-    x = torch.randn(a.batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    x = torch.randn(a.batch, *shape, device=device)
     y = torch.randint(0, 10, (a.batch,), device=device)
     regularizer = CrossRegularizer(noisy, "classification", [(x, y)], interval=1, samples=a.samples)
 

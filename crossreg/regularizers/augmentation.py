@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from crossreg.core.errors import UserError, nearest
 from crossreg.core.modules import AttachedModules, remove_hook, rho_device_and_dtype, unwrap
 from crossreg.regularizers.base import Hyperparameter, Regularizer
-from crossreg.regularizers.noise import Stochastic, standard_normal_like
+from crossreg.regularizers.noise import Stochastic
+from crossreg.regularizers.normal import standard_normal_like
 
 __all__ = ["AUGMENTATIONS", "KINDS", "Augmentation", "learn_augmentation", "remove_augmentation", "warp"]
 
@@ -132,7 +133,7 @@ class Augmentation(Stochastic):
         if "brightness" in drawn:
             x = x + drawn["brightness"].view(-1, 1, 1, 1)
         if "input_noise" in size:
-            x = torch.addcmul(x, size["input_noise"], self.sign * standard_normal_like(x))
+            x = torch.addcmul(x, self.sign * size["input_noise"], standard_normal_like(x))
         return x
 
 

@@ -32,6 +32,7 @@ from crossreg.core.errors import UserError
 from crossreg.core.modules import Where, remove_hook, rho_device_and_dtype, selects, unwrap
 from crossreg.core.random import seed_device
 from crossreg.regularizers.base import Hyperparameter, Regularizer, RhoModule, part_name
+from crossreg.regularizers.normal import standard_normal_like
 from crossreg.regularizers.temperature import learn_temperature, remove_temperature
 
 __all__ = [
@@ -133,16 +134,12 @@ class Noise(Stochastic):
             return x
         if x.is_nested:
             return self._to_each(x)
-        sigma = (self.sigma if self.learning else self.sigma.detach()).to(x.dtype)
+        sigma = self.sign * (self.sigma if self.learning else self.sigma.detach()).to(x.dtype)
         if self.channel_dim is not None and sigma.ndim:
             dim = self.channel_dim % x.ndim
             sigma = sigma.reshape(-1, *[1] * (x.ndim - dim - 1))
         eps = standard_normal_like(x[:1] if self.common else x)
-        if self.sign != 1:
-            eps = self.sign * eps
-        if self.form == "additive":
-            return torch.addcmul(x, sigma, eps)
-        return x * (1 + sigma * eps)
+        return torch.addcmul(x, sigma if self.form == "additive" else sigma * x, eps)
 
     def _to_each(self, x: Tensor) -> Tensor:
         """Add noise to sequences of several lengths, one after another."""
@@ -156,18 +153,6 @@ class Noise(Stochastic):
     def extra_repr(self) -> str:
         """Describe the layer in `print(model)`."""
         return f"{self.form}, shape={tuple(self.rho.shape)}, sigma={self.sigma.detach().mean():.4g}"
-
-
-def standard_normal_like(x: Tensor) -> Tensor:
-    """Return standard normal noise of x's shape, dtype, device and layout.
-
-    `torch.randn_like` of a channels-last tensor on the CPU fills it element by element, several times slower than
-    filling contiguous memory; so a channels-last draw is a contiguous one seen through a permutation.
-    """
-    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        n, c, h, w = x.shape
-        return torch.randn(n, h, w, c, dtype=x.dtype, device=x.device).permute(0, 3, 1, 2)
-    return torch.randn_like(x)
 
 
 def inject_noise(

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from crossreg import UserError, inject_noise, remove_noise, sampling, sigmas
 from crossreg.regularizers.base import rho_from_sigma, rho_parameters, sigma_from_rho
-from crossreg.regularizers.noise import Noise, noise_layers, standard_normal_like
+from crossreg.regularizers.noise import Noise, noise_layers
+from crossreg.regularizers.normal import standard_normal_like
 from tests.crossreg.conftest import small_model
 
 

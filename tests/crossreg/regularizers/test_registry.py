@@ -296,7 +296,8 @@ def test_operations_are_counted(name: str) -> None:
     assert set(plain) == {"theta", "forward"}
     for phase, value in flops.items():
         assert math.isfinite(value), phase
-        assert value >= plain.get(phase, plain["forward"]), phase
+        # of the forward passes of a rho step those share what no draw has reached; here, the whole of one at most
+        assert value >= plain.get(phase, plain["forward"] / 5), phase
     assert flops["forward"] == pytest.approx(plain["forward"], rel=0.01)
 
 

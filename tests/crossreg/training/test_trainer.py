@@ -135,8 +135,10 @@ def test_ledger_adds_up_against_a_hand_count() -> None:
     assert run.ledger.flops_per_example["forward"] == forward
     # backward: weight gradients everywhere, input gradients everywhere but in the first layer
     assert run.ledger.flops_per_example["theta"] == 3 * forward - 2 * 8 * 16
-    # 2K - 1 forward passes; each backward pass makes input gradients of the layers after the first noise
-    assert run.ledger.flops_per_example["rho"] * (2 * k - 1) == (2 * k - 1) * forward + k * (forward - 2 * 8 * 16)
+    # 2K - 1 forward passes, and as many backward as there are draws, both of the layers after the first noise; the
+    # layer before it once
+    after = forward - 2 * 8 * 16
+    assert run.ledger.flops_per_example["rho"] * (2 * k - 1) == 2 * 8 * 16 + (2 * k - 1) * after + k * after
     evaluations = 3 * (32 + 48) + 16 * (32 + 48)  # at step 10 with 3 draws, at the end with 16
     assert run.ledger.examples == {"theta": 12 * batch, "rho": 4 * (2 * k - 1) * batch, "report": evaluations}
     assert run.ledger.backward == {"theta": 12 * batch, "rho": 4 * k * batch}
