@@ -32,11 +32,13 @@ class Claim:
         name: short.
         text: the sentence.
         judge: returns the verdict on measurements; None where they lack what it takes.
+        source: what the source of the claim found, in its numbers; empty where the claim is this project's own.
     """
 
     name: str
     text: str
     judge: Callable[[list[Measurement]], Verdict | None]
+    source: str = ""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from crossreg.studies.ensemble.study import EnsembleStudy
 from crossreg.studies.hypergradient.study import Hypergradient
 from crossreg.studies.lasso.study import Lasso
 from crossreg.studies.learned_optimizer.study import LearnedOptimizerStudy
+from crossreg.studies.paper.noise_pattern import NoisePattern
 from crossreg.studies.ridge.study import Ridge
 from crossreg.studies.sensitivity.study import Learned, Sensitivity
 from crossreg.studies.spline.study import Spline
@@ -43,6 +44,7 @@ STUDIES: dict[str, type[Study]] = {
         Learned,
         EnsembleStudy,
         LearnedOptimizerStudy,
+        NoisePattern,
     )
 }
 """Every study by its name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from crossreg.models.checks import image
+from crossreg.models.checks import image, positive
 from crossreg.models.init import kaiming_
 
 __all__ = ["VGG", "vgg16"]
@@ -38,12 +38,13 @@ class VGG(nn.Module):
         return self.classifier(self.average(self.features(x)).flatten(1))
 
 
-def vgg16(*, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+def vgg16(*, input_shape: tuple[int, ...], num_outputs: int, width: int = 64) -> nn.Module:
     """VGG-16 with BatchNorm for CIFAR-sized images, from 16x16: 13 convolutions and one linear layer.
 
     Args:
         input_shape: `(channels, height, width)`; any number of channels.
         num_outputs: Width of the last layer.
+        width: Channels of the first stage, at least 1; the others have 2, 4, 8 and 8 times as many.
 
     Returns:
         A model from `[N, *input_shape]` to `[N, num_outputs]`.
@@ -56,4 +57,6 @@ def vgg16(*, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
         every convolution and 512 -> classes in place of the three wide linear layers.
     """
     channels, _, _ = image("vgg16", input_shape, smallest=16)
-    return VGG(channels, num_outputs)
+    positive("width of 'vgg16'", width)
+    stages = tuple((filters * width // 64, repeats) for filters, repeats in STAGES)
+    return VGG(channels, num_outputs, stages)

@@ -18,7 +18,7 @@ from crossreg.services.data import DataConfig
 from crossreg.services.data.sequences import packaged, read_pickled_array
 from crossreg.services.data.vision import load_vision
 
-__all__ = ["PAIRS", "Pair", "prepare"]
+__all__ = ["PAIRS", "Pair", "cifar", "fashion", "prepare"]
 
 _NETWORKS = "crossreg.studies.zero_flag.networks"
 _MOST_TEST = 4_000
@@ -89,22 +89,24 @@ def _csv(package: str, *parts: str) -> Callable[[DataConfig], pd.DataFrame]:
     return lambda where: pd.read_csv(packaged(package, *parts))
 
 
-def _fashion(num_train: int, offset: int = 0) -> Callable[[DataConfig], Arrays]:
+def fashion(num_train: int, offset: int = 0, num_test: int = _MOST_TEST) -> Callable[[DataConfig], Arrays]:
+    """Return what loads so many training and test images of Fashion-MNIST, the former from an offset on."""
+
     def load(where: DataConfig) -> Arrays:
         found = _of_torchvision("fashion-mnist", where)
         rows = np.random.default_rng(0).permutation(len(found["x"]))[offset : offset + num_train]
         train = {key: found[key][rows] for key in ("x", "y")}
-        return train | {key: found[key][:_MOST_TEST] for key in ("x_test", "y_test")}
+        return train | {key: found[key][:num_test] for key in ("x_test", "y_test")}
 
     return load
 
 
-def _cifar(num_train: int, size: int = 16) -> Callable[[DataConfig], Arrays]:
-    """CIFAR-10 at some size: torchvision's files, or folders `cifar10/train/CLASS` of images."""
+def cifar(num_train: int, size: int = 16, num_test: int = _MOST_TEST) -> Callable[[DataConfig], Arrays]:
+    """Return what loads CIFAR-10 at some size: torchvision's files, or folders `cifar10/train/CLASS` of images."""
 
     def load(where: DataConfig) -> Arrays:
         arrays: Arrays = {}
-        for suffix, most in (("", num_train), ("_test", _MOST_TEST)):
+        for suffix, most in (("", num_train), ("_test", num_test)):
             image_of, targets = _photographs(where, suffix)
             rows = np.random.default_rng(0).permutation(len(targets))[:most]
             small = [np.asarray(image_of(row).resize((size, size))) for row in rows]
@@ -226,8 +228,8 @@ _HALF = {"test_share": 0.5}
 PAIRS: dict[str, Pair] = {
     pair.name: pair
     for pair in (
-        Pair("fashion-mlp", "image", _fashion(2_000)),
-        Pair("cifar-cnn", "image", _cifar(2_000), "cnn", options={"width": 16}),
+        Pair("fashion-mlp", "image", fashion(2_000)),
+        Pair("cifar-cnn", "image", cifar(2_000), "cnn", options={"width": 16}),
         Pair("digits-mlp", "image", _digits, data={"test_share": 0.5}),
         Pair("diamonds-price", "table", _diamonds("price"), data={"target": "price", "test_share": 0.57}),
         Pair("diamonds-cut", "table", _diamonds("cut"), data={"target": "cut", "test_share": 0.57}),
@@ -237,7 +239,7 @@ PAIRS: dict[str, Pair] = {
         Pair("watch", "sequence", _watch, f"{_NETWORKS}:conv1d", "GroupNorm",
              data={"split_by": "subject", "test_share": 0.4}),
         Pair("cities", "text", _cities, f"{_NETWORKS}:transformer", "LayerNorm", data={"test_share": 0.66}),
-        Pair("fashion-cnn", "image", _fashion(1_000, offset=2_000), "cnn", options={"width": 12}, untouched=True),
+        Pair("fashion-cnn", "image", fashion(1_000, offset=2_000), "cnn", options={"width": 12}, untouched=True),
         Pair("breast-cancer", "table", _bundled("breast_cancer"), data={"target": "target", "test_share": 0.4,
              "task": "classification"}, untouched=True),
         Pair("houses", "table", _limited(_csv("plotnine", "data", "txhousing.csv"), _MOST, known="median"),
@@ -278,8 +280,8 @@ PAIRS: dict[str, Pair] = {
              data={"target": "Money", "drop": ("dates",), "test_share": 0.4}),
         Pair("juice", "table", _csv("ISLP", "data", "OJ.csv"),
              data={"target": "Purchase", "test_share": 0.4}, untouched=True),
-        Pair("fashion-all", "image", _fashion(60_000), "cnn", untouched=True, large=True),
-        Pair("cifar-large", "image", _cifar(13_000, size=32), "cnn", untouched=True, large=True),
+        Pair("fashion-all", "image", fashion(60_000), "cnn", untouched=True, large=True),
+        Pair("cifar-large", "image", cifar(13_000, size=32), "cnn", untouched=True, large=True),
     )
 }  # fmt: skip
 """Every pair by its name, in the order in which they came."""

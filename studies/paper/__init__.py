@@ -1,0 +1,1 @@
+"""The deep experiments of the source paper (arXiv 2506.19755), run again."""
