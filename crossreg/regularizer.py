@@ -106,10 +106,8 @@ class CrossRegularizer:
         self.model = unwrap(model)
         self.estimator = estimator or Direct()
         self.hyperparameters = _learned(self.model, learn, self.estimator)
-        if isinstance(reg_loader, Sized) and len(reg_loader) == 0:
-            raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
         self.loss = as_loss(loss)
-        self.reg_loader = reg_loader
+        self.go_on_with(reg_loader)
         self.interval, self.samples, self.seed = interval, samples, seed
         chosen = {id(one.rho) for one in self.hyperparameters.values()}
         named = {name: rho for name, rho in rho_parameters(self.model).items() if id(rho) in chosen}
@@ -118,8 +116,6 @@ class CrossRegularizer:
         self.optimizer = rho_optimizer(named.values(), lr)
         self.calls = 0
         self.updates = 0
-        self._epoch, self._batch = 0, 0
-        self._batches: Iterator[Any] | None = None
         self._scaler: torch.amp.GradScaler | None = None
         if world_size() > 1:
             for parameter in named.values():
@@ -181,6 +177,23 @@ class CrossRegularizer:
         self.optimizer.zero_grad()
         seconds = time.perf_counter() - started
         return RhoUpdate(self.updates, float(flat[0]), found, int(rows), finite, seconds)
+
+    def go_on_with(self, reg_loader: Iterable[Any]) -> None:
+        """Take other held-out data from the next rho step on, as where the distribution shifts.
+
+        A run that is restored is given them before `load_state_dict`.
+
+        Args:
+            reg_loader: begun with its first epoch; see the class.
+
+        Raises:
+            UserError: an empty loader.
+        """
+        if isinstance(reg_loader, Sized) and len(reg_loader) == 0:
+            raise UserError("reg_loader yields no batch; the regularization split is smaller than one batch")
+        self.reg_loader = reg_loader
+        self._epoch, self._batch = 0, 0
+        self._batches: Iterator[Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the rho steps exactly; rho itself is in the model's state dict."""

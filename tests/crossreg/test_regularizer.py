@@ -121,6 +121,17 @@ def test_update_comes_every_interval_and_walks_round_the_loader(batch: tuple[Ten
     assert regularizer.updates == 5
 
 
+def test_other_held_out_data_come_with_the_next_update_and_from_their_start(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    before = [(x[:12], y[:12]), (x[12:], y[12:])]
+    regularizer = CrossRegularizer(inject_noise(small_model()), "classification", before, interval=1)
+    assert [regularizer.update().examples for _ in range(3)] == [12, 12, 12]
+    regularizer.go_on_with([(x[:4], y[:4]), (x[:8], y[:8])])
+    assert [regularizer.update().examples for _ in range(3)] == [4, 8, 4]
+    with pytest.raises(UserError, match="no batch"):
+        regularizer.go_on_with([])
+
+
 def test_training_with_fast_path_follows_the_reference(batch: tuple[Tensor, Tensor]) -> None:
     """Alternate both steps with plain gradient descent, once with the library and once with the literal twin."""
     x, y = batch[0].double(), batch[1]
