@@ -11,7 +11,9 @@ from torch import Tensor
 from crossreg.batches import Batches
 from crossreg.prediction import calibration
 from crossreg.prediction.evaluation import evaluate
+from crossreg.regularizer import RhoUpdate
 from crossreg.regularizers import set_hyperparameters
+from crossreg.regularizers.base import read_all
 from crossreg.regularizers.noise import sigmas
 from crossreg.regularizers.temperature import temperature
 from crossreg.services.data import Dataset
@@ -22,7 +24,7 @@ from crossreg.services.training.result import predictions_of
 from crossreg.training.callback import Callback
 from crossreg.training.trainer import Trainer
 
-__all__ = ["Follow", "Replay", "build", "fixed_noise", "scores", "scores_of", "train"]
+__all__ = ["Follow", "Hold", "Replay", "build", "fixed_noise", "scores", "scores_of", "train"]
 
 COSINE: dict[str, Any] = {"optimizer": {"schedule": "cosine"}, "ensemble": 1, "evaluations": 1}
 """One network, AdamW with the default rate and a cosine schedule; noise and temperature are learned with it unless the
@@ -107,6 +109,28 @@ class Replay(Callback):
         """Set those whose step has come."""
         while self.schedule and self.schedule[0][0] <= trainer.step:
             set_hyperparameters(trainer.model, trainer.optimizer, dict(self.schedule.pop(0)[1]))
+
+
+class Hold(Callback):
+    """Keeps what is learned where it is when the training starts or goes on; comes before those that look at it.
+
+    Args:
+        bases: names of the regularizers, such as "noise"; the others are learned on.
+    """
+
+    def __init__(self, *bases: str) -> None:
+        self.bases = bases
+        self._held: dict[str, float] = {}
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Remember the values."""
+        assert trainer.regularizer is not None
+        learned = trainer.regularizer.hyperparameters
+        self._held = read_all({name: one for name, one in learned.items() if one.base in self.bases})
+
+    def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
+        """Take back what was changed."""
+        set_hyperparameters(trainer.model, trainer.optimizer, self._held)
 
 
 def fixed_noise(model: torch.nn.Module) -> dict[str, Any]:
