@@ -90,7 +90,8 @@ class Follow(Callback):
         }
         for name in self.splits:
             few = _first(trainer.train if name == "train" else trainer.evaluation.splits[name], self.rows)
-            seen = evaluate(trainer.model, trainer.loss, few, self.samples).scores
+            dropout = trainer.evaluation.dropout
+            seen = evaluate(trainer.model, trainer.loss, few, self.samples, dropout=dropout).scores
             found |= {f"{name}/{key}": seen[key] for key in ("accuracy", "nll", "ece") if key in seen}
         self.curve.append(found)
 
