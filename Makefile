@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Each sets the environment up first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test thorough faults lint audit format ui clean
+.PHONY: help setup demo test thorough faults bench lint audit format ui clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,9 @@ thorough: $(STAMP) ## Run the longest of the tests, which `make test` leaves out
 
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST)
+
+bench: $(STAMP) ## Measure what noise, rho steps, Ray and tracking cost, against their goals (a quarter of an hour; an idle machine)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from crossreg.studies.run import Reproduced
+    from crossreg.studies.study import Study
 
 __all__ = ["app", "reproduce"]
+
+ALL = "all"
+"""Stands for every experiment of the source paper."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -32,17 +36,26 @@ def reproduce(
         str,
         typer.Argument(
             help="ridge, lasso, spline, hypergradient, augmentation, weight-decay, zero-flag, sensitivity, learned, "
-            "ensemble, learned-optimizer"
+            "ensemble, learned-optimizer, noise-pattern, accuracy, calibration, growing-data, drift, reg-size, "
+            "other-domains; all: those of the paper, from noise-pattern on"
         ),
     ],
-    seeds: Annotated[int, typer.Option(max=10_000, help="Random problems of each kind.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(max=10_000, help="Random problems of each kind. Default: 3; 5 of calibration and other-domains."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
     folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),
     pairs: Annotated[
         str, typer.Option(help="Of zero-flag and the two after it: names of pairs, comma-separated. Default: all.")
     ] = "",
     scale: Annotated[
-        str | None, typer.Option(help="Of learned-optimizer: small or full. Default: small.", metavar="small|full")
+        str | None,
+        typer.Option(
+            help="Of learned-optimizer: small or full; of the paper's: small or paper, which wants a GPU. "
+            "Default: small.",
+            metavar="small|full|paper",
+        ),
     ] = None,
     as_json: flags.AsJson = False,
     **given: Any,
@@ -73,34 +86,76 @@ def reproduce(
 
     - `learned-optimizer`: optimizers meta-trained with regularizers in the meta-loss against tuned ones, claim by claim
 
+    The deep experiments of the source paper, claim by claim with its numbers; `all` runs these and writes a page of
+    verdicts, `paper.md`. What is finished is kept and not measured again.
+
+    - `noise-pattern`: where learned noise goes: by layer over time, in VGG-16 and in a residual network
+
+    - `accuracy`: against none, fixed noise, dropout and population-based training, also under strong settings
+
+    - `calibration`: against a temperature, fixed noise, MC dropout and a deep ensemble; under shift
+
+    - `growing-data`: the training set grows in one run, and sigma follows
+
+    - `drift`: the data change in one run: does sigma follow without forgetting?
+
+    - `reg-size`: how small the regularization split may be
+
+    - `other-domains`: text, sequences and tables
+
     For example:
 
     - `crossreg reproduce ridge`
 
     - `crossreg reproduce ridge --seeds 5 --json`
-    """
-    from crossreg.services.training.progress import ProgressLine
-    from crossreg.studies.run import reproduce as run
-    from crossreg.studies.run import study_named
 
-    kind = study_named(study)
+    - `crossreg reproduce all --scale small`
+    """
+    from crossreg.studies.run import experiments, study_named
+
+    kinds = experiments() if study == ALL else [study_named(study)]
     data, tracked = flags.settings(given, DataConfig, TrackingConfig)
+    tracking = validated(TrackingConfig, tracked)
     only = [name.strip() for name in pairs.split(",") if name.strip()]
+    where = local_path(folder, "folder").resolve()
+    found = []
+    for kind in kinds:
+        chosen = _made(kind, data, only, scale)
+        found.append(_run(chosen, kind.seeds if seeds is None else seeds, tracking, where, workers, as_json))
+        if not as_json:
+            show(found[-1])
+        if study == ALL:
+            from crossreg.studies.paper.page import page
+
+            (where / "paper.md").write_text(page(found, where))
+    if as_json:
+        print_json([one.as_dict() for one in found] if study == ALL else found[0].as_dict())
+    elif study == ALL:
+        results().print(f"page of verdicts: {where / 'paper.md'}")
+
+
+def _made(kind: type[Study], data: dict[str, Any], only: list[str], scale: str | None) -> Study:
+    """Return a study with its settings.
+
+    Raises:
+        UserError: a scale that it does not have, or settings that do not fit.
+    """
     if scale is not None and scale not in kind.scales:
         allowed = f"allowed are {', '.join(kind.scales)}" if kind.scales else "leave out --scale"
-        raise UserError(f"scale of study {study!r} is {scale!r}; {allowed}")
+        raise UserError(f"scale of study {kind.name!r} is {scale!r}; {allowed}")
     where = validated(DataConfig, {"name": kind.default_data or "none", **data}) if data else None
-    chosen = kind(where, only, **({"scale": scale} if scale else {}))
-    tracking = validated(TrackingConfig, tracked)
-    with ProgressLine(console(quiet=as_json)) as bar:
-        bar.phase(chosen.summary)
-        result = run(
-            chosen, seeds, tracking, local_path(folder, "folder").resolve(), workers=workers, advance=bar.count
-        )
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        show(result)
+    return kind(where, only, **({"scale": scale} if scale else {}))
+
+
+def _run(
+    study: Study, seeds: int, tracking: TrackingConfig, folder: Path, workers: int | None, quiet: bool
+) -> Reproduced:
+    from crossreg.services.training.progress import ProgressLine
+    from crossreg.studies.run import reproduce as run
+
+    with ProgressLine(console(quiet=quiet)) as bar:
+        bar.phase(study.summary)
+        return run(study, seeds, tracking, folder, workers=workers, advance=bar.count)
 
 
 def tables(columns: dict[str, str], rows: list[dict[str, str]], labels: int, width: int) -> list[Table]:

@@ -20,6 +20,7 @@ from crossreg.studies.ensemble.study import EnsembleStudy
 from crossreg.studies.hypergradient.study import Hypergradient
 from crossreg.studies.lasso.study import Lasso
 from crossreg.studies.learned_optimizer.study import LearnedOptimizerStudy
+from crossreg.studies.paper.experiment import Experiment
 from crossreg.studies.paper.noise_pattern import NoisePattern
 from crossreg.studies.ridge.study import Ridge
 from crossreg.studies.sensitivity.study import Learned, Sensitivity
@@ -28,7 +29,7 @@ from crossreg.studies.study import Measurement, Study
 from crossreg.studies.weight_decay.study import WeightDecay
 from crossreg.studies.zero_flag.study import ZeroFlag
 
-__all__ = ["STUDIES", "Reproduced", "reproduce", "study_named"]
+__all__ = ["STUDIES", "Reproduced", "experiments", "reproduce", "study_named"]
 
 STUDIES: dict[str, type[Study]] = {
     study.name: study
@@ -64,6 +65,7 @@ class Reproduced:
         figure: path of the figure.
         kept: how many cases had been measured before and were read.
         cases: their folder; None for a study that measures all every time.
+        seeds: how many random problems of each kind.
     """
 
     study: Study
@@ -75,6 +77,7 @@ class Reproduced:
     figure: Path
     kept: int = 0
     cases: Path | None = None
+    seeds: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -86,6 +89,11 @@ class Reproduced:
             "numbers": self.study.numbers(self.rows),
             "rows": self.rows,
         }
+
+
+def experiments() -> list[type[Experiment]]:
+    """Return the experiments of the source paper, in their order."""
+    return [study for study in STUDIES.values() if issubclass(study, Experiment)]
 
 
 def study_named(name: str) -> type[Study]:
@@ -148,7 +156,7 @@ def reproduce(
         raise
     tracker.finish("FINISHED")
     return Reproduced(
-        study, rows, table, findings, tracker.run_id, tracker.ui_command, own / f"{study.name}.png", before, kept
+        study, rows, table, findings, tracker.run_id, tracker.ui_command, own / f"{study.name}.png", before, kept, seeds
     )
 
 

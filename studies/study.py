@@ -37,6 +37,7 @@ class Study(ABC):
         default_data: name of the data it takes; None where it makes its own.
         resumable: finished cases are kept on disk, and not measured again.
         scales: how much it may measure, by name; empty where there is no choice.
+        seeds: random problems of each kind, unless told otherwise.
 
     Raises:
         UserError: data for a study that makes its own, or parts of one that has none.
@@ -49,6 +50,7 @@ class Study(ABC):
     default_data: ClassVar[str | None] = None
     resumable: ClassVar[bool] = False
     scales: ClassVar[tuple[str, ...]] = ()
+    seeds: ClassVar[int] = 3
 
     def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
         if only and type(self).__init__ is Study.__init__:

@@ -94,7 +94,6 @@ class NoisePattern(Experiment):
 
     def solve(self, **case: Any) -> list[Measurement]:
         """Return what one training reaches; the default of VGG also with what was learned, frozen and replayed."""
-        from crossreg.regularizers.noise import sigmas
         from crossreg.studies.paper.training import Follow, Replay, fixed_noise, scores_of, train
 
         settings, seed = SCALES[case["scale"]], case["seed"]
@@ -103,16 +102,11 @@ class NoisePattern(Experiment):
         config = {key: settings[key] for key in ("epochs", "batch_size", "rho")} | settings[case["network"]]
         follow = Follow(POINTS)
         trainer = train(config | ARMS[case["arm"]], data, seed, [follow])
-        names = list(sigmas(trainer.model))
         alike = {"around": around_skips(trainer.model)}
         found = [{**about, **alike, **scores_of(trainer), "curve": follow.curve}]
         if (case["network"], case["arm"]) == ("vgg", "learned"):
-            schedule = [
-                (look["step"], dict(zip(names, look["sigma"], strict=True)) | {"temperature": look["temperature"]})
-                for look in follow.curve
-            ]
             fixed = {"regularizers": fixed_noise(trainer.model)}
-            for arm, callbacks in ((FROZEN, []), (REPLAYED, [Replay(schedule)])):
+            for arm, callbacks in ((FROZEN, []), (REPLAYED, [Replay(follow.schedule)])):
                 again = Follow(POINTS)
                 other = train(config | fixed, data, seed, [*callbacks, again])
                 found.append({**about, "arm": arm, **alike, **scores_of(other), "curve": again.curve})

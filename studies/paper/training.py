@@ -64,6 +64,7 @@ class Follow(Callback):
     Attributes:
         curve: at every point "step", "epoch", "temperature", "sigma" (a list, one a layer: the mean of its units), and
             of each split "accuracy", "nll", "ece" under keys such as "train/accuracy".
+        schedule: sigmas and temperature by name at the start and after every update, each with its step.
     """
 
     def __init__(
@@ -71,10 +72,16 @@ class Follow(Callback):
     ) -> None:
         self.points, self.rows, self.samples, self.splits = points, rows, samples, splits
         self.curve: list[dict[str, Any]] = []
+        self.schedule: list[tuple[int, dict[str, float]]] = []
 
     def on_start(self, trainer: Trainer) -> None:
         """Look at the untrained model too."""
+        self.schedule.append((trainer.step, _learned(trainer)))
         self._look(trainer)
+
+    def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
+        """Note what was learned."""
+        self.schedule.append((trainer.step, _learned(trainer)))
 
     def on_step(self, trainer: Trainer) -> None:
         """Look where it is time."""
@@ -100,11 +107,15 @@ class Replay(Callback):
     """Sets hyperparameters to what they were at each step of another training.
 
     Args:
-        schedule: `(step, values by name)` in the order of the steps.
+        schedule: `(step, values by name)` in the order of the steps; see `Follow.schedule`.
     """
 
     def __init__(self, schedule: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         self.schedule = list(schedule)
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Set those of the start; comes before what looks at them."""
+        self.on_step(trainer)
 
     def on_step(self, trainer: Trainer) -> None:
         """Set those whose step has come."""
@@ -132,6 +143,12 @@ class Hold(Callback):
     def on_rho_update(self, trainer: Trainer, update: RhoUpdate) -> None:
         """Take back what was changed."""
         set_hyperparameters(trainer.model, trainer.optimizer, self._held)
+
+
+def _learned(trainer: Trainer) -> dict[str, float]:
+    """Return the mean sigma of every layer, and the temperature."""
+    layers = {name: float(value.mean()) for name, value in sigmas(trainer.model).items()}
+    return layers | {"temperature": float(temperature(trainer.model))}
 
 
 def fixed_noise(model: torch.nn.Module) -> dict[str, Any]:

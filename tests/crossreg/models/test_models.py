@@ -76,6 +76,8 @@ def test_layer_counts() -> None:
     vgg = on_meta("vgg16", (3, 32, 32))
     assert sum(isinstance(m, nn.Conv2d) for m in vgg.modules()) == 13
     assert sum(isinstance(m, nn.BatchNorm2d) for m in vgg.modules()) == 13
+    narrow = on_meta("vgg16", (3, 32, 32), width=8)
+    assert [m.out_channels for m in narrow.modules() if isinstance(m, nn.Conv2d)] == [8, 8, 16, 16, *[32] * 3, *[64] * 6]
     cnn = on_meta("cnn", (3, 32, 32))
     channels = [m.out_channels for m in cnn.modules() if isinstance(m, nn.Conv2d)]
     assert channels == [24, 24, 48, 48, 96, 96]
@@ -203,7 +205,8 @@ def test_torchvision_options_are_passed_on() -> None:
         ("densenet121", (2, 32, 32), {}, r"3 channels, or 1; .*\(2, 32, 32\)"),
         ("mlp", (4,), {"widht": 3}, "does not take the option 'widht'; its options are hidden, depth, norm"),
         ("mlp", (4,), {"dept": 3}, "'dept'; did you mean 'depth'"),
-        ("vgg16", (3, 32, 32), {"depth": 3}, "'depth'; it takes no options"),
+        ("resnet18", (3, 32, 32), {"depth": 3}, "'depth'; it takes no options"),
+        ("vgg16", (3, 32, 32), {"width": 0}, "width of 'vgg16' must be a positive integer, not 0"),
         (
             "resnet101",
             (3, 32, 32),

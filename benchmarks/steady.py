@@ -1,0 +1,182 @@
+"""Steps a second once a training runs: `torchrun` against Ray Train, with tracking and without, one process and two.
+
+The same training of an `mlp` on made-up rows of 784 numbers, noise and temperature learned, four ways in turn: bare in
+one process; `crossreg train --workers 0`, which tracks, reports and keeps checkpoints; bare in two processes under
+`torchrun`; `crossreg train --workers 2` on Ray. Steps are counted from the hundredth on. Each process has one thread
+and batches of 128, so two processes do twice the work of one. Beside them stands the share of a step that getting its
+batch takes.
+
+    python -m benchmarks.steady --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+STEPS, FROM, ROWS = 700, 100, 128
+
+BARE = """
+import json, sys, time
+from pathlib import Path
+import torch
+from crossreg import Callback, process_group
+from crossreg.core.distributed import rank
+from crossreg.services.data import load_data
+from crossreg.services.training.assemble import build_trainer
+from crossreg.services.training.config import TrainConfig
+from crossreg.services.training.resolve import resolve
+
+class Clock(Callback):
+    def __init__(self):
+        self.times = {}
+
+    def on_step(self, trainer):
+        if trainer.step in (FROM, trainer.num_steps):
+            self.times[trainer.step] = time.time()
+
+def train(settings, path):
+    config = TrainConfig.model_validate_json(settings)
+    data = load_data(config.data)
+    clock = Clock()
+    build_trainer(resolve(config, data), data, torch.device("cpu"), [clock]).fit()
+    if rank() == 0:
+        Path(path).write_text(json.dumps(sorted(clock.times.items())))
+
+with process_group("gloo"):
+    train(*sys.argv[1:])
+""".replace("FROM", str(FROM))
+
+
+def settings(folder: Path, workers: int) -> dict[str, Any]:
+    """Return the training; its data are written into the folder."""
+    path = folder / "rows.npz"
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        np.savez(path, x=rng.normal(size=(20_000, 784)).astype("float32"), y=rng.integers(0, 10, 20_000))
+    return {
+        "model": "mlp",
+        "data": {"name": str(path)},
+        "optimizer": {"schedule": "cosine"},
+        "steps": STEPS,
+        "batch_size": ROWS * max(1, workers),
+        "evaluations": 1,
+    }
+
+
+def bare(folder: Path, workers: int) -> float:
+    """Return steps a second without Ray and without tracking."""
+    (folder / "script.py").write_text(BARE)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)] if workers > 1 else []
+    _run(
+        [sys.executable, *launcher, "script.py", json.dumps(settings(folder.parent, workers)), str(folder / "times")],
+        folder,
+    )
+    (first, began), (last, ended) = json.loads((folder / "times").read_text())
+    return float((last - first) / (ended - began))
+
+
+def product(folder: Path, workers: int) -> float:
+    """Return steps a second of `crossreg train`, by the times of its metrics."""
+    own = {**settings(folder.parent, workers), "placement": {"workers": workers}}
+    (folder / "config.json").write_text(json.dumps(own))
+    _run([sys.executable, "-m", "crossreg.jobs.train", "--config", "config.json", "--json"], folder)
+    lines = [json.loads(line) for line in next(folder.glob("runs/*/tracking/spool.jsonl")).open()]
+    seen = [
+        (one["step"], one["time"]) for one in lines if "train/loss" in one.get("metrics", {}) and one["step"] >= FROM
+    ]
+    (first, began), (last, ended) = min(seen), max(seen)
+    return float((last - first) / ((ended - began) / 1000))
+
+
+def _run(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+
+
+def loading_share(folder: Path) -> float:
+    """Return the share of a training step that getting its batch takes, in this process."""
+    import torch
+
+    from crossreg.services.data import load_data
+    from crossreg.services.training.assemble import build_trainer
+    from crossreg.services.training.config import TrainConfig
+    from crossreg.services.training.resolve import resolve
+
+    torch.set_num_threads(1)
+    config = TrainConfig.model_validate(settings(folder, 1))
+    data = load_data(config.data)
+    trainer = build_trainer(resolve(config, data), data, torch.device("cpu"))
+    trainer.start()
+    trainer.advance(20)
+    whole, batches = [], []
+    for turn in range(1, 6):
+        began = time.perf_counter()
+        trainer.advance(20 + 30 * turn)
+        whole.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        for _, _batch in zip(range(30), trainer.train.starting_at(0), strict=False):
+            pass
+        batches.append(time.perf_counter() - began)
+    return statistics.median(batches) / statistics.median(whole)
+
+
+ARMS: dict[str, Callable[[Path], float]] = {
+    "bare, one process": lambda folder: bare(folder, 1),
+    "crossreg train --workers 0": lambda folder: product(folder, 0),
+    "torchrun, two processes": lambda folder: bare(folder, 2),
+    "crossreg train --workers 2": lambda folder: product(folder, 2),
+}
+
+
+def measure(rounds: int, say: Callable[[str], None] = lambda text: None) -> dict[str, float]:
+    """Return the ratios, each the median over rounds in which the arms take turns, and the share of loading.
+
+    Args:
+        rounds: how many.
+        say: is told the steps a second of every round.
+    """
+    found: dict[str, list[float]] = {name: [] for name in ARMS}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(rounds):
+            for name, arm in ARMS.items():
+                own = Path(folder) / f"{turn}-{len(found[name])}-{list(ARMS).index(name)}"
+                own.mkdir()
+                found[name].append(arm(own))
+            say(", ".join(f"{name} {speeds[-1]:.1f}" for name, speeds in found.items()) + " steps/s")
+        share = loading_share(Path(folder))
+    one, here, two, ray = found.values()
+
+    def ratio(mine: list[float], other: list[float]) -> float:
+        return statistics.median(a / b for a, b in zip(mine, other, strict=True))
+
+    return {
+        "Ray Train / torchrun": ratio(ray, two),
+        "without tracking / with": ratio(one, here),
+        "two processes / one": ratio(two, one),
+        "loading share": share,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    for name, value in measure(parser.parse_args().rounds, print).items():
+        print(f"{name}: {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

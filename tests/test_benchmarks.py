@@ -1,0 +1,69 @@
+"""The bench's judgement of goals, and what its parts count; that what they time is the same work. Nothing is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.__main__ import PARTS, Row
+from benchmarks.messages import SIZES, fitted, seconds, sizes
+from benchmarks.population import difference
+from benchmarks.rho_step import parts
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        (Row("x", 1.0), ""),
+        (Row("x", 1.10, 1.12), "met"),
+        (Row("x", 1.14, 1.12), "not met"),  # within what a measurement may be off
+        (Row("x", 1.20, 1.12), "lost"),
+        (Row("x", 1.20, 1.12, met=False), "not met"),
+        (Row("x", 0.98, 0.97, least=True), "met"),
+        (Row("x", 0.95, 0.97, least=True), "not met"),
+        (Row("x", 0.90, 0.97, least=True), "lost"),
+    ],
+)
+def test_a_goal_that_was_met_can_be_lost(row: Row, verdict: str) -> None:
+    assert row.verdict == verdict
+    assert str(row).count("|") == 5
+
+
+def test_an_unknown_part_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks", "speed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in PARTS)
+
+
+def test_what_is_timed_runs_and_the_floor_leaves_the_model_alone() -> None:
+    timed = parts("mlp", 8, 3, torch.device("cpu"))
+    assert list(timed)[:3] == ["plain step", "noisy step", "rho step"]
+    for run in timed.values():
+        run()
+
+
+def test_members_come_to_the_same_weights_by_either_way() -> None:
+    assert difference("mlp", (8,), {"hidden": 16, "depth": 2}) < 1e-9
+
+
+def test_bytes_are_those_of_what_is_sent() -> None:
+    found = sizes("mlp")
+    assert found["gradient"] == 4 * (784 * 512 + 2 * 512 * 512 + 512 * 10 + 3 * 2 * 512 + 10)
+    # the loss, three sigmas and a temperature, what ranks are weighted by, and the rows
+    assert found["rho"] == 4 * (1 + 3 + 1 + 2)
+    assert found["metrics with rho"] > found["metrics"]
+
+
+def test_the_model_of_an_all_reduce() -> None:
+    latency, bandwidth = fitted([1e-4 + size / 1e9 for size in SIZES])
+    assert latency == pytest.approx(1e-4, rel=0.01)
+    assert bandwidth == pytest.approx(1e9, rel=0.01)
+    # two processes: each sends its half, and then the half that it summed
+    assert seconds(2, 1e9, 0.0, 1e9) == pytest.approx(1.0)
+    assert seconds(1000, 1e9, 0.0, 1e9) == pytest.approx(2 * 999 / 1000)
+    # of a few bytes the steps of a tree are all that counts
+    assert seconds(1024, 0.0, 1e-5, 1e9) == pytest.approx(20e-5)
