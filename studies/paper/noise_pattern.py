@@ -10,6 +10,7 @@ them in their order.
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -209,8 +210,6 @@ def _large(rows: list[Measurement]) -> Verdict | None:
 
 def _around_skips(arm: str) -> Any:
     def judge(rows: list[Measurement]) -> Verdict | None:
-        import math
-
         mine = those(rows, network="resnet", arm=arm)
         if not mine:
             return None
@@ -228,16 +227,12 @@ def _around_skips(arm: str) -> Any:
 
 
 def _when(rows: list[Measurement]) -> Verdict | None:
-    """Compare when sigma has done half of its rise with when the gap has."""
+    """Compare when log sigma has done half of its rise with when the gap has."""
     apart = []
-    for row in rows:
-        if row["arm"] == "noise alone":
-            curve = row["curve"]
-            steps = [look["step"] / curve[-1]["step"] for look in curve]
-            gap = _half_way(steps, [_gap(look) for look in curve])
-            sigma = _half_way(steps, [statistics.mean(look["sigma"]) for look in curve])
-            if gap is not None and sigma is not None:
-                apart.append(sigma - gap)
+    for (seed,) in groups(those(rows, arm="noise alone"), "seed"):
+        lags = [_lag(row["curve"]) for row in those(rows, arm="noise alone", seed=seed)]
+        if known := [lag for lag in lags if lag is not None]:
+            apart.append(statistics.mean(known))
     if not apart:
         return None
     mean, half = interval(apart)
@@ -245,12 +240,22 @@ def _when(rows: list[Measurement]) -> Verdict | None:
     return Verdict(abs(mean) + half <= _LATE, said)
 
 
+def _lag(curve: list[dict[str, Any]]) -> float | None:
+    """Return by what share of the training sigma is later than the gap; None where one of them never rises."""
+    steps = [look["step"] / curve[-1]["step"] for look in curve]
+    gap = _half_way(steps, [_gap(look) for look in curve])
+    sigma = _half_way(steps, [math.log(_geometric(look["sigma"])) for look in curve])
+    return None if gap is None or sigma is None else sigma - gap
+
+
 def _half_way(steps: list[float], values: list[float]) -> float | None:
-    """Return when values have first done half of their rise from the lowest to the largest; None where they fall."""
-    low, high = min(values), max(values)
-    if values.index(high) == 0:
+    """Return when values have first done half of their rise from the lowest on; None where the lowest is the last."""
+    lowest = values.index(min(values))
+    later = values[lowest:]
+    if len(later) < 2:
         return None
-    return next(step for step, value in zip(steps, values, strict=True) if value >= (low + high) / 2)
+    half = (later[0] + max(later)) / 2
+    return next(step for step, value in zip(steps[lowest:], later, strict=True) if value >= half)
 
 
 def _same_end(rows: list[Measurement]) -> Verdict | None:
