@@ -27,29 +27,37 @@ def conv1d(*, input_shape: tuple[int, ...], num_outputs: int, width: int = 48, d
 
 
 class _Transformer(nn.Module):
-    def __init__(self, length: int, num_tokens: int, num_outputs: int, width: int, dropout: float) -> None:
+    def __init__(
+        self, length: int, num_tokens: int, num_outputs: int, width: int, dropout: float, norm_first: bool
+    ) -> None:
         super().__init__()
         self.token = nn.Embedding(num_tokens, width, padding_idx=0)
         self.place = nn.Parameter(0.02 * torch.randn(length, width))
-        block = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout, batch_first=True, norm_first=True)
+        block = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout, batch_first=True, norm_first=norm_first)
         # its fast path differs between training and evaluation in what modules are called
         self.blocks = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, num_outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits `[N, num_outputs]` of tokens `[N, length]`; 0 is padding."""
+        """Return logits `[N, num_outputs]` of tokens `[N, up to length]`; 0 is padding."""
         padding = tokens == 0
-        h = self.norm(self.blocks(self.token(tokens) + self.place, src_key_padding_mask=padding))
+        h = self.norm(self.blocks(self.token(tokens) + self.place[: tokens.shape[1]], src_key_padding_mask=padding))
         kept = (~padding).unsqueeze(-1).to(h.dtype)
         out: Tensor = self.output((h * kept).sum(1) / kept.sum(1).clamp_min(1))
         return out
 
 
 def transformer(
-    *, input_shape: tuple[int, ...], num_outputs: int, num_tokens: int = 64, width: int = 48, dropout: float = 0.0
+    *,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    num_tokens: int = 64,
+    width: int = 48,
+    dropout: float = 0.0,
+    norm_first: bool = True,
 ) -> nn.Module:
-    """Transformer of two pre-norm layers with LayerNorm for tokens `[N, length]`, 0 where there is none.
+    """Transformer of two layers with LayerNorm for tokens `[N, length]`, 0 where there is none.
 
     Args:
         input_shape: `(length,)`.
@@ -57,5 +65,6 @@ def transformer(
         num_tokens: different tokens, padding included.
         width: of the embedding, a multiple of 4.
         dropout: probability in every layer.
+        norm_first: LayerNorm comes before attention and linear layers (pre-norm), and not after the sums (post-norm).
     """
-    return _Transformer(input_shape[0], num_tokens, num_outputs, width, dropout)
+    return _Transformer(input_shape[0], num_tokens, num_outputs, width, dropout, norm_first)
