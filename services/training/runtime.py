@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from crossreg.core.errors import UserError
 from crossreg.core.imports import hidden_by
 from crossreg.services.training.config import Placement
 
-__all__ = ["available_cpus", "check_placement", "resources_per_worker", "start_ray"]
+__all__ = ["available_cpus", "check_placement", "ray_for", "resources_per_worker", "start_ray"]
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +100,21 @@ def start_ray(placement: Placement, *, reading: bool = False) -> dict[str, float
             "reading the training data takes one more; use fewer workers, or --no-stream"
         )
     return resources
+
+
+@contextmanager
+def ray_for(placement: Placement) -> Iterator[None]:
+    """Have a Ray as `start_ray` gives it, and leave it at the end unless it was there before."""
+    # not imported for the question: `start_ray` sets up what Ray reads when it is
+    before = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    try:
+        start_ray(placement)
+        yield
+    finally:
+        if not before:
+            import ray
+
+            ray.shutdown()
 
 
 def _say_what_is_hidden() -> None:
