@@ -126,7 +126,7 @@ class RegSize(Experiment):
             {
                 "granularity": granularity,
                 "size": f"{mine[0]['size']:,} ({100 * share:g} %)",
-                "ratio": f"{mine[0]['k'] / mine[0]['size']:.2g}",
+                "ratio": f"{mine[0]['k'] / mine[0]['size']:.3g}",
                 "overfitting": mean_and_deviation([row["overfitting"] for row in mine], 3, "+"),
                 "reg": mean_and_deviation([row["reg_nll"] for row in mine], 3),
                 "nll": mean_and_deviation([row["nll"] for row in mine], 3),
