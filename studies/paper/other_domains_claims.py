@@ -140,7 +140,7 @@ CLAIMS = (
     ),
     Claim(
         "constant rate",
-        "on text with flipped labels, trained at a constant rate, noise buys more NLL than a temperature",
+        "on text with flipped labels, trained twice as long at a constant rate, noise buys more NLL than a temperature",
         _beyond_temperature(FLIPPED, CONSTANT),
     ),
     Claim("norms", "on text with flipped labels noise buys more with pre-norm than with post-norm", _norms),
