@@ -85,7 +85,8 @@ class OtherDomains(Experiment):
     deviations: ClassVar = (
         "the paper has images only: what carries over to other data is our question, and all settings are ours",
         "batches of 64 (utterances 32), 10 epochs of tables, 12 of cities, 15 of docstrings (30 at a constant "
-        "rate) and 40 of utterances, rho every 10 steps (utterances 5), not every 30, since there are so few; at most 1,000 test examples",
+        "rate) and 40 of utterances, rho every 10 steps (utterances 5), not every 30, since there are so few; "
+        "at most 1,000 test examples",
         "transformers of two layers of width 32; of text with right labels, of the post-norm network and at a constant "
         "rate dropout and fixed noise are left out",
         "no arm trains its weights on the held-out split: dropout and fixed noise are chosen on it, all temperatures "
