@@ -94,7 +94,7 @@ class CalibrationStudy(Experiment):
         "flops": "FLOPs",
     }
     labels = 2
-    seeds: ClassVar[int] = 5
+    seeds = 5
     claims: ClassVar = CLAIMS
     deviations: ClassVar = (
         "AdamW with the default rate and a cosine schedule at both scales, since the paper names neither; 16 draws at "

@@ -82,6 +82,7 @@ class OtherDomains(Experiment):
         "temperature": "T",
     }
     labels = 3
+    seeds = 5
     deviations: ClassVar = (
         "the paper has images only: what carries over to other data is our question, and all settings are ours",
         "batches of 64 (utterances 32), 10 epochs of tables, 12 of cities, 15 of docstrings (30 at a constant "

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from crossreg import UserError
 from crossreg.jobs.reproduce import app, tables
-from crossreg.studies.run import STUDIES
+from crossreg.studies.run import STUDIES, experiments
 
 
 def test_the_command_says_what_is_wrong() -> None:
@@ -41,7 +41,10 @@ def test_help_names_every_study() -> None:
     command = typer.main.get_command(app)
     assert all(f"- `{name}`: " in (command.help or "") for name in STUDIES)
     (study,) = (parameter for parameter in command.params if parameter.name == "study")
-    assert getattr(study, "help", "") == ", ".join(STUDIES)
+    named, _, everything = getattr(study, "help", "").partition("; all: ")
+    assert named == ", ".join(STUDIES)
+    assert f"from {experiments()[0].name} on" in everything
+    assert list(STUDIES)[-len(experiments()) :] == [one.name for one in experiments()]
 
 
 @pytest.mark.parametrize("cell", ["0.1", "0.2459", "-12.34 ± 10.42"])
