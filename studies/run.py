@@ -20,14 +20,14 @@ from crossreg.studies.ensemble.study import EnsembleStudy
 from crossreg.studies.hypergradient.study import Hypergradient
 from crossreg.studies.lasso.study import Lasso
 from crossreg.studies.learned_optimizer.study import LearnedOptimizerStudy
-from crossreg.studies.paper.accuracy import AccuracyStudy
-from crossreg.studies.paper.calibration import CalibrationStudy
-from crossreg.studies.paper.drift import Drift
+from crossreg.studies.paper.accuracy.study import AccuracyStudy
+from crossreg.studies.paper.calibration.study import CalibrationStudy
+from crossreg.studies.paper.drift.study import Drift
 from crossreg.studies.paper.experiment import Experiment
-from crossreg.studies.paper.growing_data import GrowingData
-from crossreg.studies.paper.noise_pattern import NoisePattern
-from crossreg.studies.paper.other_domains import OtherDomains
-from crossreg.studies.paper.reg_size import RegSize
+from crossreg.studies.paper.growing_data.study import GrowingData
+from crossreg.studies.paper.noise_pattern.study import NoisePattern
+from crossreg.studies.paper.other_domains.study import OtherDomains
+from crossreg.studies.paper.reg_size.study import RegSize
 from crossreg.studies.ridge.study import Ridge
 from crossreg.studies.sensitivity.study import Learned, Sensitivity
 from crossreg.studies.spline.study import Spline

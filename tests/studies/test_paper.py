@@ -12,9 +12,10 @@ from crossreg import UserError, inject_noise
 from crossreg.models import build
 from crossreg.services.data import DataConfig
 from crossreg.studies.claims import Claim, Verdict
-from crossreg.studies.paper import noise_pattern
 from crossreg.studies.paper.experiment import Experiment
-from crossreg.studies.paper.noise_pattern import FROZEN, OF_NETWORK, REPLAYED, NoisePattern, around_skips
+from crossreg.studies.paper.noise_pattern import study as noise_pattern
+from crossreg.studies.paper.noise_pattern.claims import FROZEN, OF_NETWORK, REPLAYED
+from crossreg.studies.paper.noise_pattern.study import NoisePattern, around_skips
 from crossreg.studies.paper.page import page
 from crossreg.studies.run import Reproduced, experiments
 from crossreg.studies.study import Measurement
@@ -118,10 +119,11 @@ def test_a_real_training_of_each_network(tmp_path: Path, monkeypatch: pytest.Mon
     part = {"x": rng.integers(0, 255, (240, 3, 16, 16), "uint8"), "y": rng.integers(0, 3, 240)}
     test = {"x_test": rng.integers(0, 255, (60, 3, 16, 16), "uint8"), "y_test": rng.integers(0, 3, 60)}
     np.savez(folder / "paper-cifar-16.npz", **part, **test)
-    small: dict[str, Any] = noise_pattern.SCALES["small"] | {"epochs": 3, "batch_size": 20, "rho": {"interval": 4}}
+    small: dict[str, Any] = noise_pattern.SCALES["small"] | {"epochs": 2, "batch_size": 20, "rho": {"interval": 4}}
     small |= {"vgg": {"model": "vgg16", "model_options": {"width": 2}}}
     small |= {"resnet": {"model": "wide_resnet", "model_options": {"depth": 10, "width": 1}}}
     monkeypatch.setitem(noise_pattern.SCALES, "small", small)
+    monkeypatch.setattr(noise_pattern, "POINTS", 4)
     study = NoisePattern(DataConfig(name="pictures", root=tmp_path))
     study.prepare()  # finds the file that is there
     assert len(study.cases(2)) == 2 * (5 + 3)

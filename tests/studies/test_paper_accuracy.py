@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from crossreg.services.data import DataConfig
-from crossreg.studies.paper import accuracy
-from crossreg.studies.paper.accuracy import ALL_DATA, ARMS, PBT, PBT_MATCHED, PLAIN, STRONG, AccuracyStudy
+from crossreg.studies.paper.accuracy import study as accuracy
+from crossreg.studies.paper.accuracy.study import ALL_DATA, ARMS, PBT, PBT_MATCHED, PLAIN, STRONG, AccuracyStudy
 from crossreg.studies.paper.pictures import PICTURES
 from crossreg.studies.study import Measurement
 
@@ -130,7 +130,7 @@ def test_trainings_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_population_searches_as_the_baseline_does() -> None:
     from crossreg.baselines import METHODS, pbt
-    from crossreg.studies.paper import population
+    from crossreg.studies.paper.accuracy import population
 
     for name in ("FACTORS", "RESAMPLE", "QUANTILE"):
         assert getattr(population, name) == getattr(pbt, name)
@@ -138,12 +138,12 @@ def test_the_population_searches_as_the_baseline_does() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_population_runs_in_its_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     from crossreg.baselines import METHODS
-    from crossreg.studies.paper import population
+    from crossreg.studies.paper.accuracy import population
 
     case, study = tiny(tmp_path, monkeypatch), AccuracyStudy(DataConfig(name="pictures", root=tmp_path))
     was_there = ray.is_initialized()

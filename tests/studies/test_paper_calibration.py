@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from crossreg.services.data import DataConfig
-from crossreg.studies.paper import calibration
-from crossreg.studies.paper.calibration import TRAININGS, CalibrationStudy
-from crossreg.studies.paper.calibration_claims import CLAIMS
-from crossreg.studies.paper.corruptions import CORRUPTIONS, SEVERITIES, corrupt, flip
+from crossreg.studies.paper.calibration import study as calibration
+from crossreg.studies.paper.calibration.claims import CLAIMS
+from crossreg.studies.paper.calibration.corruptions import CORRUPTIONS, SEVERITIES, corrupt, flip
+from crossreg.studies.paper.calibration.study import TRAININGS, CalibrationStudy
 from crossreg.studies.study import Measurement
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}

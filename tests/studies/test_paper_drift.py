@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from crossreg.services.data import DataConfig, Dataset, load_data
-from crossreg.studies.paper import drift
-from crossreg.studies.paper.drift import Drift, permuted, rotated, stream
-from crossreg.studies.paper.drift_claims import TASKS, at_hand, at_the_end, forgetting
+from crossreg.studies.paper.drift import study as drift
+from crossreg.studies.paper.drift.claims import TASKS, at_hand, at_the_end, forgetting
+from crossreg.studies.paper.drift.study import Drift, permuted, rotated, stream
 from crossreg.studies.paper.experiment import Experiment
 
 ARMS = ("learned", "frozen", "fixed", "temperature", "none")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from crossreg.services.data import DataConfig, Dataset, Split, load_data
-from crossreg.studies.paper import growing_data
 from crossreg.studies.paper.experiment import Experiment
-from crossreg.studies.paper.growing_data import SHARES, GrowingData, chosen, shares
+from crossreg.studies.paper.growing_data import study as growing_data
+from crossreg.studies.paper.growing_data.study import SHARES, GrowingData, chosen, shares
 from crossreg.studies.paper.stages import run_stages
 
 TINY = {"pictures": "digits", "steps": 6, "training": {"model": "mlp", "model_options": {"hidden": 8}, "batch_size": 8}}

@@ -12,10 +12,9 @@ from crossreg import inject_noise, sampling
 from crossreg.models import build
 from crossreg.regularizers.noise import noise_layers
 from crossreg.services.data import DataConfig, load_data
-from crossreg.studies.paper import domains, other_domains
-from crossreg.studies.paper.domains import DOMAINS, Domain, flipped
-from crossreg.studies.paper.other_domains import AGAIN, RATES, SIGMAS, TRAINED, OtherDomains
-from crossreg.studies.paper.other_domains_claims import (
+from crossreg.studies.paper.other_domains import domains
+from crossreg.studies.paper.other_domains import study as other_domains
+from crossreg.studies.paper.other_domains.claims import (
     ARMS,
     CONSTANT,
     DROPOUT,
@@ -28,6 +27,8 @@ from crossreg.studies.paper.other_domains_claims import (
     TEMPERATURE,
     chosen,
 )
+from crossreg.studies.paper.other_domains.domains import DOMAINS, Domain, flipped
+from crossreg.studies.paper.other_domains.study import AGAIN, RATES, SIGMAS, TRAINED, OtherDomains
 from crossreg.studies.paper.training import train
 from crossreg.studies.zero_flag.networks import transformer
 from crossreg.studies.zero_flag.pairs import Pair, prepare

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from crossreg.services.data import DataConfig
-from crossreg.studies.paper import pictures, reg_size
-from crossreg.studies.paper.reg_size import GRANULARITIES, RegSize
-from crossreg.studies.paper.reg_size_claims import NEVER, SHARES, SMALL, overfitted
+from crossreg.studies.paper import pictures
+from crossreg.studies.paper.reg_size import study as reg_size
+from crossreg.studies.paper.reg_size.claims import NEVER, SHARES, SMALL, overfitted
+from crossreg.studies.paper.reg_size.study import GRANULARITIES, RegSize
 from crossreg.studies.zero_flag.pairs import Pair
 
 K = {"layer": 4, "unit": 1537}

@@ -77,7 +77,14 @@ def test_layer_counts() -> None:
     assert sum(isinstance(m, nn.Conv2d) for m in vgg.modules()) == 13
     assert sum(isinstance(m, nn.BatchNorm2d) for m in vgg.modules()) == 13
     narrow = on_meta("vgg16", (3, 32, 32), width=8)
-    assert [m.out_channels for m in narrow.modules() if isinstance(m, nn.Conv2d)] == [8, 8, 16, 16, *[32] * 3, *[64] * 6]
+    assert [m.out_channels for m in narrow.modules() if isinstance(m, nn.Conv2d)] == [
+        8,
+        8,
+        16,
+        16,
+        *[32] * 3,
+        *[64] * 6,
+    ]
     cnn = on_meta("cnn", (3, 32, 32))
     channels = [m.out_channels for m in cnn.modules() if isinstance(m, nn.Conv2d)]
     assert channels == [24, 24, 48, 48, 96, 96]

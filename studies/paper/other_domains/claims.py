@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
-from crossreg.studies.paper.domains import DOMAINS
+from crossreg.studies.paper.other_domains.domains import DOMAINS
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import those
 

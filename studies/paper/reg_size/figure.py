@@ -1,4 +1,4 @@
-"""The figure of `studies/paper/reg_size.py`: overfitting by k/m, and test NLL by the size of the split."""
+"""The figure of `studies/paper/reg_size/study.py`: overfitting by k/m, and test NLL by the size of the split."""
 
 from __future__ import annotations
 

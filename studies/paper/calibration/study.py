@@ -17,7 +17,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crossreg.studies.paper.calibration_claims import CLAIMS
+from crossreg.studies.paper.calibration.claims import CLAIMS
 from crossreg.studies.paper.experiment import Experiment
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, mean_and_deviation, those
@@ -123,7 +123,7 @@ class CalibrationStudy(Experiment):
 
     def solve(self, **case: Any) -> list[Measurement]:
         """Return what the trainings of a case reach."""
-        from crossreg.studies.paper.calibration_runs import measure, measure_members
+        from crossreg.studies.paper.calibration.runs import measure, measure_members
 
         settings, seed = SCALES[case["scale"]], case["seed"]
         data = self.load(settings["pictures"], case["root"], seed, **settings["data"])
@@ -167,7 +167,7 @@ class CalibrationStudy(Experiment):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw calibration of every arm, over the training, under corruption, and with another regularization split."""
-        from crossreg.studies.paper.calibration_figure import draw
+        from crossreg.studies.paper.calibration.figure import draw
 
         return draw(rows)
 

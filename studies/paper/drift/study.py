@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from crossreg.services.data import Split
-from crossreg.studies.paper.drift_claims import CLAIMS, TASKS, at_hand, at_the_end, forgetting
+from crossreg.studies.paper.drift.claims import CLAIMS, TASKS, at_hand, at_the_end, forgetting
 from crossreg.studies.paper.experiment import Experiment
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, mean_and_deviation, those
@@ -147,7 +147,7 @@ class Drift(Experiment):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw sigma and held-out loss over time, and by task what was forgotten and calibration."""
-        from crossreg.studies.paper.drift_figure import draw
+        from crossreg.studies.paper.drift.figure import draw
 
         return draw(rows)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.studies.paper.experiment import Experiment
-from crossreg.studies.paper.reg_size_claims import CLAIMS, LARGE, NEVER, SHARES, exponents, overfitted
+from crossreg.studies.paper.reg_size.claims import CLAIMS, LARGE, NEVER, SHARES, exponents, overfitted
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, mean_and_deviation, those
 
@@ -151,7 +151,7 @@ class RegSize(Experiment):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw overfitting against sqrt(k / m), and test NLL against the size of the split."""
-        from crossreg.studies.paper.reg_size_figure import draw
+        from crossreg.studies.paper.reg_size.figure import draw
 
         return draw(overfitted(rows))
 

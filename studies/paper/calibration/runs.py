@@ -16,7 +16,7 @@ from crossreg.prediction.evaluation import evaluate
 from crossreg.services.data import Dataset, Split
 from crossreg.services.training.result import predictions_of
 from crossreg.studies.paper.arms import best_of_grid
-from crossreg.studies.paper.corruptions import CORRUPTIONS, SEVERITIES, corrupt, flip
+from crossreg.studies.paper.calibration.corruptions import CORRUPTIONS, SEVERITIES, corrupt, flip
 from crossreg.studies.paper.training import scores, train
 from crossreg.studies.study import Measurement
 from crossreg.training.trainer import Trainer

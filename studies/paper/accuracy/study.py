@@ -158,7 +158,7 @@ class AccuracyStudy(Experiment):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw accuracy of every arm in both settings, and over compute."""
-        from crossreg.studies.paper.accuracy_figure import draw
+        from crossreg.studies.paper.accuracy.figure import draw
 
         return draw(rows)
 
@@ -167,8 +167,8 @@ def _population(config: dict[str, Any], settings: dict[str, Any], root: str, see
     """Return what population-based training reaches under both budgets."""
     from pathlib import Path
 
+    from crossreg.studies.paper.accuracy.population import conditions_of, run_population
     from crossreg.studies.paper.pictures import PICTURES
-    from crossreg.studies.paper.population import conditions_of, run_population
 
     data = PICTURES[settings["pictures"]].config(Path(root) / "paper", seed).model_copy(update=settings["data"])
     conditions = conditions_of(config, data, seed, settings["population"])

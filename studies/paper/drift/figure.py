@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from crossreg.studies.paper.drift_claims import TASKS
+from crossreg.studies.paper.drift.claims import TASKS
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, those
 

@@ -12,9 +12,8 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crossreg.studies.paper.domains import DOMAINS, load_domain, write_domain
 from crossreg.studies.paper.experiment import Experiment
-from crossreg.studies.paper.other_domains_claims import (
+from crossreg.studies.paper.other_domains.claims import (
     ARMS,
     CLAIMS,
     CLEAN,
@@ -29,6 +28,7 @@ from crossreg.studies.paper.other_domains_claims import (
     TEMPERATURE,
     chosen,
 )
+from crossreg.studies.paper.other_domains.domains import DOMAINS, load_domain, write_domain
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, mean_and_deviation, those
 
@@ -179,7 +179,7 @@ class OtherDomains(Experiment):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw how far every arm is from the one with nothing, in NLL as it is, NLL scaled, and accuracy."""
-        from crossreg.studies.paper.other_domains_figure import draw
+        from crossreg.studies.paper.other_domains.figure import draw
 
         return draw(rows)
 

@@ -1,4 +1,4 @@
-"""The figure of `studies/paper/other_domains.py`: every arm against the one with nothing, by data set."""
+"""The figure of `studies/paper/other_domains/study.py`: every arm against the one with nothing, by data set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from crossreg.studies.claims import interval
-from crossreg.studies.paper.other_domains_claims import ARMS, NONE, apart, chosen
+from crossreg.studies.paper.other_domains.claims import ARMS, NONE, apart, chosen
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups
 

@@ -23,7 +23,7 @@ MARGIN = 0.02
 
 
 def overfitted(rows: list[Measurement]) -> list[Measurement]:
-    """Return the runs that learned from a split, with by how much they overfit it; see `studies/paper/reg_size.py`."""
+    """Return the runs that learned from a split, with by how much they overfit it; see the study."""
     never = {(row["seed"], row["share"]): row["nll"] - row["reg_nll"] for row in rows if row["granularity"] == NEVER}
     return [
         row | {"overfitting": row["nll"] - row["reg_nll"] - never[row["seed"], row["share"]]}

@@ -139,7 +139,7 @@ class GrowingData(Experiment):
 
     def figure(self, rows: list[Measurement]) -> Figure:
         """Draw sigma by layer while the data grow, and what every run reaches at every size."""
-        from crossreg.studies.paper.growing_data_figure import draw
+        from crossreg.studies.paper.growing_data.figure import draw
 
         return draw(chosen(rows))
 

@@ -1,0 +1,1 @@
+"""Where learned noise goes: by layer over time, in a plain network and in a residual one."""
