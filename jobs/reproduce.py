@@ -42,7 +42,10 @@ def reproduce(
     ],
     seeds: Annotated[
         int | None,
-        typer.Option(max=10_000, help="Random problems of each kind. Default: 3; 5 of calibration and other-domains."),
+        typer.Option(
+            max=10_000,
+            help="Random problems of each kind. Default: 3; 5 of accuracy, calibration and other-domains.",
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, of one core each. Default: all cores.")] = None,
     folder: Annotated[Path, typer.Option(help="The figure goes here.")] = Path("reproduce"),

@@ -80,6 +80,7 @@ class AccuracyStudy(Experiment):
         "ratio": "of cross-reg",
     }
     labels = 2
+    seeds = 5
     deviations: ClassVar = (
         "AdamW with the default rate and a cosine schedule in both settings and at both scales, since the paper names "
         "neither; strong adds random crops and flips",
