@@ -57,6 +57,7 @@ class GrowingData(Experiment):
     pictures: ClassVar = {scale: (one["pictures"],) for scale, one in SCALES.items()}
     columns: ClassVar = {
         "arm": "run",
+        "stage": "stage",
         "images": "images",
         "accuracy": "accuracy %",
         "nll": "NLL",
@@ -112,12 +113,15 @@ class GrowingData(Experiment):
     def table(self, rows: list[Measurement]) -> list[dict[str, str]]:
         """Return a row a run and size, means and standard deviations over seeds."""
         found = []
-        for arm, stage in groups(judged := chosen(rows), "arm", "stage"):
+        judged = chosen(rows)
+        arms = [arm for (arm,) in groups(judged, "arm")]
+        for arm, stage in sorted(groups(judged, "arm", "stage"), key=lambda pair: (arms.index(pair[0]), pair[1])):
             mine = those(judged, arm=arm, stage=stage)
             layers = zip(*(row["sigma"] for row in mine), strict=True)
             found.append(
                 {
                     "arm": arm,
+                    "stage": str(stage + 1),
                     "images": str(mine[0]["images"]),
                     "accuracy": mean_and_deviation([100 * row["accuracy"] for row in mine], 1),
                     "nll": mean_and_deviation([row["nll"] for row in mine], 3),
