@@ -195,7 +195,8 @@ def test_the_page_holds_outcomes_claims_and_tables(b: int, outcome: str, tmp_pat
     assert "![nothing much](tiny-1/tiny.png)" in text
     assert "| it is ours | ours | c | no |" in text
     assert "| x | y |" in text
-    assert "Not as in the paper: smaller." in text
+    assert "Not as in the paper:\n\n- smaller\n" in text
+    assert "crossreg reproduce all --scale small" in text
 
 
 def test_every_experiment_says_what_is_the_papers_and_how_it_differs() -> None:
