@@ -15,7 +15,7 @@ from crossreg.studies.zero_flag.pairs import prepare
 
 __all__ = ["Experiment", "Outcome"]
 
-Outcome = Literal["reproduced", "partly reproduced", "not reproduced", "not judged"]
+Outcome = Literal["reproduced", "partly reproduced", "not reproduced", "left open by the paper", "not judged"]
 
 
 class Experiment(Study):
@@ -74,6 +74,8 @@ class Experiment(Study):
 
     def outcome(self, rows: list[Measurement]) -> Outcome:
         """Say how much of what the paper claims was seen here."""
+        if not any(claim.source for claim in self.claims):
+            return "left open by the paper"
         judged = [verdict.shown for one in self.claims if one.source and (verdict := one.judge(rows)) is not None]
         if not judged:
             return "not judged"

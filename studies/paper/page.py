@@ -33,7 +33,8 @@ def page(found: Sequence[Reproduced], folder: Path) -> str:
         "# The source paper's experiments, run again",
         "",
         f"Commit {commit}, {machine}, {versions}. An experiment is *reproduced* where all of the paper's claims were "
-        "seen, *partly* where some were. Intervals are of 95 %, over seeds.",
+        "seen, *partly* where some were. Intervals are of 95 %, over seeds. Claims without a number of the paper's are this "
+        "project's own.",
         "",
         f"    crossreg reproduce all --scale {_experiment(found[0]).scale}",
         "",
@@ -56,13 +57,14 @@ def _outcome(one: Reproduced) -> str:
     study = _experiment(one)
     judged = [(claim, verdict) for claim in study.claims if claim.source and (verdict := claim.judge(one.rows))]
     seen = sum(verdict.shown for _, verdict in judged)
-    return f"| [{study.name}](#{study.name}) | {study.outcome(one.rows)} | {seen} of {len(judged)} |"
+    count = f"{seen} of {len(judged)}" if judged else "–"
+    return f"| [{study.name}](#{study.name}) | {study.outcome(one.rows)} | {count} |"
 
 
 def _section(one: Reproduced, folder: Path) -> list[str]:
     study = _experiment(one)
     claims = [
-        f"| {claim.text} | {claim.source or 'ours'} | {verdict.evidence} | {'yes' if verdict.shown else 'no'} |"
+        f"| {claim.text} | {claim.source or '–'} | {verdict.evidence} | {'yes' if verdict.shown else 'no'} |"
         for claim in study.claims
         if (verdict := claim.judge(one.rows)) is not None
     ]
