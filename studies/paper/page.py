@@ -33,8 +33,8 @@ def page(found: Sequence[Reproduced], folder: Path) -> str:
         "# The source paper's experiments, run again",
         "",
         f"Commit {commit}, {machine}, {versions}. An experiment is *reproduced* where all of the paper's claims were "
-        "seen, *partly* where some were. Intervals are of 95 %, over seeds. Claims without a number of the paper's are this "
-        "project's own.",
+        "seen, *partly* where some were. Intervals are of 95 %, over seeds. Claims without a number of the paper's are "
+        "this project's own.",
         "",
         f"    crossreg reproduce all --scale {_experiment(found[0]).scale}",
         "",
