@@ -24,7 +24,7 @@ test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
 	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0 -o faulthandler_timeout=1500 -o faulthandler_exit_on_timeout=true $(PYTEST)
 
-thorough: $(STAMP) ## Run the longest of the tests, which `make test` leaves out (six minutes)
+thorough: $(STAMP) ## Run the longest of the tests, which `make test` leaves out (ten minutes)
 	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m thorough --numprocesses 3 --dist loadfile $(PYTEST)
 
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)

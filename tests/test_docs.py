@@ -68,7 +68,15 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
 
 
-@pytest.mark.parametrize("name", [name for name in examples() if name.startswith("my_") and name != "my_models.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        # it does what the notebook in examples/ does, which has a test too
+        pytest.param(name, marks=pytest.mark.thorough) if name == "my_notebook.py" else name
+        for name in examples()
+        if name.startswith("my_") and name != "my_models.py"
+    ],
+)
 def test_example_runs(name: str, tmp_path: Path) -> None:
     write_examples(tmp_path)
     result = run(tmp_path, sys.executable, name)

@@ -63,7 +63,8 @@ class Contract:
         interval = max(record.cost.flops for _, _, record in ran[1].intervals[job])
         assert outcome.cost.flops <= amount + (2 if "async" in self.name else 1) * interval
         if self.name not in ("weight-decay-dropout", "pbt-async", "pbt-stock-async", "asha", "crossreg-refit"):
-            assert outcome.cost.flops >= 0.8 * amount
+            # steps are whole numbers, and of a large network few are paid for
+            assert outcome.cost.flops >= 0.8 * amount or outcome.cost.flops + interval > amount
 
     def test_cost_is_that_of_all_intervals(
         self, ran: tuple[dict[str, Outcome], Heard], outcome: Outcome, job: Job

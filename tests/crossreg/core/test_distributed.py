@@ -189,6 +189,6 @@ def test_ranks_draw_different_noise_and_keep_sigma_bit_identical_in_one_message(
     assert "moved True" in launch(DIFFERENT, tmp_path, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_ranks_find_the_same_length_and_go_on_from_a_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     assert "found" in launch(COURSE, tmp_path, 2)

@@ -131,7 +131,7 @@ def test_the_temperature_is_that_of_weights_that_had_not_seen_the_held_out_data(
     assert found != 1
 
 
-@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("learn", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("where", ["trunk", "end of the trunk", "cooldown", "end"])
 def test_a_run_goes_on_bit_for_bit_from_every_part_of_the_course(where: str, learn: bool) -> None:
     whole, _ = undisturbed(learn)

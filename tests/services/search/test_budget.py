@@ -77,8 +77,9 @@ def test_the_ledger_adds_up_against_a_hand_count(tmp_path: Path) -> None:
     theta_examples = 20 * 32
     k, updates, reg_batch = 3, 20 // 5, 32
     rho_forward, rho_backward = updates * (2 * k - 1) * reg_batch, updates * k * reg_batch
-    # of theta no weight gradients, and nothing before the first noise
-    rho_flops = rho_forward * forward + rho_backward * (forward - 2 * 64 * 32)
+    # of theta no weight gradients, and nothing before the first noise, where one forward pass is for all
+    after = forward - 2 * 64 * 32
+    rho_flops = updates * reg_batch * 2 * 64 * 32 + (rho_forward + rho_backward) * after
     # intervals of 5 steps: three evaluations of 2 draws and a last one of 4, of the regularization split alone
     selection = (3 * 2 + 4) * len(digits().reg)
     assert len(digits().reg) > 0

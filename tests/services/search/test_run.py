@@ -151,7 +151,7 @@ def test_the_best_is_complete_and_has_a_score(plain: list[TrialResult]) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_limit_is_kept_within_one_interval(ray_cluster: Any, tmp_path: Path, plain: list[TrialResult]) -> None:
     interval = max(record.cost.examples for record in plain[0].records)
     limit = 8 * interval

@@ -32,6 +32,7 @@ class Told(logging.Handler):
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_trials_that_get_no_cpu_say_so_and_train_once_they_do(
     ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def test_tasks_yield_the_pieces_in_their_order(request: pytest.FixtureRequest, k
 
 
 @pytest.mark.usefixtures("_ray")
-@pytest.mark.parametrize("schedule", ["found", "cosine"])
+@pytest.mark.parametrize("schedule", ["found", pytest.param("cosine", marks=pytest.mark.thorough)])
 def test_images_are_trained_on_as_in_memory(images: str, schedule: str) -> None:
     """To the bit: the order is the same, and few images are all looked at before."""
     settings = {"optimizer": {"schedule": schedule}, "steps": 90, "batch_size": 40, "ensemble": 2}
@@ -120,7 +120,7 @@ def test_images_are_trained_on_as_in_memory(images: str, schedule: str) -> None:
 
 
 @pytest.mark.usefixtures("_ray")
-@pytest.mark.parametrize("kind", ["images", "rows"])
+@pytest.mark.parametrize("kind", [pytest.param("images", marks=pytest.mark.thorough), "rows"])
 def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_bit(request: pytest.FixtureRequest, kind: str) -> None:
     config = config_of(request.getfixturevalue(kind), optimizer={"schedule": "cosine"}, steps=40, batch_size=16)
     straight = trainer(config)
