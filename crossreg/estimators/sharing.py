@@ -48,7 +48,8 @@ def shared_between_passes(model: nn.Module, inputs: Any, rho: Collection[Tensor]
     passes = _Passes(inputs)
     drawing = stochastic(model)
     hooks = [one.register_forward_pre_hook(passes.drew) for one in drawing]
-    modules = [one for one in model.modules() if one is not model and one not in set(drawing)]
+    others = {model, *drawing}
+    modules = [one for one in model.modules() if one not in others]
     for module in modules:
         module.forward = passes.answering(module, module.forward)
     try:
