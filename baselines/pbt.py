@@ -1,7 +1,6 @@
-"""Population-based training of all that the cross-regularized run learns.
+"""Population-based training of all that the cross-regularized run learns, in four forms.
 
-Source: Jaderberg et al. 2017, Population Based Training of Neural Networks, arXiv:1711.09846. Truncation selection by
-the regularization split's score; values are perturbed by 0.8 or 1.25, or resampled with probability 1/4.
+The first, `crossreg.services.comparison.population`, is a study's too.
 """
 
 from __future__ import annotations
@@ -12,33 +11,11 @@ from typing import Any
 import numpy as np
 
 from crossreg.services.comparison.conditions import Conditions
-from crossreg.services.comparison.method import PopulationSearch
-from crossreg.services.search.space import explorer, value_key
+from crossreg.services.comparison.population import FACTORS, PBT, QUANTILE, RESAMPLE
+from crossreg.services.search.space import value_key
 from crossreg.services.search.spec import TrialSpec, Values
 
 __all__ = ["PBT", "AsynchronousPBT", "StockAsynchronousPBT", "StockPBT"]
-
-FACTORS = (0.8, 1.25)
-RESAMPLE = 0.25
-QUANTILE = 0.25
-
-
-class PBT(PopulationSearch):
-    """Members meet at every interval."""
-
-    name = "pbt"
-    summary = "population-based training of all that crossreg learns, synchronous"
-    synchronous = True
-
-    def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
-        """Return our scheduler."""
-        from crossreg.services.search.scheduler import PopulationScheduler
-
-        explore = explorer(conditions.space, FACTORS, RESAMPLE)
-        return {
-            "scheduler": PopulationScheduler(explore, QUANTILE, self.synchronous, seed=seed),
-            "keep": 2 if self.synchronous else None,
-        }
 
 
 class AsynchronousPBT(PBT):

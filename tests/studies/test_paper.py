@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from crossreg import UserError, inject_noise
@@ -112,25 +111,19 @@ def test_what_a_skip_goes_round() -> None:
     assert not any(around_skips(inject_noise(build("vgg16", input_shape=(3, 16, 16), num_outputs=10, width=2))))
 
 
-def test_a_real_training_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "paper"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    part = {"x": rng.integers(0, 255, (240, 3, 16, 16), "uint8"), "y": rng.integers(0, 3, 240)}
-    test = {"x_test": rng.integers(0, 255, (60, 3, 16, 16), "uint8"), "y_test": rng.integers(0, 3, 60)}
-    np.savez(folder / "paper-cifar-16.npz", **part, **test)
+def test_a_real_training_of_each_network(squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small: dict[str, Any] = noise_pattern.SCALES["small"] | {"epochs": 2, "batch_size": 20, "rho": {"interval": 4}}
     small |= {"vgg": {"model": "vgg16", "model_options": {"width": 2}}}
     small |= {"resnet": {"model": "wide_resnet", "model_options": {"depth": 10, "width": 1}}}
     monkeypatch.setitem(noise_pattern.SCALES, "small", small)
     monkeypatch.setattr(noise_pattern, "POINTS", 4)
-    study = NoisePattern(DataConfig(name="pictures", root=tmp_path))
+    study = NoisePattern(DataConfig(name="pictures", root=squares))
     study.prepare()  # finds the file that is there
     assert len(study.cases(2)) == 2 * (5 + 3)
     found = [
         one
         for network in OF_NETWORK
-        for one in study.solve(scale="small", network=network, arm="learned", seed=0, root=str(tmp_path))
+        for one in study.solve(scale="small", network=network, arm="learned", seed=0, root=str(squares))
     ]
     assert [one["arm"] for one in found] == ["learned", FROZEN, REPLAYED, "learned"]
     first, frozen, replayed, _ = found

@@ -155,16 +155,7 @@ def test_a_share_of_labels_is_flipped_to_other_classes() -> None:
 
 
 def tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Coloured squares in three classes, and a scale of one epoch on them."""
-    rng = np.random.default_rng(0)
-    arrays: dict[str, np.ndarray] = {}
-    for suffix, count in (("", 400), ("_test", 40)):
-        y = np.arange(count) % 3
-        x = rng.integers(0, 100, (count, 16, 16, 3))
-        x[np.arange(count), :, :, y] += 100
-        arrays |= {f"x{suffix}": x.astype("uint8"), f"y{suffix}": y}
-    (folder / "paper").mkdir()
-    np.savez(folder / "paper" / "paper-cifar-16.npz", **arrays)  # type: ignore[arg-type]
+    """Shrink the small scale to two epochs of a narrow network, and return what its cases have in common."""
     small = calibration.SCALES["small"]
     small = small | {"data": {}}
     training = small["training"] | {"epochs": 2, "model_options": {"width": 4}, "rho": {"interval": 2}}
@@ -174,8 +165,8 @@ def tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"scale": "small", "seed": 0, "root": str(folder)}
 
 
-def test_trainings_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case, study = tiny(tmp_path, monkeypatch), CalibrationStudy(DataConfig(name="pictures", root=tmp_path))
+def test_trainings_are_measured(squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, study = tiny(squares, monkeypatch), CalibrationStudy(DataConfig(name="pictures", root=squares))
     members = study.solve(training="members", reg="clean", **case)
     assert [(row["arm"], row["reg"]) for row in members] == [
         ("none", "clean"), ("temperature", "clean"), ("temperature", "blurred"), ("temperature", "20 % flipped"),
