@@ -72,10 +72,10 @@ def noise() -> Iterator[Row]:
     from benchmarks.rho_step import measure
 
     torch.set_num_threads(1)
-    for model, rounds, goal in (("mlp", 100, 1.12), ("cnn", 9, 1.20), ("resnet18", 3, 1.15)):
+    for model, rounds, goal in (("mlp", 15, 1.12), ("cnn", 9, 1.20), ("resnet18", 3, 1.15)):
         found = measure(model, rounds=rounds)
         plain = found["plain step"]
-        for part in ("noisy step", "rho step", "rho step, K graphs"):
+        for part in ("noisy step", "noisy step, drawn", "rho step", "rho step, K graphs"):
             yield Row(f"{model}: {part} / plain step", found[part] / plain)
         yield Row(f"{model}: rho step / its floor", found["rho step"] / found["floor of the rho step"])
         yield Row(f"{model}: whole training / plain", found["whole / plain"], goal)

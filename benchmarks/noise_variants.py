@@ -15,15 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import crossreg.regularizers.noise
-from crossreg.regularizers.normal import _drawn
+from benchmarks.drawing import drawn_afresh
 from crossreg.services.data import DataConfig, load_data
 from crossreg.studies.claims import interval, with_interval
 from crossreg.studies.paper.training import scores_of, train
@@ -40,17 +37,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "32 rows": {"rho": {"batch_size": 32}},
 }
 SCORES = {"accuracy": (100.0, 2), "nll": (1.0, 4), "ece": (1.0, 4)}
-
-
-@contextmanager
-def drawn_afresh() -> Iterator[None]:
-    """Draw every number for a while."""
-    kept = crossreg.regularizers.noise.standard_normal_like
-    crossreg.regularizers.noise.standard_normal_like = _drawn
-    try:
-        yield
-    finally:
-        crossreg.regularizers.noise.standard_normal_like = kept
 
 
 def run(scene: str, arm: str, seed: int, root: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A step is forward, backward and AdamW on a batch. The floor of a rho step is its arithmetic as the paper has it, 2K - 1
 forward and K backward passes without weight gradients and without noise; what the draws have in common is done once, so
-that less is possible. Everything is timed in alternation in one process; medians are compared.
+that less is possible. Everything is timed in turns in one process; medians are compared.
 
     python -m benchmarks.rho_step --model cnn --samples 3
     python -m benchmarks.rho_step --model cnn --profile
@@ -19,10 +19,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from benchmarks.drawing import drawn_afresh
 from crossreg import CrossRegularizer, Direct, inject_noise
 from crossreg.models import build
 
 INTERVAL = 30
+TURN = 0.2
+"""Seconds that a part is repeated for before the next has its turn."""
 SHAPES = {"mlp": (28 * 28,)}
 
 Parts = dict[str, Callable[[], object]]
@@ -55,6 +58,12 @@ def parts(model: str, batch: int, samples: int, device: torch.device) -> Parts:
 
         return step
 
+    noisy_step = theta(noisy)
+
+    def drawn() -> None:
+        with drawn_afresh():
+            noisy_step()
+
     frozen = copy.deepcopy(plain).eval().requires_grad_(False)
     inputs = x.clone().requires_grad_()
 
@@ -67,7 +76,8 @@ def parts(model: str, batch: int, samples: int, device: torch.device) -> Parts:
 
     return {
         "plain step": theta(plain),
-        "noisy step": theta(noisy),
+        "noisy step": noisy_step,
+        "noisy step, drawn": drawn,
         "rho step": regularizer.update,
         "rho step, K graphs": graphs.update,
         "floor of the rho step": floor,
@@ -79,16 +89,24 @@ def measure(
 ) -> dict[str, float]:
     """Return the median seconds of each part, and "whole / plain": a training that learns noise to one without."""
     device = torch.device(device)
-    timed = parts(model, batch, samples, device)
-    times: dict[str, list[float]] = {name: [] for name in timed}
-    for index in range(rounds + 1):
-        for name, run in timed.items():
-            start = time.perf_counter()
+
+    def timed(run: Callable[[], object], repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
             run()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if index:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / repeats
+
+    timed_parts = parts(model, batch, samples, device)
+    for run in timed_parts.values():
+        run()  # warms up
+    # as in a training, a step follows one of its kind, whose weights the caches still hold
+    repeats = {name: max(1, round(TURN / timed(run, 1))) for name, run in timed_parts.items()}
+    times: dict[str, list[float]] = {name: [] for name in timed_parts}
+    for _ in range(rounds):
+        for name, run in timed_parts.items():
+            times[name].append(timed(run, repeats[name]))
     found = {name: statistics.median(values) for name, values in times.items()}
     return found | {"whole / plain": (found["noisy step"] + found["rho step"] / INTERVAL) / found["plain step"]}
 

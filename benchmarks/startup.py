@@ -27,38 +27,6 @@ import psutil
 
 SETTINGS = {"model": "mlp", "model_options": {"hidden": 32}, "data": {"name": "digits"}, "steps": 20}
 
-# the same assembly without the driver: no MLflow, no command line
-WORKER = """
-import sys, time
-from pathlib import Path
-import torch
-from crossreg import Callback, process_group
-from crossreg.core.distributed import rank
-from crossreg.services.data import load_data
-from crossreg.services.training.assemble import build_trainer
-from crossreg.services.training.config import TrainConfig
-from crossreg.services.training.resolve import resolve
-
-class First(Callback):
-    def __init__(self, path):
-        self.path = path
-
-    def on_step(self, trainer):
-        if trainer.step == 1 and rank() == 0:
-            Path(self.path).write_text(str(time.time()))
-
-def train(settings):
-    config = TrainConfig.model_validate_json(settings[0])
-    data = load_data(config.data)
-    build_trainer(resolve(config, data), data, torch.device("cpu"), [First(settings[1])]).fit()
-"""
-TORCHRUN = (
-    WORKER
-    + """
-with process_group("gloo"):
-    train(sys.argv[1:])
-"""
-)
 RAY_TRAIN = """
 import sys
 from crossreg.services.training.config import Placement
@@ -69,8 +37,8 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 def train(settings):
-    from worker import train
-    train(settings["arguments"])
+    from benchmarks.bare import train
+    train(*settings["arguments"], [1])
 
 scaling, run = ray.train.ScalingConfig(num_workers=2), ray.train.RunConfig(storage_path=sys.argv[3])
 TorchTrainer(train, train_loop_config={"arguments": sys.argv[1:3]}, scaling_config=scaling, run_config=run).fit()
@@ -96,17 +64,19 @@ def timed(command: list[str], folder: Path, first: Callable[[], float]) -> tuple
 
 
 def torchrun(folder: Path) -> tuple[float, float]:
-    (folder / "script.py").write_text(TORCHRUN)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "script.py", json.dumps(SETTINGS), str(folder / "first")]
-    return timed(command, folder, lambda: float((folder / "first").read_text()))
+    training = ["-m", "benchmarks.bare", json.dumps(SETTINGS), str(folder / "first"), "1"]
+    return timed([sys.executable, *launcher, *training], folder, lambda: _first_step(folder))
+
+
+def _first_step(folder: Path) -> float:
+    return float(json.loads((folder / "first").read_text())["1"])
 
 
 def ray_train(folder: Path) -> tuple[float, float]:
-    (folder / "worker.py").write_text(WORKER)
     (folder / "script.py").write_text(RAY_TRAIN)
     command = [sys.executable, "script.py", json.dumps(SETTINGS), str(folder / "first"), str(folder / "runs")]
-    return timed(command, folder, lambda: float((folder / "first").read_text()))
+    return timed(command, folder, lambda: _first_step(folder))
 
 
 def crossreg(folder: Path, workers: int = 2) -> tuple[float, float]:

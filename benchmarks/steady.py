@@ -27,37 +27,6 @@ import numpy as np
 
 STEPS, FROM, ROWS = 700, 100, 128
 
-BARE = """
-import json, sys, time
-from pathlib import Path
-import torch
-from crossreg import Callback, process_group
-from crossreg.core.distributed import rank
-from crossreg.services.data import load_data
-from crossreg.services.training.assemble import build_trainer
-from crossreg.services.training.config import TrainConfig
-from crossreg.services.training.resolve import resolve
-
-class Clock(Callback):
-    def __init__(self):
-        self.times = {}
-
-    def on_step(self, trainer):
-        if trainer.step in (FROM, trainer.num_steps):
-            self.times[trainer.step] = time.time()
-
-def train(settings, path):
-    config = TrainConfig.model_validate_json(settings)
-    data = load_data(config.data)
-    clock = Clock()
-    build_trainer(resolve(config, data), data, torch.device("cpu"), [clock]).fit()
-    if rank() == 0:
-        Path(path).write_text(json.dumps(sorted(clock.times.items())))
-
-with process_group("gloo"):
-    train(*sys.argv[1:])
-""".replace("FROM", str(FROM))
-
 
 def settings(folder: Path, workers: int) -> dict[str, Any]:
     """Return the training; its data are written into the folder."""
@@ -77,14 +46,11 @@ def settings(folder: Path, workers: int) -> dict[str, Any]:
 
 def bare(folder: Path, workers: int) -> float:
     """Return steps a second without Ray and without tracking."""
-    (folder / "script.py").write_text(BARE)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)] if workers > 1 else []
-    _run(
-        [sys.executable, *launcher, "script.py", json.dumps(settings(folder.parent, workers)), str(folder / "times")],
-        folder,
-    )
-    (first, began), (last, ended) = json.loads((folder / "times").read_text())
-    return float((last - first) / (ended - began))
+    training = [json.dumps(settings(folder.parent, workers)), str(folder / "times"), str(FROM), str(STEPS)]
+    _run([sys.executable, *launcher, "-m", "benchmarks.bare", *training], folder)
+    times = json.loads((folder / "times").read_text())
+    return float((STEPS - FROM) / (times[str(STEPS)] - times[str(FROM)]))
 
 
 def product(folder: Path, workers: int) -> float:

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from benchmarks.__main__ import PARTS, Row
+from benchmarks.drawing import drawn_afresh, graph_ratio
 from benchmarks.messages import SIZES, fitted, seconds, sizes
 from benchmarks.population import difference
 from benchmarks.rho_step import parts
+from crossreg.regularizers.noise import Noise
 
 
 @pytest.mark.parametrize(
@@ -41,9 +43,27 @@ def test_an_unknown_part_is_refused() -> None:
 
 def test_what_is_timed_runs_and_the_floor_leaves_the_model_alone() -> None:
     timed = parts("mlp", 8, 3, torch.device("cpu"))
-    assert list(timed)[:3] == ["plain step", "noisy step", "rho step"]
+    assert list(timed)[:4] == ["plain step", "noisy step", "noisy step, drawn", "rho step"]
     for run in timed.values():
         run()
+
+
+def test_numbers_are_drawn_for_a_while_and_read_again_afterwards() -> None:
+    noise = Noise((), None, "additive", 1.0)
+    x = torch.zeros(50)
+    torch.manual_seed(0)
+    read = noise(x)
+    with drawn_afresh():
+        torch.manual_seed(0)
+        expected = torch.randn(50)
+        torch.manual_seed(0)
+        torch.testing.assert_close(noise(x), expected)
+    torch.manual_seed(0)
+    assert torch.equal(noise(x), read)
+
+
+def test_a_draw_keeps_less_than_a_training_step_that_keeps_inputs_for_its_weights() -> None:
+    assert 0 < graph_ratio("mlp") < 1
 
 
 def test_members_come_to_the_same_weights_by_either_way() -> None:

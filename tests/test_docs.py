@@ -20,6 +20,7 @@ import torch
 import typer
 import yaml
 
+from benchmarks.__main__ import PARTS
 from crossreg.jobs import flags
 from crossreg.jobs.cli import JOBS
 from crossreg.jobs.options import validated
@@ -237,6 +238,8 @@ def test_commands_exist_and_take_their_options(page: str, line: str) -> None:
         check_job(words[1], words[2:])
     elif words[2].startswith("crossreg.jobs."):
         check_job(words[2].removeprefix("crossreg.jobs."), words[3:])
+    elif words[2] == "benchmarks":
+        assert set(words[3:]) <= set(PARTS)
     elif words[2].startswith("benchmarks."):
         source = (ROOT / words[2].replace(".", "/")).with_suffix(".py").read_text()
         for option in words[3:]:
