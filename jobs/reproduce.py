@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.jobs import flags
 from crossreg.jobs.console import console, print_json, results, run_app
@@ -121,10 +120,13 @@ def reproduce(
     tracking = validated(TrackingConfig, tracked)
     only = [name.strip() for name in pairs.split(",") if name.strip()]
     where = local_path(folder, "folder").resolve()
+    chosen = [kind(_data_of(kind, data), only, scale) for kind in kinds]
+    if study == ALL:  # what the last of them lacks is said before the first one takes its time
+        for one in chosen:
+            one.prepare()
     found = []
-    for kind in kinds:
-        chosen = _made(kind, data, only, scale)
-        found.append(_run(chosen, kind.seeds if seeds is None else seeds, tracking, where, workers, as_json))
+    for one in chosen:
+        found.append(_run(one, one.seeds if seeds is None else seeds, tracking, where, workers, as_json))
         if not as_json:
             show(found[-1])
         if study == ALL:
@@ -137,17 +139,9 @@ def reproduce(
         results().print(f"page of verdicts: {where / 'paper.md'}")
 
 
-def _made(kind: type[Study], data: dict[str, Any], only: list[str], scale: str | None) -> Study:
-    """Return a study with its settings.
-
-    Raises:
-        UserError: a scale that it does not have, or settings that do not fit.
-    """
-    if scale is not None and scale not in kind.scales:
-        allowed = f"allowed are {', '.join(kind.scales)}" if kind.scales else "leave out --scale"
-        raise UserError(f"scale of study {kind.name!r} is {scale!r}; {allowed}")
-    where = validated(DataConfig, {"name": kind.default_data or "none", **data}) if data else None
-    return kind(where, only, **({"scale": scale} if scale else {}))
+def _data_of(kind: type[Study], given: dict[str, Any]) -> DataConfig | None:
+    """Return the data that are given to a study; None where none are."""
+    return validated(DataConfig, {"name": kind.default_data or "none", **given}) if given else None
 
 
 def _run(

@@ -27,7 +27,8 @@ class Study(ABC):
 
     Args:
         data: real data to take, for a study that takes any; None takes its default.
-        only: names of its parts, for a study that has some; none takes all.
+        only: names of its pairs, for a study that has some; none takes all.
+        scale: how much it measures, for a study that has a choice; None takes the first.
 
     Attributes:
         name: as the user gives it.
@@ -36,11 +37,12 @@ class Study(ABC):
         labels: how many of the first of them say what a row is of.
         default_data: name of the data it takes; None where it makes its own.
         resumable: finished cases are kept on disk, and not measured again.
+        has_pairs: it measures the same on several pairs of data and network, of which some can be chosen.
         scales: how much it may measure, by name; empty where there is no choice.
         seeds: random problems of each kind, unless told otherwise.
 
     Raises:
-        UserError: data for a study that makes its own, or parts of one that has none.
+        UserError: data for a study that makes its own, pairs of one that has none, or a scale that it does not have.
     """
 
     name: str
@@ -49,12 +51,17 @@ class Study(ABC):
     labels: ClassVar[int] = 1
     default_data: ClassVar[str | None] = None
     resumable: ClassVar[bool] = False
+    has_pairs: ClassVar[bool] = False
     scales: ClassVar[tuple[str, ...]] = ()
     seeds: ClassVar[int] = 3
 
-    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
-        if only and type(self).__init__ is Study.__init__:
+    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = (), scale: str | None = None) -> None:
+        if only and not self.has_pairs:
             raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
+        if scale is not None and scale not in self.scales:
+            allowed = f"allowed are {', '.join(self.scales)}" if self.scales else "leave out --scale"
+            raise UserError(f"scale of study {self.name!r} is {scale!r}; {allowed}")
+        self.scale = scale or next(iter(self.scales), "")
         if data is not None and self.default_data is None:
             raise UserError(f"study {self.name!r} makes its own data; leave out --data and what goes with it")
         self.data = data if data or self.default_data is None else DataConfig(name=self.default_data)

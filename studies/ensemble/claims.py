@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+from crossreg.studies import paired
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
 from crossreg.studies.ensemble.scenes import CORRELATED, GRID, LEARNED, SAME_ROWS, SPEED, TABLES, WIDE
 from crossreg.studies.study import Measurement
@@ -21,9 +22,7 @@ _FALL = 0.03
 
 def differences(rows: list[Measurement], scene: str, arm: str, base: str, key: str) -> list[float]:
     """Return what an arm has more of than another, seed by seed."""
-    before = {row["seed"]: row for row in those(rows, scene=scene, arm=base)}
-    mine = those(rows, scene=scene, arm=arm)
-    return [row[key] - before[row["seed"]][key] for row in mine if row["seed"] in before]
+    return paired.differences(those(rows, scene=scene), {"arm": arm}, {"arm": base}, key)
 
 
 def _speed(rows: list[Measurement]) -> Verdict | None:

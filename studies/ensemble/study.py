@@ -13,7 +13,6 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crossreg.core.errors import UserError
 from crossreg.services.data import DataConfig, load_data
 from crossreg.studies.ensemble.claims import CLAIMS
 from crossreg.studies.ensemble.scenes import SCENES, SPEED, TABLES, WIDE
@@ -23,8 +22,6 @@ from crossreg.studies.zero_flag.on_pairs import OnPairs
 from crossreg.studies.zero_flag.pairs import PAIRS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.figure import Figure
 
     from crossreg.services.training.resolve import ResolvedConfig
@@ -51,11 +48,7 @@ class EnsembleStudy(OnPairs):
         "seconds": "seconds",
     }
     labels = 2
-
-    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
-        if only:
-            raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
-        super().__init__(data)
+    has_pairs = False  # its scenes take some of them
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
         """Return every training of every scene and seed, and one measurement of speed."""

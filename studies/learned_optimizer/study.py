@@ -7,7 +7,6 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crossreg.core.errors import UserError
 from crossreg.studies.learned_optimizer.claims import CLAIMS
 from crossreg.studies.learned_optimizer.scenes import SCALES, SEEN
 from crossreg.studies.learned_optimizer.solving import UNTUNED
@@ -25,11 +24,8 @@ from crossreg.studies.study import Measurement, Study
 from crossreg.studies.summing import groups, those
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.figure import Figure
 
-    from crossreg.services.data import DataConfig
 
 __all__ = ["LearnedOptimizerStudy"]
 
@@ -59,12 +55,6 @@ class LearnedOptimizerStudy(Study):
     default_data = "digits"
     resumable = True
     scales: ClassVar[tuple[str, ...]] = tuple(SCALES)
-
-    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = (), scale: str = "small") -> None:
-        super().__init__(data)
-        if only:
-            raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
-        self.scale = scale
 
     def prepare(self) -> None:
         """Write the data of all settings, unless they are there."""

@@ -40,13 +40,10 @@ class Experiment(Study):
     pictures: ClassVar[dict[str, tuple[str, ...]]] = {}
     deviations: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = (), scale: str = "small") -> None:
-        super().__init__(data)
-        if only:
-            raise UserError(f"study {self.name!r} has no pairs to choose from; leave out --pairs")
+    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = (), scale: str | None = None) -> None:
+        super().__init__(data, only, scale)
         if data is not None and data.name != self.default_data:
             raise UserError(f"study {self.name!r} takes no other data than its own; leave out --data {data.name}")
-        self.scale = scale
 
     @property
     def root(self) -> Path:

@@ -17,14 +17,13 @@ from crossreg.batches import Batches
 from crossreg.core.random import derive_seed
 from crossreg.prediction.evaluation import evaluate
 from crossreg.regularizer import RhoUpdate
-from crossreg.regularizers.noise import sigmas
 from crossreg.regularizers.temperature import temperature
 from crossreg.services.data import Dataset, Split
-from crossreg.studies.paper.training import Hold, build
+from crossreg.studies.paper.training import Hold, build, sigma_of
 from crossreg.training.callback import Callback
 from crossreg.training.trainer import Trainer
 
-__all__ = ["Stages", "batches_like", "run_stages", "seen", "sigma_of"]
+__all__ = ["Stages", "batches_like", "run_stages", "seen"]
 
 LOOKS, APART = 4, 0.05
 """How often the end of a stage is looked at, and how far apart, as a share of the stage."""
@@ -67,7 +66,7 @@ class Stages(Callback):
             {
                 "step": trainer.step,
                 "loss": update.loss,
-                "sigma": sigma_of(trainer),
+                "sigma": sigma_of(trainer.model),
                 "temperature": float(temperature(trainer.model)),
             }
         )
@@ -132,11 +131,6 @@ def run_stages(
 def seen(trainer: Trainer, split: Iterable[Any]) -> dict[str, float]:
     """Return accuracy, NLL, Brier score and ECE of the present model on batches."""
     return evaluate(trainer.model, trainer.loss, split, DRAWS, trainer.seed).scores
-
-
-def sigma_of(trainer: Trainer) -> list[float]:
-    """Return sigma by layer, the mean of its units."""
-    return [float(value.mean()) for value in sigmas(trainer.model).values()]
 
 
 def batches_like(split: Split, like: Batches, stage: int) -> Batches:

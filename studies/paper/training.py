@@ -24,7 +24,7 @@ from crossreg.services.training.result import predictions_of
 from crossreg.training.callback import Callback
 from crossreg.training.trainer import Trainer
 
-__all__ = ["Follow", "Hold", "Replay", "build", "fixed_noise", "scores", "scores_of", "train"]
+__all__ = ["Follow", "Hold", "Replay", "build", "fixed_noise", "scores", "scores_of", "sigma_of", "train"]
 
 COSINE: dict[str, Any] = {"optimizer": {"schedule": "cosine"}, "ensemble": 1, "evaluations": 1}
 """One network, AdamW with the default rate and a cosine schedule; noise and temperature are learned with it unless the
@@ -93,7 +93,7 @@ class Follow(Callback):
             "step": trainer.step,
             "epoch": trainer.epoch,
             "temperature": float(temperature(trainer.model)),
-            "sigma": [float(value.mean()) for value in sigmas(trainer.model).values()],
+            "sigma": sigma_of(trainer.model),
         }
         for name in self.splits:
             few = _first(trainer.train if name == "train" else trainer.evaluation.splits[name], self.rows)
@@ -145,9 +145,14 @@ class Hold(Callback):
         set_hyperparameters(trainer.model, trainer.optimizer, self._held)
 
 
+def sigma_of(model: torch.nn.Module) -> list[float]:
+    """Return sigma by layer, the mean of its units."""
+    return [float(value.mean()) for value in sigmas(model).values()]
+
+
 def _learned(trainer: Trainer) -> dict[str, float]:
     """Return the mean sigma of every layer, and the temperature."""
-    layers = {name: float(value.mean()) for name, value in sigmas(trainer.model).items()}
+    layers = dict(zip(sigmas(trainer.model), sigma_of(trainer.model), strict=True))
     return layers | {"temperature": float(temperature(trainer.model))}
 
 

@@ -30,10 +30,11 @@ class OnPairs(Study):
 
     default_data = "pairs"
     resumable = True
+    has_pairs = True
     pairs: ClassVar[tuple[str, ...]] = tuple(name for name, pair in PAIRS.items() if not pair.large)
 
-    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = ()) -> None:
-        super().__init__(data)
+    def __init__(self, data: DataConfig | None = None, only: Sequence[str] = (), scale: str | None = None) -> None:
+        super().__init__(data, only, scale)
         if unknown := [name for name in only if name not in PAIRS]:
             listed = ", ".join(PAIRS)
             raise UserError(f"no pair is called {unknown[0]!r}{nearest(unknown[0], PAIRS)}; there are {listed}")

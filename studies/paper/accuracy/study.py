@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.paired import all_above, differences
 from crossreg.studies.paper.experiment import Experiment
-from crossreg.studies.paper.paired import all_above, differences
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, mean_and_deviation, those
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from crossreg.studies.claims import Claim, Verdict, interval
-from crossreg.studies.paper.paired import all_above, all_below, differences, said_of
+from crossreg.studies.paired import all_above, all_below, differences, said_of
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import those
 

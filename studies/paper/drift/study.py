@@ -166,9 +166,10 @@ class _Look:
         """Return a row for each of them; without noise twice, with the temperature and without."""
         from crossreg.regularizers import set_hyperparameters
         from crossreg.regularizers.temperature import temperature
-        from crossreg.studies.paper.stages import batches_like, seen, sigma_of
+        from crossreg.studies.paper.stages import batches_like, seen
+        from crossreg.studies.paper.training import sigma_of
 
-        learned, sigma, found = float(temperature(trainer.model)), sigma_of(trainer), []
+        learned, sigma, found = float(temperature(trainer.model)), sigma_of(trainer.model), []
         values = {"": learned} if sigma else {"": learned, "none": 1.0}
         for arm, value in values.items():
             set_hyperparameters(trainer.model, None, {"temperature": value})

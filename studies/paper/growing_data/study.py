@@ -17,6 +17,7 @@ import statistics
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.paired import differences
 from crossreg.studies.paper.experiment import Experiment
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, mean_and_deviation, those
@@ -173,14 +174,15 @@ def chosen(rows: list[Measurement]) -> list[Measurement]:
 def _look(trainer: Trainer, stage: int) -> list[dict[str, Any]]:
     """Return scores on test data, and the NLL on held-out data by which a grid is judged."""
     from crossreg.regularizers.temperature import temperature
-    from crossreg.studies.paper.stages import seen, sigma_of
+    from crossreg.studies.paper.stages import seen
+    from crossreg.studies.paper.training import sigma_of
 
     measured = {
         "stage": stage,
         "images": trainer.batches.num_examples,
         **seen(trainer, trainer.evaluation.splits["test"]),
         "reg_nll": seen(trainer, trainer.evaluation.splits["reg"])["nll"],
-        "sigma": sigma_of(trainer),
+        "sigma": sigma_of(trainer.model),
         "temperature": float(temperature(trainer.model)),
     }
     return [measured]
@@ -191,13 +193,9 @@ def _size(row: Measurement) -> float:
 
 
 def _apart(rows: list[Measurement], other: str, stage: int, key: str = "nll") -> list[float]:
-    """Return by how much the growing run is above another at the end of a stage, one value a seed."""
-    judged = chosen(rows)
-    before = {row["seed"]: row for row in those(judged, arm=other, stage=stage)}
-    mine = [row for row in those(judged, arm="growing", stage=stage) if row["seed"] in before]
-    if key == "sigma":
-        return [math.log(_size(row) / _size(before[row["seed"]])) for row in mine]
-    return [row[key] - before[row["seed"]][key] for row in mine]
+    """Return by how much the growing run is above another at the end of a stage, one value a seed; of sigma its log."""
+    value = (lambda row: math.log(_size(row))) if key == "sigma" else key
+    return differences(those(chosen(rows), stage=stage), {"arm": "growing"}, {"arm": other}, value)
 
 
 def _falls(rows: list[Measurement]) -> Verdict | None:

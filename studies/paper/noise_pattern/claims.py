@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.paired import differences
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, those
 
@@ -119,8 +120,7 @@ def _same_end(rows: list[Measurement]) -> Verdict | None:
 
 def _again(arm: str) -> Any:
     def judge(rows: list[Measurement]) -> Verdict | None:
-        before = {row["seed"]: row["nll"] for row in those(rows, network="vgg", arm="learned")}
-        apart = [row["nll"] - before[row["seed"]] for row in those(rows, network="vgg", arm=arm)]
+        apart = differences(those(rows, network="vgg"), {"arm": arm}, {"arm": "learned"}, "nll")
         if not apart:
             return None
         mean, half = interval(apart)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.paired import differences
 from crossreg.studies.paper.other_domains.domains import DOMAINS
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import those
@@ -31,9 +32,7 @@ def chosen(rows: list[Measurement]) -> list[Measurement]:
 
 def apart(rows: list[Measurement], data: str, network: str, arm: str, other: str, key: str) -> list[float]:
     """Return by seed how far a score of one arm is above that of another; of rows that `chosen` returned."""
-    mine = those(rows, data=data, network=network)
-    before = {row["seed"]: row[key] for row in those(mine, arm=other)}
-    return [row[key] - before[row["seed"]] for row in those(mine, arm=arm) if row["seed"] in before]
+    return differences(those(rows, data=data, network=network), {"arm": arm}, {"arm": other}, key)
 
 
 def _by_data(rows: list[Measurement], arm: str, other: str, key: str) -> dict[str, tuple[float, float]]:

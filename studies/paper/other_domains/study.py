@@ -186,16 +186,15 @@ class OtherDomains(Experiment):
 
 def _scored(trainer: Trainer) -> dict[str, Any]:
     """Return the scores of a training from its last evaluation, and what its hyperparameters are now."""
-    from crossreg.regularizers.noise import sigmas
     from crossreg.regularizers.temperature import temperature
-    from crossreg.studies.paper.training import scores
+    from crossreg.studies.paper.training import scores, sigma_of
 
     test, reg = (trainer.evaluated[name] for name in ("test", "reg"))
     return {
         **scores(test.mean, test.targets, reg.mean, reg.targets),
         "reg_nll": reg.scores["nll"],
         "temperature": float(temperature(trainer.model)),
-        "sigma": [float(value.mean()) for value in sigmas(trainer.model).values()],
+        "sigma": sigma_of(trainer.model),
     }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from crossreg.studies.claims import Claim, Verdict, interval, with_interval
+from crossreg.studies.paired import differences
 from crossreg.studies.study import Measurement
 from crossreg.studies.summing import groups, those
 
@@ -59,15 +59,9 @@ def _square_root(rows: list[Measurement]) -> Verdict | None:
     return Verdict(mean - half > 0 and 0.5 <= mean + half < math.inf, ", ".join(said))
 
 
-def _apart(rows: list[Measurement], key: str, one: dict[str, Any], other: dict[str, Any]) -> list[float]:
-    """Return by seed how far a number of one kind of run is above that of another."""
-    before = {row["seed"]: row[key] for row in those(rows, **other)}
-    return [row[key] - before[row["seed"]] for row in those(rows, **one) if row["seed"] in before]
-
-
 def _one_percent(rows: list[Measurement]) -> Verdict | None:
     kind = {"granularity": "layer"}
-    apart = _apart(rows, "nll", kind | {"share": SMALL}, kind | {"share": LARGE})
+    apart = differences(rows, kind | {"share": SMALL}, kind | {"share": LARGE}, "nll")
     if not apart:
         return None
     mean, half = interval(apart)
@@ -77,8 +71,8 @@ def _one_percent(rows: list[Measurement]) -> Verdict | None:
 def _units_overfit(rows: list[Measurement]) -> Verdict | None:
     rows, said, shown = overfitted(rows), [], []
     for share in (share for share in SHARES if share <= SMALL):
-        kinds = [{"granularity": name, "share": share} for name in ("unit", "layer")]
-        if apart := _apart(rows, "overfitting", *kinds):
+        mine = those(rows, share=share)
+        if apart := differences(mine, {"granularity": "unit"}, {"granularity": "layer"}, "overfitting"):
             mean, half = interval(apart)
             shown.append(mean - half > 0)
             said.append(f"{100 * share:g} %: {with_interval(mean, half)}")
@@ -89,7 +83,7 @@ def _units_lose(rows: list[Measurement]) -> Verdict | None:
     found = {}
     for name in KINDS:
         kind = {"granularity": name}
-        apart = _apart(rows, "nll", kind | {"share": SMALL}, kind | {"share": LARGE})
+        apart = differences(rows, kind | {"share": SMALL}, kind | {"share": LARGE}, "nll")
         if not apart:
             return None
         found[name] = interval(apart)

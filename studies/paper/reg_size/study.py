@@ -82,11 +82,10 @@ class RegSize(Experiment):
 
     def solve(self, **case: Any) -> list[Measurement]:
         """Return what one training reaches; one that never saw the split is scored on splits of all sizes."""
-        from crossreg.regularizers.noise import sigmas
         from crossreg.regularizers.temperature import temperature
         from crossreg.services.data import Split
         from crossreg.services.training.result import predictions_of
-        from crossreg.studies.paper.training import scores, train
+        from crossreg.studies.paper.training import scores, sigma_of, train
 
         settings, seed, granularity = SCALES[case["scale"]], case["seed"], case["granularity"]
         data, config, aside = self._data(case), settings["training"], settings["aside"]
@@ -100,7 +99,7 @@ class RegSize(Experiment):
         learning = config | {"rho": rho, "regularizers": GRANULARITIES[granularity]}
         trainer = train(learning, replace(data, reg=reg, test=test), seed)
         assert trainer.regularizer is not None
-        found, noise = predictions_of(trainer), sigmas(trainer.model).values()
+        found = predictions_of(trainer)
         on_test, on_reg = (scores(found[name]["mean"], found[name]["targets"]) for name in ("test", "reg"))
         return [
             {
@@ -112,7 +111,7 @@ class RegSize(Experiment):
                 **on_test,
                 "reg_nll": on_reg["nll"],
                 "temperature": float(temperature(trainer.model)),
-                "sigma": [float(one.mean()) for one in noise],
+                "sigma": sigma_of(trainer.model),
             }
         ]
 
