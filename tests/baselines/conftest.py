@@ -57,8 +57,9 @@ def conditions() -> Conditions:
     return make_conditions()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_cluster() -> Iterator[None]:
+    """A Ray of this process, which no file of another folder finds there."""
     import ray
 
     start_ray(Placement())
@@ -66,7 +67,7 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ran(
     ray_cluster: None, conditions: Conditions, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Outcome], Heard]:
