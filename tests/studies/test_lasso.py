@@ -36,7 +36,7 @@ def test_the_best_is_where_the_held_out_loss_is_lowest() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("condition", [1.0, 100.0])
+@pytest.mark.parametrize("condition", [pytest.param(1.0, marks=pytest.mark.thorough), 100.0])
 def test_implicit_lands_on_the_best_and_direct_where_the_path_has_no_slope(condition: float) -> None:
     problem = small(condition)
     best, lowest = problem.best()

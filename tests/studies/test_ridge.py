@@ -45,7 +45,7 @@ def test_a_problem_is_as_ill_conditioned_as_it_says() -> None:
     assert float(y.var()) == pytest.approx(1 + 0.25, rel=0.02)
 
 
-@pytest.mark.parametrize(("condition", "noise"), [(1e1, 1.0), (1e3, 0.3)])
+@pytest.mark.parametrize(("condition", "noise"), [pytest.param(1e1, 1.0, marks=pytest.mark.thorough), (1e3, 0.3)])
 def test_implicit_lands_on_the_optimum_and_direct_beside_it(condition: float, noise: float) -> None:
     problem = make_problem(condition, noise, 1, 40, 40, 15)
     best, lowest = problem.best()

@@ -132,7 +132,10 @@ def test_the_temperature_is_that_of_weights_that_had_not_seen_the_held_out_data(
 
 
 @pytest.mark.parametrize("learn", [False, pytest.param(True, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("where", ["trunk", "end of the trunk", "cooldown", "end"])
+@pytest.mark.parametrize(
+    "where",
+    ["trunk", pytest.param("end of the trunk", marks=pytest.mark.thorough), "cooldown", "end"],
+)
 def test_a_run_goes_on_bit_for_bit_from_every_part_of_the_course(where: str, learn: bool) -> None:
     whole, _ = undisturbed(learn)
     assert whole.course is not None
@@ -231,7 +234,7 @@ def bounded(budget: Budget, steps: int = 4_000) -> Trainer:
     return run
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("share", [0.3, pytest.param(0.6, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("unit", ["flops", "passes"])
 def test_a_run_costs_no_more_than_its_budget_and_uses_it(unit: Any, share: float) -> None:
     amount = share * {"flops": 1e8, "passes": 2_000.0}[unit]
@@ -262,7 +265,7 @@ def test_a_time_that_is_over_ends_the_trunk_at_the_first_look() -> None:
     assert "the budget of 1us paid for no more" in run.course.reason()
 
 
-@pytest.mark.parametrize("cut", [5, 20])
+@pytest.mark.parametrize("cut", [5, pytest.param(20, marks=pytest.mark.thorough)])
 def test_a_bounded_run_goes_on_bit_for_bit(cut: int) -> None:
     budget = Budget(200.0, "passes")
     whole, first, again = bounded(budget), bounded(budget), bounded(budget)

@@ -217,7 +217,8 @@ def test_a_session_runs_methods_and_closes_their_runs(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_session_and_marks_its_runs(number: signal.Signals, tmp_path: Path) -> None:
     with pytest.raises(TrainingInterruptedError, match="stopped"):
         ask(tmp_path, Display(number))

@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "model_options": {"hidden": 32, "depth": 2},
     "data": {"name": "digits"},
     "optimizer": {"name": "learned", "schedule": "cosine"},  # of all that go on exactly, what keeps the most
-    "steps": 800,
+    "steps": 400,
     "batch_size": 64,
     "evaluations": 4,
     "rho": {"interval": 10},

@@ -112,7 +112,7 @@ def seen(head: tuple[dict[str, str], Path], tmp_path_factory: pytest.TempPathFac
     """A training, scraped until its metrics are gone."""
     access, ray_folder = head
     seen = Seen(tmp_path_factory.mktemp("seen"))
-    (seen.folder / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "steps": 400}))
+    (seen.folder / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
     environment = {**os.environ, **access, "PYTHONPATH": str(ROOT), "RAY_LOGGING_CONFIG_ENCODING": "JSON"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     discovery = ray_folder / "prom_metrics_service_discovery.json"
