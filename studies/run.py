@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from crossreg.studies.study import Measurement, Study
 from crossreg.studies.weight_decay.study import WeightDecay
 from crossreg.studies.zero_flag.study import ZeroFlag
 
-__all__ = ["STUDIES", "Reproduced", "experiments", "reproduce", "study_named"]
+__all__ = ["STUDIES", "Reproduced", "experiments", "metric_name", "reproduce", "study_named"]
 
 STUDIES: dict[str, type[Study]] = {
     study.name: study
@@ -156,7 +157,7 @@ def reproduce(
         rows = _solve(study, cases, workers, advance or (lambda done, total: None), kept)
         table, findings, figure = study.table(rows), study.findings(rows), study.figure(rows)
         figure.savefig(own / f"{study.name}.png", dpi=150)
-        tracker.record(study.numbers(rows), 0)
+        tracker.record({metric_name(name): value for name, value in study.numbers(rows).items()}, 0)
         tracker.figure(study.name, figure)
         tracker.artifact("rows.json", json.dumps(finite(rows), indent=1).encode())
         tracker.set_note("\n\n".join(findings))
@@ -170,6 +171,11 @@ def reproduce(
     return Reproduced(
         study, rows, table, findings, tracker.run_id, tracker.ui_command, own / f"{study.name}.png", before, kept, seeds
     )
+
+
+def metric_name(name: str) -> str:
+    """Return a name that MLflow takes: without blanks and commas, as in the names of claims and arms."""
+    return re.sub(r"[^\w./:-]", "", name.replace(" ", "_").replace("%", "percent"))
 
 
 def _start_run(study: Study, seeds: int, num_cases: int, tracking: TrackingConfig, spool: Path) -> Tracker:

@@ -210,7 +210,7 @@ class WeightDecay(Study):
         found, summed = {}, self.summed(rows)
         for model, arm in groups(summed, "model", "arm"):
             mine, grid = those(summed, model=model, arm=arm), those(summed, model=model, arm=GRID)
-            key = f"{model}/{arm.replace(', ', '_').replace(' ', '_')}"
+            key = f"{model}/{arm}"
             for name in ("reg_nll", "nll", "accuracy"):
                 found[f"{key}/{name}"] = statistics.mean(row[name] for row in mine)
             found[f"{key}/share_of_grid_compute"] = statistics.mean(

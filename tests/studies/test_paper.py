@@ -10,13 +10,14 @@ import pytest
 from crossreg import UserError, inject_noise
 from crossreg.models import build
 from crossreg.services.data import DataConfig
+from crossreg.services.tracking.spool import Spool
 from crossreg.studies.claims import Claim, Verdict
 from crossreg.studies.paper.experiment import Experiment
 from crossreg.studies.paper.noise_pattern import study as noise_pattern
 from crossreg.studies.paper.noise_pattern.claims import FROZEN, OF_NETWORK, REPLAYED
 from crossreg.studies.paper.noise_pattern.study import NoisePattern, around_skips
 from crossreg.studies.paper.page import page
-from crossreg.studies.run import Reproduced, experiments
+from crossreg.studies.run import Reproduced, experiments, metric_name
 from crossreg.studies.study import Measurement
 
 LAYERS = 7
@@ -209,3 +210,14 @@ def test_every_experiment_says_what_is_the_papers_and_how_it_differs() -> None:
         assert kind.deviations, kind.name
         assert set(kind.scales) == {"small", "paper"}
         assert len({claim.name for claim in kind.claims}) == len(kind.claims)
+
+
+def test_what_claims_and_arms_are_called_can_be_recorded(tmp_path: Path) -> None:
+    names = list({f"shown/{claim.name}" for kind in experiments() for claim in kind.claims})
+    assert any("," in name for name in names)
+    names += ["nll/docstrings flipped/pre-norm, padded/none", "overfitting/20 %/reg_0.5"]
+    recorded = [metric_name(name) for name in names]
+    assert len(set(recorded)) == len(recorded)
+    spool = Spool(tmp_path)
+    spool.append_metrics(dict.fromkeys(recorded, 1.0), 0)  # it refuses what MLflow would
+    spool.close()

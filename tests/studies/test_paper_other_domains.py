@@ -106,7 +106,7 @@ def test_the_table_and_the_figure_show_every_data_set() -> None:
     study, found = OtherDomains(), rows({TEMPERATURE: -0.1, LEARNED: -0.3})
     table = study.table(found)
     assert [set(one) for one in table] == [set(OtherDomains.columns)] * (5 * len(ARMS) + 3 * 3)
-    assert study.numbers(found)["nll/docstrings_flipped/pre-norm/learned"] == pytest.approx(0.7, abs=0.01)
+    assert study.numbers(found)["nll/docstrings, flipped/pre-norm/learned"] == pytest.approx(0.7, abs=0.01)
     figure = study.figure(found)
     assert len(figure.axes) == 3
     figure.draw_without_rendering()

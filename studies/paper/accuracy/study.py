@@ -154,7 +154,7 @@ class AccuracyStudy(Experiment):
         for setting, arm in groups(rows, "setting", "arm"):
             for key in ("accuracy", "flops"):
                 values = [row[key] for row in those(rows, setting=setting, arm=arm)]
-                found[f"{key}/{setting}/{arm.replace(', ', '_').replace(' ', '_')}"] = statistics.mean(values)
+                found[f"{key}/{setting}/{arm}"] = statistics.mean(values)
         return found
 
     def figure(self, rows: list[Measurement]) -> Figure:

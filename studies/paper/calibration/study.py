@@ -160,7 +160,7 @@ class CalibrationStudy(Experiment):
         found = self.shown(rows)
         for arm, reg in groups(rows, "arm", "reg"):
             mine = those(rows, arm=arm, reg=reg)
-            name = f"{arm}/reg_{reg}".replace(" ", "_").replace("%", "percent")
+            name = f"{arm}/reg_{reg}"
             for key in ("accuracy", *_SCORES):
                 found[f"{key}/{name}"] = statistics.mean(row[key] for row in mine)
         return found

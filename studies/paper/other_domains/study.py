@@ -172,7 +172,7 @@ class OtherDomains(Experiment):
         found, rows = self.shown(rows), chosen(rows)
         for data, network, arm in groups(rows, "data", "network", "arm"):
             mine = those(rows, data=data, network=network, arm=arm)
-            name = f"{data}/{network}/{arm}".replace(" ", "_").replace(",", "")
+            name = f"{data}/{network}/{arm}"
             for key in ("nll", "nll_scaled", "accuracy", "ece"):
                 found[f"{key}/{name}"] = statistics.mean(row[key] for row in mine)
         return found
