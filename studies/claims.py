@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,4 +54,6 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def with_interval(mean: float, half: float, digits: int = 3) -> str:
     """Return a mean with half its interval, as text."""
+    if math.isinf(half):
+        return f"{mean:+.{digits}f} (too few for an interval)"
     return f"{mean:+.{digits}f} ± {half:.{digits}f}"

@@ -32,6 +32,7 @@ def draw(rows: list[Measurement]) -> Figure:
     gaps.set_yscale("symlog", linthresh=0.01)
     gaps.set(xlabel="sqrt(k / m): learned values, examples of the split", ylabel="overfitting of the split, nats")
     tests.set(xlabel="examples of the split, m", ylabel="test NLL")
+    log_axis(tests, "y", 7)
     for axes in (gaps, tests):
         log_axis(axes, "x", 7)
         axes.legend(fontsize=8, frameon=False)
