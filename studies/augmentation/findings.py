@@ -139,7 +139,7 @@ def numbers(rows: list[Measurement]) -> dict[str, float]:
     for method in ESTIMATORS:
         mine = [row for row in of_method(rows, "planted", method) if any(row["planted"].values())]
         if mine:
-            key = method.replace(", ", "_").replace(" ", "_").lower()
+            key = method.lower()
             for kind in ("shift", "rotation"):
                 found[f"{key}/{kind}_ratio_median"] = statistics.median(ratios(rows, method, kind))
             found[f"{key}/test"], found[f"{key}/gap"] = mean_of(mine, "test"), mean_of(mine, "gap")
