@@ -128,9 +128,10 @@ def population() -> Iterator[Row]:
     from benchmarks.population import MEMBERS, SCENES, measure
 
     for scene in SCENES:
-        found = measure(*scene)
-        name = f"{MEMBERS} {scene[0]} {'x'.join(map(str, scene[1]))}"
-        yield Row(f"{name}: by vmap, times as fast as two actors", found["actors"] / found["as one"])
+        for sigma in (0.05, None):
+            found = measure(*scene, sigma)
+            name = f"{MEMBERS} {scene[0]} {'x'.join(map(str, scene[1]))}{'' if sigma else ', no noise'}"
+            yield Row(f"{name}: by vmap, times as fast as two actors", found["actors"] / found["as one"])
 
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
