@@ -23,6 +23,7 @@ from crossreg.regularizer import CrossRegularizer
 from crossreg.regularizers.base import rho_hyperparameters
 from crossreg.regularizers.registry import attach
 from crossreg.services.data import Dataset, Split
+from crossreg.services.training.allocator import keep_freed_memory
 from crossreg.services.training.budget import parse_budget
 from crossreg.services.training.config import TrainConfig
 from crossreg.services.training.fine_tuning import fine_tune
@@ -226,6 +227,7 @@ def build_trainer(
     selection: Collection[str] = (),
 ) -> Trainer:
     """Return the training on this process's rank; equal seeds build equal models on every rank."""
+    keep_freed_memory()
     seed_everything(derive_seed(config.seed, "model"))
     model = build_model(config, data)
     start_from_linear(model, data)
