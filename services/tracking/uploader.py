@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from crossreg.services.tracking.uri import redact
 __all__ = ["Uploader"]
 
 _BATCH = 1000  # MLflow's limit of metrics a request
-_TICK_SECONDS = 1.0
+_TICK_SECONDS, _LAST_TICK_SECONDS = 1.0, 10.0
+_SHARE = 0.005  # of a core, most that sending takes; with `--workers 0` a training step waits for it
 _FIRST_RETRY_SECONDS = 0.5
 _LAST_RETRY_SECONDS = 10.0
 _CLOSING_RETRY_SECONDS = 1.0
@@ -24,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 class Uploader:
     """Sends the lines of a spool in order, then the outbox, and retries with backoff while the store is away.
+
+    Every second, and less often where that would take over half a percent of this process's time (an SQLite file, which
+    MLflow writes itself), but at least every ten seconds.
 
     Args:
         spool: what to send.
@@ -61,6 +66,7 @@ class Uploader:
     def _run(self) -> None:
         delay = _FIRST_RETRY_SECONDS
         while not self._abandoned.is_set():
+            began = time.thread_time()
             try:
                 while self.send_lines() and not self._abandoned.is_set():
                     pass
@@ -75,7 +81,8 @@ class Uploader:
             self._back()
             delay = _FIRST_RETRY_SECONDS
             if not self._closing.is_set():
-                self._closing.wait(_TICK_SECONDS)
+                rest = (time.thread_time() - began) / _SHARE
+                self._closing.wait(min(max(rest, _TICK_SECONDS), _LAST_TICK_SECONDS))
             elif not self._spool.waiting and not self._outbox.waiting():
                 return
 
