@@ -30,7 +30,7 @@ thorough: $(STAMP) ## Run the longest of the tests, which `make test` leaves out
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST)
 
-bench: $(STAMP) ## Measure what noise, rho steps, Ray and tracking cost, against their goals (a quarter of an hour; an idle machine)
+bench: $(STAMP) ## Measure what noise, rho steps, Ray and tracking cost, against their goals (half an hour; an idle machine)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(STAMP) ## Check style and types

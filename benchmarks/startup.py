@@ -4,8 +4,9 @@ All three build the same training of a small network on digits with two workers 
 the clock starts when the command is typed. *Ray Train* is a script of a dozen lines: `ray.init`, `TorchTrainer`, the
 same assembly in the workers, no MLflow and no command line; what `crossreg train` takes beyond it is ours. Beside it
 stand the CPU seconds that the whole machine spent until then: where nothing else runs, those divided by the number of
-cores are the least that any order of doing the same things could take. Rounds alternate, so that ratios hold when the
-machine's speed drifts.
+cores are the least that any order of doing the same things could take. *Alone*: importing PyTorch and making an
+optimizer, and importing MLflow and making its file, which a training in one process cannot do without. Rounds
+alternate, so that ratios hold when the machine's speed drifts.
 
     python -m benchmarks.startup --rounds 3
 """
@@ -60,7 +61,21 @@ def timed(command: list[str], folder: Path, first: Callable[[], float]) -> tuple
         when = first()  # how it ended is of no interest here
     except (OSError, StopIteration, ValueError):
         raise SystemExit((folder / "log").read_text()) from None
-    return when - start, next(cpu for at, cpu in samples if at >= when) - samples[0][1]
+    return when - start, next((cpu for at, cpu in samples if at >= when), samples[-1][1]) - samples[0][1]
+
+
+def torch_alone(folder: Path) -> tuple[float, float]:
+    """What every training with PyTorch pays: its import, and what building an optimizer imports."""
+    return _alone("import torch; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])", folder)
+
+
+def mlflow_alone(folder: Path) -> tuple[float, float]:
+    """What every program pays that records in a fresh SQLite file."""
+    return _alone("import mlflow; mlflow.MlflowClient('sqlite:///mlflow.db').search_experiments()", folder)
+
+
+def _alone(program: str, folder: Path) -> tuple[float, float]:
+    return timed([sys.executable, "-c", program], folder, time.time)
 
 
 def torchrun(folder: Path) -> tuple[float, float]:
@@ -99,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    arms = (torchrun, ray_train, crossreg, crossreg_here)
+    arms = (torchrun, ray_train, crossreg, crossreg_here, torch_alone, mlflow_alone)
     found: dict[str, list[tuple[float, float]]] = {arm.__name__: [] for arm in arms}
     print(f"load before: {os.getloadavg()[0]:.1f}, cores: {psutil.cpu_count()}")
     for _ in range(rounds):

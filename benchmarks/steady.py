@@ -1,10 +1,11 @@
 """Steps a second once a training runs: `torchrun` against Ray Train, with tracking and without, one process and two.
 
-The same training of an `mlp` on made-up rows of 784 numbers, noise and temperature learned, four ways in turn: bare in
-one process; `crossreg train --workers 0`, which tracks, reports and keeps checkpoints; bare in two processes under
-`torchrun`; `crossreg train --workers 2` on Ray. Steps are counted from the hundredth on. Each process has one thread
-and batches of 128, so two processes do twice the work of one. Beside them stands the share of a step that getting its
-batch takes.
+The same training of an `mlp` on made-up rows of 784 numbers, noise and temperature learned, in turns: bare in one
+process; `crossreg train --workers 0`, which tracks and reports, without checkpoints until the end and with them at
+their default, every tenth of the run; on Ray with one worker, without checkpoints; bare in two processes under
+`torchrun`; on Ray with two workers, with checkpoints. Steps are counted from the hundredth to the last but a few, after
+which the splits are evaluated. Each process has one thread and batches of 128, so two processes do twice the work of
+one, and on two cores they leave none to Ray. Beside them stands the share of a step that getting its batch takes.
 
     python -m benchmarks.steady --rounds 3
 """
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-STEPS, FROM, ROWS = 700, 100, 128
+STEPS, FROM, TO, ROWS = 1000, 100, 990, 128
 
 
 def settings(folder: Path, workers: int) -> dict[str, Any]:
@@ -47,20 +48,25 @@ def settings(folder: Path, workers: int) -> dict[str, Any]:
 def bare(folder: Path, workers: int) -> float:
     """Return steps a second without Ray and without tracking."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)] if workers > 1 else []
-    training = [json.dumps(settings(folder.parent, workers)), str(folder / "times"), str(FROM), str(STEPS)]
+    training = [json.dumps(settings(folder.parent, workers)), str(folder / "times"), str(FROM), str(TO)]
     _run([sys.executable, *launcher, "-m", "benchmarks.bare", *training], folder)
     times = json.loads((folder / "times").read_text())
-    return float((STEPS - FROM) / (times[str(STEPS)] - times[str(FROM)]))
+    return float((TO - FROM) / (times[str(TO)] - times[str(FROM)]))
 
 
-def product(folder: Path, workers: int) -> float:
+def product(folder: Path, workers: int, checkpoint_every: int | None = None) -> float:
     """Return steps a second of `crossreg train`, by the times of its metrics."""
-    own = {**settings(folder.parent, workers), "placement": {"workers": workers}}
+    own = {
+        **settings(folder.parent, workers),
+        "placement": {"workers": workers, "checkpoint_every": checkpoint_every},
+    }
     (folder / "config.json").write_text(json.dumps(own))
     _run([sys.executable, "-m", "crossreg.jobs.train", "--config", "config.json", "--json"], folder)
     lines = [json.loads(line) for line in next(folder.glob("runs/*/tracking/spool.jsonl")).open()]
     seen = [
-        (one["step"], one["time"]) for one in lines if "train/loss" in one.get("metrics", {}) and one["step"] >= FROM
+        (one["step"], one["time"])
+        for one in lines
+        if "train/loss" in one.get("metrics", {}) and FROM <= one["step"] <= TO
     ]
     (first, began), (last, ended) = min(seen), max(seen)
     return float((last - first) / ((ended - began) / 1000))
@@ -102,7 +108,9 @@ def loading_share(folder: Path) -> float:
 
 ARMS: dict[str, Callable[[Path], float]] = {
     "bare, one process": lambda folder: bare(folder, 1),
+    "crossreg train --workers 0, no checkpoints": lambda folder: product(folder, 0, STEPS),
     "crossreg train --workers 0": lambda folder: product(folder, 0),
+    "crossreg train --workers 1, no checkpoints": lambda folder: product(folder, 1, STEPS),
     "torchrun, two processes": lambda folder: bare(folder, 2),
     "crossreg train --workers 2": lambda folder: product(folder, 2),
 }
@@ -124,14 +132,16 @@ def measure(rounds: int, say: Callable[[str], None] = lambda text: None) -> dict
                 found[name].append(arm(own))
             say(", ".join(f"{name} {speeds[-1]:.1f}" for name, speeds in found.items()) + " steps/s")
         share = loading_share(Path(folder))
-    one, here, two, ray = found.values()
+    one, tracked, here, ray_one, two, ray_two = found.values()
 
     def ratio(mine: list[float], other: list[float]) -> float:
         return statistics.median(a / b for a, b in zip(mine, other, strict=True))
 
     return {
-        "Ray Train / torchrun": ratio(ray, two),
-        "without tracking / with": ratio(one, here),
+        "Ray Train, one worker / bare": ratio(ray_one, one),
+        "Ray Train / torchrun": ratio(ray_two, two),
+        "without tracking / with": ratio(one, tracked),
+        "without checkpoints / with": ratio(tracked, here),
         "two processes / one": ratio(two, one),
         "loading share": share,
     }
