@@ -2,7 +2,7 @@
 
     noise        a training step with noise, a rho step, and a whole training to a plain one, in one process
     steady       steps a second: on Ray to torchrun, with tracking and checkpoints and without, two processes to one
-    start        seconds until help, and until the first training step, beside PyTorch and MLflow alone
+    start        seconds until help, and until the first training step, beside the libraries alone
     busy         the share of the CPUs' time in which a population, and a comparison, train
     population   members of a population all at once by vmap, to actors
 
@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -100,17 +99,13 @@ def start() -> Iterator[Row]:
     from benchmarks import startup
 
     yield Row("seconds, crossreg --help", min(_seconds("crossreg.jobs.cli", "--help") for _ in range(5)), 0.5)
-    arms = (startup.torch_alone, startup.mlflow_alone, startup.crossreg_here, startup.torchrun, startup.crossreg)
-    times: dict[Callable[..., Any], list[float]] = {arm: [] for arm in arms}
-    for _ in range(3):
-        for arm in arms:
-            with tempfile.TemporaryDirectory() as folder:
-                times[arm].append(arm(Path(folder))[0])
-    torch_alone, mlflow_alone, here, two, ray = (statistics.median(some) for some in times.values())
-    yield Row("seconds, PyTorch alone, imported and an optimizer made", torch_alone)
-    yield Row("seconds, MLflow alone, imported and an SQLite file made", mlflow_alone)
+    arms = (startup.libraries_alone, startup.crossreg_here, startup.torchrun, startup.crossreg)
+    found = startup.measure(arms, rounds=3)
+    libraries, here, two, ray = (statistics.median(time for time, _ in costs) for costs in found)
+    yield Row("seconds, the libraries alone, each taken for its first step", libraries)
     yield Row("seconds to the first step, crossreg train --workers 0", here, 6.0, met=False)
-    yield Row("the same / PyTorch alone and MLflow alone", here / (torch_alone + mlflow_alone), 1.1)
+    ratio = statistics.median(one / alone for (one, _), (alone, _) in zip(found[1], found[0], strict=True))
+    yield Row("the same / the libraries alone", ratio, 1.15)
     yield Row("seconds to the first step, torchrun, two processes", two)
     yield Row("seconds to the first step, crossreg train --workers 2", ray)
 

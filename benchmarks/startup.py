@@ -4,9 +4,9 @@ All three build the same training of a small network on digits with two workers 
 the clock starts when the command is typed. *Ray Train* is a script of a dozen lines: `ray.init`, `TorchTrainer`, the
 same assembly in the workers, no MLflow and no command line; what `crossreg train` takes beyond it is ours. Beside it
 stand the CPU seconds that the whole machine spent until then: where nothing else runs, those divided by the number of
-cores are the least that any order of doing the same things could take. *Alone*: importing PyTorch and making an
-optimizer, and importing MLflow and making its file, which a training in one process cannot do without. Rounds
-alternate, so that ratios hold when the machine's speed drifts.
+cores are the least that any order of doing the same things could take. *Libraries alone*: one process imports what a
+training in one process cannot do without, PyTorch, MLflow and scikit-learn, and takes each for its first step: an
+optimizer, the SQLite file, the data. Rounds alternate, so that ratios hold when the machine's speed drifts.
 
     python -m benchmarks.startup --rounds 3
 """
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -45,6 +45,21 @@ scaling, run = ray.train.ScalingConfig(num_workers=2), ray.train.RunConfig(stora
 TorchTrainer(train, train_loop_config={"arguments": sys.argv[1:3]}, scaling_config=scaling, run_config=run).fit()
 """
 
+LIBRARIES = """
+import json, time
+import torch
+torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+import mlflow
+mlflow.MlflowClient("sqlite:///mlflow.db").search_experiments()
+import sklearn.datasets, sklearn.model_selection
+sklearn.datasets.load_digits()
+json.dump({"1": time.time()}, open("first", "w"))
+"""
+
+Cost = tuple[float, float]
+"""Seconds, and the machine's CPU seconds, until the first step."""
+Arm = Callable[..., Cost]
+
 
 def timed(command: list[str], folder: Path, first: Callable[[], float]) -> tuple[float, float]:
     """Return seconds and the machine's CPU seconds until the first step, of which `first` tells the time."""
@@ -64,18 +79,9 @@ def timed(command: list[str], folder: Path, first: Callable[[], float]) -> tuple
     return when - start, next((cpu for at, cpu in samples if at >= when), samples[-1][1]) - samples[0][1]
 
 
-def torch_alone(folder: Path) -> tuple[float, float]:
-    """What every training with PyTorch pays: its import, and what building an optimizer imports."""
-    return _alone("import torch; torch.optim.AdamW([torch.zeros(1, requires_grad=True)])", folder)
-
-
-def mlflow_alone(folder: Path) -> tuple[float, float]:
-    """What every program pays that records in a fresh SQLite file."""
-    return _alone("import mlflow; mlflow.MlflowClient('sqlite:///mlflow.db').search_experiments()", folder)
-
-
-def _alone(program: str, folder: Path) -> tuple[float, float]:
-    return timed([sys.executable, "-c", program], folder, time.time)
+def libraries_alone(folder: Path) -> tuple[float, float]:
+    """What a training in one process consists of: an optimizer, a fresh SQLite file of MLflow, the data and a split."""
+    return timed([sys.executable, "-c", LIBRARIES], folder, lambda: _first_step(folder))
 
 
 def torchrun(folder: Path) -> tuple[float, float]:
@@ -110,18 +116,31 @@ def crossreg_here(folder: Path) -> tuple[float, float]:
     return crossreg(folder, workers=0)
 
 
+def measure(arms: Sequence[Arm], rounds: int, say: Callable[[str], None] = lambda text: None) -> list[list[Cost]]:
+    """Return what each arm takes, round by round; in a round the arms take turns.
+
+    Args:
+        arms: what is timed.
+        rounds: how many.
+        say: is told the costs of every round.
+    """
+    found: list[list[Cost]] = [[] for _ in arms]
+    for _ in range(rounds):
+        for arm, costs in zip(arms, found, strict=True):
+            with tempfile.TemporaryDirectory() as folder:
+                costs.append(arm(Path(folder)))
+        last = [(arm.__name__, *costs[-1]) for arm, costs in zip(arms, found, strict=True)]
+        say(", ".join(f"{name} {seconds:.1f} s ({cpu:.1f} CPU s)" for name, seconds, cpu in last))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    arms = (torchrun, ray_train, crossreg, crossreg_here, torch_alone, mlflow_alone)
-    found: dict[str, list[tuple[float, float]]] = {arm.__name__: [] for arm in arms}
+    arms = (torchrun, ray_train, crossreg, crossreg_here, libraries_alone)
     print(f"load before: {os.getloadavg()[0]:.1f}, cores: {psutil.cpu_count()}")
-    for _ in range(rounds):
-        for arm in arms:
-            with tempfile.TemporaryDirectory() as folder:
-                found[arm.__name__].append(arm(Path(folder)))
-        print(", ".join(f"{name} {times[-1][0]:.1f} s ({times[-1][1]:.1f} CPU s)" for name, times in found.items()))
+    found = {arm.__name__: costs for arm, costs in zip(arms, measure(arms, rounds, print), strict=True)}
     base = [seconds for seconds, _ in found["torchrun"]]
     for name, times in found.items():
         ratio = statistics.median(seconds / one for (seconds, _), one in zip(times, base, strict=True))
