@@ -29,7 +29,7 @@ class ASHA(PopulationSearch):
     def specs(self, conditions: Conditions, seed: int, budget: Budget) -> list[TrialSpec]:
         """Return more members than the budget would pay for if none were stopped."""
         number = MORE_TRIALS * conditions.population
-        return [conditions.member(seed, budget, index, **conditions.fixed()) for index in range(number)]
+        return [conditions.member(seed, budget, index, **conditions.searched()) for index in range(number)]
 
     def how(self, conditions: Conditions, seed: int, specs: list[TrialSpec]) -> dict[str, Any]:
         """Return Ray Tune's scheduler."""

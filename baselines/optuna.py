@@ -26,7 +26,7 @@ class Optuna(PopulationSearch):
 
     def specs(self, conditions: Conditions, seed: int, budget: Budget) -> list[TrialSpec]:
         """Return the one specification that all share: what is proposed differs, the weights' start does not."""
-        return [conditions.member(seed, budget, None, **conditions.fixed())]
+        return [conditions.member(seed, budget, None, **conditions.searched())]
 
     def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
         """Return nothing: every start is proposed."""

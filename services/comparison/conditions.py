@@ -130,7 +130,7 @@ class Conditions:
         config = self.single(seed)
         if self.config.learned:
             return space_of(learned_names(config, build_model(config, self.data(seed))))
-        config = resolve(TrainConfig.model_validate(config.model_dump() | self.fixed()), self.data(seed))
+        config = resolve(TrainConfig.model_validate(config.model_dump() | self.searched()), self.data(seed))
         found = hyperparameters(build_model(config, self.data(seed)))
         own = [name for name in self._tuned if name == "weight_decay"]  # the optimizer's, which is not built here
         return space_of([*(name for name, one in found.items() if one.base in self._tuned), *own])
@@ -154,12 +154,17 @@ class Conditions:
 
     def fixed(self) -> dict[str, Any]:
         """Return the configuration changes that learn nothing: every regularizer stays where it starts."""
-        start = {name: {"learn": False, "value": description(name).default} for name in self._tuned}
-        own = {
-            name: {"learn": False, "value": one.initial, **one.options}
-            for name, one in self.single(self.config.seed).regularizers.items()
+        return {
+            "regularizers": {
+                name: {"learn": False, "value": one.initial, **one.options}
+                for name, one in self.single(self.config.seed).regularizers.items()
+            }
         }
-        return {"regularizers": start | own}
+
+    def searched(self) -> dict[str, Any]:
+        """Return those of a search's members: `fixed`, and where nothing is learned what is searched for instead."""
+        start = {name: {"learn": False, "value": description(name).default} for name in self._tuned}
+        return {"regularizers": start | self.fixed()["regularizers"]}
 
     def regularized_by(self, **regularizers: Any) -> dict[str, Any]:
         """Return the configuration changes of a rival that regularizes by its own means, and learns nothing.

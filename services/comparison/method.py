@@ -103,7 +103,8 @@ class PopulationSearch(Method):
 
     def specs(self, conditions: Conditions, seed: int, budget: Budget) -> list[TrialSpec]:
         """Return what the members train: here, the cross-regularized training that learns nothing."""
-        return [conditions.member(seed, budget, index, **conditions.fixed()) for index in range(conditions.population)]
+        searched = conditions.searched()
+        return [conditions.member(seed, budget, index, **searched) for index in range(conditions.population)]
 
     def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
         """Return the values that they start with: here, of all that the cross-regularized run learns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -97,6 +98,17 @@ def test_what_was_learned_is_replayed_and_refitted(name: str, tmp_path: Path) ->
     next(refit)
     (again,) = refit.send([learned]).specs  # type: ignore[union-attr]
     assert (again.schedule, again.config.learned, again.config.data.reg_share) == (schedule, [], 0.0)
+
+
+def test_a_replay_of_a_searchs_best_has_what_that_had_and_no_more(tmp_path: Path) -> None:
+    """It learns nothing itself, and where nothing is learned a search would begin to look for dropout."""
+    conditions = conditions_of({"noise": None})
+    found = trained(conditions.trial(0, select=True, **conditions.searched()), conditions, tmp_path / "found")
+    source = Source("abc", "pbt", found.spec.config, schedule_of(found.lineage), {})
+    own = dataclasses.replace(conditions, config=TrainConfig.model_validate(found.spec.config.model_dump()))
+    for frozen in (False, True):
+        replayed = trained(asked(Replay(source, frozen=frozen), own), own, tmp_path / str(frozen))
+        assert replayed.final.hyperparameters == pytest.approx(found.final.hyperparameters, rel=1e-4)
 
 
 def test_a_replay_leaves_alone_what_was_fixed(tmp_path: Path) -> None:
