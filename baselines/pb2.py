@@ -25,6 +25,7 @@ class PB2(PopulationSearch):
 
     name = "pb2"
     summary = "population-based bandits (Ray Tune's PB2) of all that crossreg learns"
+    planned = False  # asynchronous: who takes over a member that is behind trains its intervals again
 
     def starts(self, conditions: Conditions, seed: int, size: int) -> list[Values]:
         """Return sampled positions."""

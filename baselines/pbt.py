@@ -69,3 +69,4 @@ class StockAsynchronousPBT(StockPBT):
     name = "pbt-stock-async"
     summary = "Ray Tune's own PopulationBasedTraining, asynchronous"
     synchronous = False
+    planned = False  # who takes over a member that is behind trains its intervals again

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,17 +67,33 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+STOCK = ["pbt-stock", "pbt-stock-async"]
+"""Ray Tune's own; they start workers at every boundary, and have a run of their own."""
+TUNES = ["pbt", "pbt-async", "pb2", "asha", "optuna"]
+"""Ray Tune's to run; the others run in this process too."""
+LARGE = ["ensemble-mixed"]
+"""A step of a convolutional network costs more than all of this small comparison."""
+
+
+def run_methods(
+    names: Iterable[str], conditions: Conditions, folder: Path, heard: Heard, **placement: int
+) -> dict[str, Outcome]:
+    """Return the outcome of each, run side by side."""
+    methods = [METHODS[name] for name in names]
+    jobs = [Job(method, method.budgets(["full"])[0], 0) for method in methods]
+    outcomes = run_jobs(jobs, conditions, folder, heard, **placement)
+    return {job.method.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
+
+
 @pytest.fixture(scope="package")
 def ran(
     ray_cluster: None, conditions: Conditions, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Outcome], Heard]:
-    """Every method, run side by side once."""
+    """Every method but the stock ones, run once: in this process where that can be, else on Ray."""
     heard = Heard()
-    # a step of a convolutional network costs more than all of this small comparison
-    methods = [method for name, method in METHODS.items() if name != "ensemble-mixed"]
-    jobs = [Job(method, method.budgets(["full"])[0], 0) for method in methods]
-    outcomes = run_jobs(jobs, conditions, tmp_path_factory.mktemp("methods"), heard)
-    return {job.method.name: outcome for job, outcome in zip(jobs, outcomes, strict=True)}, heard
+    here = [name for name in METHODS if name not in (*TUNES, *STOCK, *LARGE)]
+    outcomes = run_methods(here, conditions, tmp_path_factory.mktemp("here"), heard, cpus_per_trial=0)
+    return outcomes | run_methods(TUNES, conditions, tmp_path_factory.mktemp("tune"), heard), heard
 
 
 @pytest.fixture

@@ -55,13 +55,10 @@ class Contract:
             assert costs[-1] == pytest.approx(outcome.cost.flops)
 
     def test_budget_is_kept(self, ran: tuple[dict[str, Outcome], Heard], outcome: Outcome, job: Job) -> None:
-        """To one interval of one trial; and most of it is used, but by methods that stop early.
-
-        Of asynchronous members two may be at their last interval, which costs more than those before told.
-        """
+        """To one interval of one trial; and most of it is used, but by methods that stop early."""
         amount = ran[1].budgets[job].amount
         interval = max(record.cost.flops for _, _, record in ran[1].intervals[job])
-        assert outcome.cost.flops <= amount + (2 if "async" in self.name else 1) * interval
+        assert outcome.cost.flops <= amount + interval
         if self.name not in ("weight-decay-dropout", "pbt-async", "pbt-stock-async", "asha", "crossreg-refit"):
             # steps are whole numbers, and of a large network few are paid for
             assert outcome.cost.flops >= 0.8 * amount or outcome.cost.flops + interval > amount

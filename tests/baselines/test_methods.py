@@ -12,7 +12,7 @@ from crossreg.services.comparison.conditions import Conditions
 from crossreg.services.comparison.outcome import Outcome
 from crossreg.services.comparison.run_jobs import Job, run_jobs
 from crossreg.services.search.search import SearchError
-from tests.baselines.conftest import POPULATION, Heard, make_conditions
+from tests.baselines.conftest import POPULATION, Heard, make_conditions, run_methods
 from tests.baselines.contract import Contract, Searching
 
 NOISE = ["noise/00_norm1", "noise/01_norm2"]
@@ -182,11 +182,24 @@ class TestAsynchronousPBT(Searching):
     name = "pbt-async"
 
 
-class TestStockPBT(Searching):
+class Stock:
+    """A method that is Ray Tune's own, run by itself."""
+
+    name: str
+
+    @pytest.fixture(scope="class")
+    def ran(self, ray_cluster: None, conditions: Conditions, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+        heard = Heard()
+        return run_methods([self.name], conditions, tmp_path_factory.mktemp(self.name), heard), heard
+
+
+@pytest.mark.thorough
+class TestStockPBT(Stock, Searching):
     name = "pbt-stock"
 
 
-class TestStockAsynchronousPBT(Searching):
+@pytest.mark.thorough
+class TestStockAsynchronousPBT(Stock, Searching):
     name = "pbt-stock-async"
 
 
