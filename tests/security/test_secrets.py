@@ -42,6 +42,8 @@ def test_no_secret_is_written_or_printed(tmp_path: Path) -> None:
             "mlp",
             "--epochs",
             "1",
+            "--workers",
+            "1",
             "--verbose",
             "--json",
             "--tracking-uri",

@@ -17,6 +17,8 @@ from crossreg.training.budget import Budget
 from crossreg.training.course import Course, CourseSettings
 from tests.crossreg.conftest import small_model
 
+RATE = 2e-2
+
 
 def data(rows: int, seed: int, flipped: float = 0.3) -> tuple[Tensor, Tensor]:
     """Three classes, some of them wrong: what is learned by heart is worse on other rows."""
@@ -33,17 +35,18 @@ def trainer(steps: int = 2_000, learn: bool = False, settings: CourseSettings | 
     inject_noise(model)
     train, reg, test = (Batches(*data(rows, seed), 16, seed=seed, drop_last=True) for rows, seed in
                         ((48, 1), (480, 2), (256, 3)))  # fmt: skip
+    judged = {"reg": Batches(reg.x, reg.y, 480, shuffle=False), "test": Batches(test.x, test.y, 256, shuffle=False)}
     both = Batches(torch.cat([train.x, reg.x]), torch.cat([train.y, reg.y]), 16, seed=4, drop_last=True)
     regularizer = CrossRegularizer(model, "classification", reg, interval=10) if learn else None
     theta = regularizer.theta if regularizer else [p for p in model.parameters() if p.requires_grad]
     return Trainer(
         model,
         "classification",
-        torch.optim.AdamW(theta, lr=5e-3),
+        torch.optim.AdamW(theta, lr=RATE),
         train,
         regularizer=regularizer,
         steps=steps,
-        evaluation=EvaluationPlan(splits={"reg": reg, "test": test}, selection={"reg"}),
+        evaluation=EvaluationPlan(splits=judged, selection={"reg"}),
         course=Course(both, settings=settings or CourseSettings(first_steps=3)),
         **options,
     )
@@ -75,10 +78,10 @@ def test_it_stops_by_itself_and_cools_down_from_the_kept_check() -> None:
     assert course.ended_at >= 2 * course.kept_step
     assert run.step == run.num_steps == course.ended_at + int(0.3 * course.kept_step)
     rates = {step: values["theta/learning_rate"] for step, values in record.values if "theta/learning_rate" in values}
-    assert rates[course.ended_at // 10 * 10] == 5e-3
+    assert rates[course.ended_at // 10 * 10] == RATE
     cooling = [rate for step, rate in rates.items() if step > course.ended_at]
     assert cooling == sorted(cooling, reverse=True)
-    assert 0 < cooling[-1] < 5e-4
+    assert 0 < cooling[-1] < 0.1 * RATE
 
 
 def test_checks_lie_at_growing_steps_and_are_recorded() -> None:

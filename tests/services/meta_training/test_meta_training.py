@@ -178,25 +178,33 @@ def test_the_run_holds_the_meta_loss_by_age_and_the_file(undisturbed: tuple[Lear
     assert {"optimizer.safetensors", "figures"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
 
 
-def failing(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "crossreg.jobs.cli", "meta-train", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return " ".join(done.stderr.split())
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("there.safetensors",), "is there already; remove it"),
+        (("half.safetensors",), "no complete state of a meta-training"),
+        ((".",), "is a folder; name the optimizer file in it"),
+        (("x", "--meta-loss", "gamm"), "did you mean 'gam'?"),
+        (("x", "--tasks", "digits"), "'digits' is not of the form DATA:NETWORK"),
+    ],
+)
+def test_mistakes_are_said_before_anything_starts(
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from crossreg.jobs import cli
 
-
-def test_mistakes_are_said_before_anything_starts(tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "there.safetensors").write_bytes(b"")
     (tmp_path / "half.safetensors.state").write_bytes(b"half")
-    assert "is there already; remove it" in failing(tmp_path, "there.safetensors")
-    assert "no complete state of a meta-training" in failing(tmp_path, "half.safetensors")
-    assert "is a folder; name the optimizer file in it" in failing(tmp_path, ".")
-    assert "did you mean 'gam'?" in failing(tmp_path, "x", "--meta-loss", "gamm")
-    assert "'digits' is not of the form DATA:NETWORK" in failing(tmp_path, "x", "--tasks", "digits")
+    monkeypatch.setattr(sys, "argv", ["crossreg", "meta-train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half.safetensors.state", "there.safetensors"]
 
 

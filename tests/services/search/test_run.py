@@ -175,7 +175,8 @@ def test_a_trial_that_fails_says_why(ray_cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(
         SearchError, match=r"trial 1 of 2 .*no hyperparameter 'noise/00_norm7'; did you mean 'noise/00_norm1'"
     ):
-        run_search(Search([spec(seed=0), spec(seed=1)], bad), data(ray_cluster), tmp_path, max_failures=0)
+        search = Search([spec(seed=0), spec(seed=1)], bad)
+        run_search(search, data(ray_cluster), tmp_path, max_failures=0, cpus_per_trial=SIZE)  # one after the other
 
 
 def test_a_search_of_nothing_is_refused(tmp_path: Path) -> None:
