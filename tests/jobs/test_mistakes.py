@@ -67,6 +67,16 @@ def other_models_checkpoint() -> str:
     return "other/checkpoint.pt"
 
 
+def written(name: str) -> str:
+    Path(name).write_bytes(b"half")
+    return name
+
+
+def half_a_meta_training() -> list[str]:
+    written("x.safetensors.state")
+    return ["meta-train", "x.safetensors"]
+
+
 def wrong_yaml(text: str) -> Callable[[], list[str]]:
     def write() -> list[str]:
         Path("wrong.yaml").write_text(text)
@@ -244,6 +254,11 @@ CASES: dict[str, tuple[Callable[[], list[str]], str]] = {
     "unknown mode of a replay": (lambda: ["replay", "--run", "0" * 32, "--mode", "twice"], "allowed are schedule"),
     "no seed of a replay": (lambda: ["replay", "--run", "0" * 32, "--seeds", "0"], "seeds is 0"),
     "sync of nothing": (lambda: ["sync", "nowhere"], "nowhere"),
+    "an optimizer that is there": (lambda: ["meta-train", written("x.safetensors")], "is there already; remove it"),
+    "half a meta-training": (half_a_meta_training, "no complete state of a meta-training"),
+    "a folder for an optimizer": (lambda: ["meta-train", "."], "is a folder; name the optimizer file in it"),
+    "unknown meta-loss": (lambda: ["meta-train", "x", "--meta-loss", "gamm"], "did you mean 'gam'?"),
+    "a task without a network": (lambda: ["meta-train", "x", "--tasks", "digits"], "not of the form DATA:NETWORK"),
 }
 
 

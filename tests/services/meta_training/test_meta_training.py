@@ -178,36 +178,6 @@ def test_the_run_holds_the_meta_loss_by_age_and_the_file(undisturbed: tuple[Lear
     assert {"optimizer.safetensors", "figures"} <= {one.path for one in client.list_artifacts(run.info.run_id)}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("there.safetensors",), "is there already; remove it"),
-        (("half.safetensors",), "no complete state of a meta-training"),
-        ((".",), "is a folder; name the optimizer file in it"),
-        (("x", "--meta-loss", "gamm"), "did you mean 'gam'?"),
-        (("x", "--tasks", "digits"), "'digits' is not of the form DATA:NETWORK"),
-    ],
-)
-def test_mistakes_are_said_before_anything_starts(
-    arguments: tuple[str, ...],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from crossreg.jobs import cli
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "there.safetensors").write_bytes(b"")
-    (tmp_path / "half.safetensors.state").write_bytes(b"half")
-    monkeypatch.setattr(sys, "argv", ["crossreg", "meta-train", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    assert said in " ".join(capsys.readouterr().err.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["half.safetensors.state", "there.safetensors"]
-
-
 def test_another_meta_training_is_not_gone_on_with(tmp_path: Path) -> None:
     from crossreg.services.meta_training.driver import _before
     from crossreg.services.meta_training.state import MetaState, save_state
