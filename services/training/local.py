@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,14 +12,13 @@ from typing import Any
 
 import torch
 
-from crossreg.core.errors import UserError
 from crossreg.services.data import Dataset
 from crossreg.services.training.assemble import checkpoint_identity
 from crossreg.services.training.line import LocalLine
 from crossreg.services.training.reporting import run_training
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.storage import RunFolder, take_up
-from crossreg.training.checkpoint import load_checkpoint, save_checkpoint
+from crossreg.training.checkpoint import save_checkpoint
 from crossreg.training.trainer import Trainer
 
 __all__ = ["LocalCheckpoint", "kept_here", "left_here", "train_here"]
@@ -45,24 +45,40 @@ def kept_here(folder: RunFolder) -> list[LocalCheckpoint]:
     return [LocalCheckpoint(str(path)) for path in found]
 
 
-def left_here(config: ResolvedConfig, data: Dataset, folder: RunFolder) -> dict[str, Any] | None:
-    """Return the state that a training without Ray left in a run's folder, of which Ray Train knows nothing.
+def left_here(
+    config: ResolvedConfig, data: Dataset, folder: RunFolder, note: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Return the state of the last checkpoint in a run's folder that Ray Train does not know of.
 
-    None where there is none, or where Ray Train keeps its own account.
+    It was left by a training without Ray, or Ray Train's own account of its checkpoints is torn: a full disk, or a
+    machine that goes down, leaves half a file, which Ray Train itself does not start with. None where there is no
+    checkpoint, or where Ray Train keeps its account.
+
+    Args:
+        config: what is trained.
+        data: on what.
+        folder: the run's files.
+        note: is told what is damaged, and what is used instead.
 
     Raises:
         UserError: no checkpoint can be read; says why the last cannot.
     """
-    kept = kept_here(folder)
-    if not kept or (folder.local / _RAYS_ACCOUNT).exists():
-        return None
-    mistakes = []
-    for one in kept:
+    account, kept = folder.local / _RAYS_ACCOUNT, kept_here(folder)
+    if account.exists():
         try:
-            return load_checkpoint(one.path, **checkpoint_identity(config, data))
-        except UserError as error:
-            mistakes.append(error)
-    raise mistakes[0]
+            json.loads(account.read_bytes())
+        except ValueError:
+            account.unlink()
+            instead = "training goes on from the last checkpoint beside it" if kept else "no checkpoint is beside it"
+            note(f"{account}, Ray Train's list of the run's checkpoints, is torn; {instead}")
+        else:
+            return None
+    if not kept:
+        return None
+    states: list[dict[str, Any]] = []
+    if said := take_up(states.append, kept, checkpoint_identity(config, data)):
+        note(said)
+    return states[0]
 
 
 def train_here(
@@ -106,7 +122,7 @@ def train_here(
 
     def restore(trainer: Trainer) -> str | None:
         if kept := kept_here(folder):
-            return take_up(trainer, kept, described)
+            return take_up(trainer.load_state_dict, kept, described)
         if state is not None:
             trainer.load_state_dict(state)
         return None

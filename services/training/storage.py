@@ -7,6 +7,7 @@ import re
 import secrets
 import tempfile
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from crossreg.core.errors import UserError
 from crossreg.core.paths import local_path
 from crossreg.services.tracking.uri import redact
 from crossreg.training.checkpoint import CHECKPOINT_FILE, load_checkpoint
-from crossreg.training.trainer import Trainer
 
 __all__ = ["RunFolder", "check_storage", "filesystem", "kept_checkpoints", "new_name", "read_checkpoint", "take_up"]
 
@@ -87,11 +87,11 @@ def kept_checkpoints(latest: Any) -> list[Any]:
     return [latest, *(Checkpoint(f"{folder}/{name}", latest.filesystem) for name in earlier)]
 
 
-def take_up(trainer: Trainer, checkpoints: list[Any], described: dict[str, Any]) -> str | None:
+def take_up(load: Callable[[dict[str, Any]], object], checkpoints: list[Any], described: dict[str, Any]) -> str | None:
     """Continue from the first of a run's checkpoints that can be read.
 
     Args:
-        trainer: set up, before its first step.
+        load: takes its state, such as `Trainer.load_state_dict`.
         checkpoints: of Ray Train, or `LocalCheckpoint`s, the latest first.
         described: what they say of themselves; see `checkpoint_identity`.
 
@@ -105,11 +105,14 @@ def take_up(trainer: Trainer, checkpoints: list[Any], described: dict[str, Any])
     for kept in checkpoints:
         try:
             with kept.as_directory() as directory:
-                trainer.load_state_dict(load_checkpoint(directory, **described))
+                state = load_checkpoint(directory, **described)
+            load(state)
         except UserError as error:
             mistake = mistake or error
         else:
-            return None if mistake is None else f"{mistake}; the one before it, of step {trainer.step}, is used instead"
+            return (
+                None if mistake is None else f"{mistake}; the one before it, of step {state['step']}, is used instead"
+            )
     assert mistake is not None
     raise mistake
 

@@ -65,7 +65,7 @@ def _train(settings: dict[str, Any], line: RayLine) -> None:
         """Go on from the run's own last checkpoint, else from the state that the driver read, else start."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
-            return take_up(trainer, kept_checkpoints(checkpoint), described)
+            return take_up(trainer.load_state_dict, kept_checkpoints(checkpoint), described)
         if settings["start_from"] is not None:
             trainer.load_state_dict(ray.get(settings["start_from"]))
         return None

@@ -19,7 +19,7 @@ from crossreg.services.tracking import TrackingConfig
 from crossreg.services.training.config import Placement, TrainConfig
 from crossreg.services.training.driver import FinishedTraining, train
 from crossreg.services.training.errors import TrainingInterruptedError
-from crossreg.services.training.local import left_here
+from crossreg.services.training.local import kept_here, left_here
 from crossreg.services.training.progress import Silent
 from crossreg.services.training.resolve import resolve
 from crossreg.services.training.resume import find_run
@@ -64,13 +64,25 @@ def test_interrupted_and_gone_on_it_ends_as_if_it_had_not_been(tmp_path: Path, m
     # what a training on Ray would go on from, unless Ray Train keeps an account of its own
     folder, data = found.folder, load_data(DataConfig(name="iris"))
     resolved = resolve(TrainConfig.model_validate(config), data)
-    left = left_here(resolved, data, folder)
+    said: list[str] = []
+    left = left_here(resolved, data, folder, said.append)
     assert left is not None
     assert left["step"] == 40
-    (folder.local / "checkpoint_manager_snapshot.json").touch()
-    assert left_here(resolved, data, folder) is None
+    assert said == []
+    account = folder.local / "checkpoint_manager_snapshot.json"
+    account.write_text("{}")
+    assert left_here(resolved, data, folder, said.append) is None
+    account.write_text('{"ray_version": "2.6')  # a full disk
+    (Path(kept_here(folder)[0].path) / "checkpoint.pt").write_bytes(b"half")
+    left = left_here(resolved, data, folder, said.append)
+    assert left is not None
+    assert left["step"] == 30
+    assert f"{account}, Ray Train's list of the run's checkpoints, is torn; training goes on from the last" in said[0]
+    assert "the one before it, of step 30, is used instead" in said[1]
+    assert not account.exists()
+    account.write_text("{}")
     assert here(tmp_path / "cut", resume=found, steps=44).test.keys() == again.test.keys()
-    assert not (folder.local / "checkpoint_manager_snapshot.json").exists()
+    assert not account.exists()
 
 
 def test_no_ray_is_imported(tmp_path: Path) -> None:

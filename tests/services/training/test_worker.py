@@ -63,7 +63,7 @@ def test_checkpoints_are_found_latest_first(run: tuple[list[Path], dict[str, Any
         early.parent
     ]
     taken = trainer()
-    assert take_up(taken, found, described) is None
+    assert take_up(taken.load_state_dict, found, described) is None
     assert taken.step == 20
 
 
@@ -82,14 +82,14 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(run: tuple[list[Path], dict
     else:
         torch.save({**torch.load(late, weights_only=True), "format": 99}, late)
     taken = trainer()
-    said = take_up(taken, found, described)
+    said = take_up(taken.load_state_dict, found, described)
     assert taken.step == 10
     assert said is not None
     assert "checkpoint" in said
     assert "the one before it, of step 10, is used instead" in said
     early.write_bytes(b"nothing")
     with pytest.raises(UserError, match="checkpoint"):
-        take_up(trainer(), found, described)
+        take_up(trainer().load_state_dict, found, described)
 
 
 def test_a_step_that_hangs_ends_the_process_with_a_traceback() -> None:
