@@ -193,6 +193,24 @@ def test_a_damaged_checkpoint(damage: str, cluster: LocalCluster, straight: Hist
     note(f"last checkpoint {damage}", again=EVERY, seconds=time.monotonic() - began, said=message)
 
 
+def test_a_torn_list_of_checkpoints(cluster: LocalCluster, straight: History) -> None:
+    """Ray Train writes it in place: a disk that is full at that moment, or a machine that goes down, leaves half."""
+    storage = cluster.folder / "kept" / "torn"
+    run = Run(cluster, *ARGUMENTS, "--steps", str(STEPS), "--storage-path", str(storage))
+    wait_for_checkpoints(storage, 2, run)
+    run.jobs.stop(run.job)
+    run.finish("STOPPED")
+    (account,) = storage.glob("*/checkpoint_manager_snapshot.json")
+    account.write_bytes(account.read_bytes()[:100])
+    began = time.monotonic()
+    again = Run(cluster, "--workers", "2", run_id=run.run_id)
+    log = again.finish()
+    assert_same(again.history(), straight)
+    message = said(log, "is torn")
+    assert "training goes on from the last checkpoint beside it" in message
+    note("Ray Train's list of checkpoints torn", again=0, seconds=time.monotonic() - began, said=message)
+
+
 def test_two_jobs_write_to_one_experiment(cluster: LocalCluster) -> None:
     arguments = (*GIVEN, "--steps", "600", "--experiment", "shared")
     runs = [Run(cluster, *arguments, "--seed", str(seed)) for seed in range(2)]
