@@ -250,9 +250,9 @@ def test_data_that_go_away(cluster: LocalCluster, tmp_path: Path) -> None:
 
 def test_loss_that_is_no_number(cluster: LocalCluster) -> None:
     run = Run(cluster, *GIVEN, "--steps", "300", "--lr", "1e30", "--optimizer", "sgd")
-    log = run.finish("SUCCEEDED")
-    message = said(log, "NaN", "diverged", "not finite")
-    assert message
+    message = said(run.finish("FAILED"), "error:")
+    assert "training diverged: its loss is not a number from step 2 on; give a smaller --lr" in message
+    assert mlflow.MlflowClient().get_run(run.run_id).info.status == "FAILED"
     note("NaN loss", again=0, seconds=0.0, said=message)
 
 
