@@ -110,9 +110,8 @@ def take_up(load: Callable[[dict[str, Any]], object], checkpoints: list[Any], de
         except UserError as error:
             mistake = mistake or error
         else:
-            return (
-                None if mistake is None else f"{mistake}; the one before it, of step {state['step']}, is used instead"
-            )
+            step = state["step"]
+            return None if mistake is None else f"{mistake}; the one before it, of step {step}, is used instead"
     assert mistake is not None
     raise mistake
 
