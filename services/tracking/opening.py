@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class OpenRun:
         saved: the run.
         spool: its spool.
         known: the store's last step of every metric at the time of opening.
+        tags: names of the tags that it had then.
     """
 
     uri: str
@@ -39,6 +40,7 @@ class OpenRun:
     saved: SavedRun
     spool: Spool
     known: Mapping[str, int] = field(default_factory=dict)
+    tags: Collection[str] = ()
 
 
 def open_spool(directory: Path, resume_run_id: str | None) -> Spool:
@@ -103,7 +105,7 @@ def reopen_run(
     # Through the spool, after what an earlier process left there: perhaps the status that it ended with.
     spool.append({"status": "RUNNING"})
     spool.append({"tags": _clipped({**new_tags, **resumed, **tags})})
-    return OpenRun(uri, client, saved, spool, known)
+    return OpenRun(uri, client, saved, spool, known, run.data.tags)
 
 
 def _clipped(tags: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -55,6 +56,8 @@ class Tracker:
             first = 1 + max((step for key, step in run.spool.marks.items() if key.startswith(PREFIX)), default=-1)
             self._sampler = SystemSampler(self.record, first, system_interval)
             self._sampler.start()
+        parts = [name.rpartition(".") for name in run.tags]
+        self._numbers = Counter(kind for kind, _, number in parts if number.isdigit())
         self._finished: bool | None = None
 
     @classmethod
@@ -155,6 +158,11 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
         self._spool.append({"tags": {key: clip(str(value), MAX_TAG) for key, value in tags.items()}})
+
+    def add_tag(self, kind: str, text: str) -> None:
+        """Set a tag of what may happen more than once, `<kind>.<number>`: from 1, and on where the run is resumed."""
+        self._numbers[kind] += 1
+        self.set_tags({f"{kind}.{self._numbers[kind]}": text})
 
     def set_note(self, text: str) -> None:
         """Set the run's description, in Markdown."""

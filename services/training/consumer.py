@@ -132,7 +132,7 @@ class MessageConsumer(threading.Thread):
             case Seen(diagnosis):
                 self._on_diagnosis(diagnosis)
             case Note(text):
-                self._tracker.set_tags({f"note.{self._starts}": text})
+                self._tracker.add_tag("note", text)
                 self._display.note(text)
                 _log.warning("%s", text)
             case Mistake(text):
@@ -146,7 +146,7 @@ class MessageConsumer(threading.Thread):
         if self._starts > 0:
             workers = f"{message.workers} worker{'s' if message.workers > 1 else ''}"
             text = f"the workers changed; training goes on from step {message.step} on {workers}"
-            self._tracker.set_tags({f"recovered.{self._starts}": f"from step {message.step}"})
+            self._tracker.add_tag("recovered", f"from step {message.step}")
             self._display.note(text)
             _log.warning("%s", text, extra={"step": message.step})
         self._display.start(message.step, message.num_steps)

@@ -64,7 +64,7 @@ def fit(
                 train_here(config, data, folder, line, state, gpu=placement.gpu, checkpoint_every=every)
                 checkpoint: Any = next(iter(kept_here(folder)), None)
             else:
-                state = left_here(config, data, folder, display.note) or state
+                state = left_here(config, data, folder, line) or state
                 trainer = _ray_trainer(config, placement, data, folder, tracker, state, line.mailbox, every)
                 checkpoint = trainer.fit().checkpoint
     except SystemExit:  # how Ray Train ends after Ctrl-C

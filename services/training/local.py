@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,8 @@ import torch
 
 from crossreg.services.data import Dataset
 from crossreg.services.training.assemble import checkpoint_identity
-from crossreg.services.training.line import LocalLine
+from crossreg.services.training.line import Line, LocalLine
+from crossreg.services.training.messages import Note
 from crossreg.services.training.reporting import run_training
 from crossreg.services.training.resolve import ResolvedConfig
 from crossreg.services.training.storage import RunFolder, take_up
@@ -45,9 +46,7 @@ def kept_here(folder: RunFolder) -> list[LocalCheckpoint]:
     return [LocalCheckpoint(str(path)) for path in found]
 
 
-def left_here(
-    config: ResolvedConfig, data: Dataset, folder: RunFolder, note: Callable[[str], None]
-) -> dict[str, Any] | None:
+def left_here(config: ResolvedConfig, data: Dataset, folder: RunFolder, line: Line) -> dict[str, Any] | None:
     """Return the state of the last checkpoint in a run's folder that Ray Train does not know of.
 
     It was left by a training without Ray, or Ray Train's own account of its checkpoints is torn: a full disk, or a
@@ -58,7 +57,7 @@ def left_here(
         config: what is trained.
         data: on what.
         folder: the run's files.
-        note: is told what is damaged, and what is used instead.
+        line: to the driver, which is told what is damaged, and what is used instead.
 
     Raises:
         UserError: no checkpoint can be read; says why the last cannot.
@@ -70,14 +69,14 @@ def left_here(
         except ValueError:
             account.unlink()
             instead = "training goes on from the last checkpoint beside it" if kept else "no checkpoint is beside it"
-            note(f"{account}, Ray Train's list of the run's checkpoints, is torn; {instead}")
+            line.send([Note(f"{account}, Ray Train's list of the run's checkpoints, is torn; {instead}")])
         else:
             return None
     if not kept:
         return None
     states: list[dict[str, Any]] = []
     if said := take_up(states.append, kept, checkpoint_identity(config, data)):
-        note(said)
+        line.send([Note(said)])
     return states[0]
 
 

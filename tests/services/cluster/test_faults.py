@@ -208,6 +208,7 @@ def test_a_torn_list_of_checkpoints(cluster: LocalCluster, straight: History) ->
     assert_same(again.history(), straight)
     message = said(log, "is torn")
     assert "training goes on from the last checkpoint beside it" in message
+    assert mlflow.MlflowClient().get_run(run.run_id).data.tags["note.1"] in message
     note("Ray Train's list of checkpoints torn", again=0, seconds=time.monotonic() - began, said=message)
 
 

@@ -68,6 +68,8 @@ def test_going_on_with_a_run_adds_no_row_twice_and_changes_no_parameter(begin, c
     first = begin(params={"lr": 0.1, "epochs": 1}, tags={"attempt": "1"})
     for step in range(20):
         first.record({"train/loss": float(step)}, step)
+    first.add_tag("recovered", "from step 6")
+    first.add_tag("recovered", "from step 12")
     assert first.finish("KILLED", timeout=30)
 
     saved = saved_run(tmp_path / "spool")
@@ -78,6 +80,8 @@ def test_going_on_with_a_run_adds_no_row_twice_and_changes_no_parameter(begin, c
     for step in range(12, 30):  # the checkpoint was older than the last recorded step
         again.record({"train/loss": float(step)}, step)
     assert again.history() == {"train/loss": (list(range(30)), list(map(float, range(30))))}
+    again.add_tag("recovered", "from step 18")
+    again.add_tag("note", "something")
     assert again.finish("FINISHED", timeout=30)
 
     run = client.get_run(first.run_id)
@@ -86,6 +90,8 @@ def test_going_on_with_a_run_adds_no_row_twice_and_changes_no_parameter(begin, c
     assert {"lr": "0.1", "epochs": "1", "new": "x"}.items() <= run.data.params.items()
     assert run.data.tags["resumed.epochs"] == "2"
     assert run.data.tags["attempt"] == "2"
+    assert [run.data.tags[f"recovered.{number}"].split()[-1] for number in (1, 2, 3)] == ["6", "12", "18"]
+    assert run.data.tags["note.1"] == "something"
 
 
 def test_without_its_spool_a_run_is_rebuilt_from_the_store(begin, rows, tmp_path):

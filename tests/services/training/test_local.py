@@ -19,7 +19,9 @@ from crossreg.services.tracking import TrackingConfig
 from crossreg.services.training.config import Placement, TrainConfig
 from crossreg.services.training.driver import FinishedTraining, train
 from crossreg.services.training.errors import TrainingInterruptedError
+from crossreg.services.training.line import LocalLine
 from crossreg.services.training.local import kept_here, left_here
+from crossreg.services.training.messages import Note
 from crossreg.services.training.progress import Silent
 from crossreg.services.training.resolve import resolve
 from crossreg.services.training.resume import find_run
@@ -64,19 +66,20 @@ def test_interrupted_and_gone_on_it_ends_as_if_it_had_not_been(tmp_path: Path, m
     # what a training on Ray would go on from, unless Ray Train keeps an account of its own
     folder, data = found.folder, load_data(DataConfig(name="iris"))
     resolved = resolve(TrainConfig.model_validate(config), data)
-    said: list[str] = []
-    left = left_here(resolved, data, folder, said.append)
+    line = LocalLine()
+    left = left_here(resolved, data, folder, line)
     assert left is not None
     assert left["step"] == 40
-    assert said == []
+    assert line.fetch(0, 0) == []
     account = folder.local / "checkpoint_manager_snapshot.json"
     account.write_text("{}")
-    assert left_here(resolved, data, folder, said.append) is None
+    assert left_here(resolved, data, folder, line) is None
     account.write_text('{"ray_version": "2.6')  # a full disk
     (Path(kept_here(folder)[0].path) / "checkpoint.pt").write_bytes(b"half")
-    left = left_here(resolved, data, folder, said.append)
+    left = left_here(resolved, data, folder, line)
     assert left is not None
     assert left["step"] == 30
+    said = [message.text for message in line.fetch(0, 0) if isinstance(message, Note)]
     assert f"{account}, Ray Train's list of the run's checkpoints, is torn; training goes on from the last" in said[0]
     assert "the one before it, of step 30, is used instead" in said[1]
     assert not account.exists()
