@@ -19,13 +19,15 @@ demo: $(STAMP) ## Compare one run that learns its regularization with a tuned po
 	@$(BIN)/python -m crossreg.jobs.demo $(DEMO)
 
 # three files at a time, of one thread each: a file waits for processes to start while another computes. What takes
-# longer than `timeout` in pyproject.toml fails; what Python cannot interrupt ends the run a little later, and is named
+# longer than `timeout` in pyproject.toml fails; what Python cannot interrupt ends the run a little later, and is named.
+# Ray's workers, which are nice to all others, would starve beside tests that compute
+TEST := env OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest
 test: $(STAMP) ## Run the tests (PYTEST="-m 'not slow'" passes options on)
-	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+	exec $(TEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0 -o faulthandler_timeout=1500 -o faulthandler_exit_on_timeout=true $(PYTEST)
 
 thorough: $(STAMP) ## Run the longest of the tests, which `make test` leaves out (ten minutes)
-	exec env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m thorough --numprocesses 3 --dist loadfile $(PYTEST)
+	exec $(TEST) -m thorough --numprocesses 3 --dist loadfile $(PYTEST)
 
 faults: $(STAMP) ## Start a whole cluster and break it in every way we know (an hour and a half; needs PostgreSQL)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST)

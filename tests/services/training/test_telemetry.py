@@ -31,6 +31,8 @@ from tests.services.training.conftest import ROOT, SETTINGS
 from tests.waiting import wait_for
 
 PREFIX = "ray_crossreg_"
+STEPS, EVERY = SETTINGS["steps"], SETTINGS["placement"]["checkpoint_every"]
+CHECKPOINTS = range(EVERY, STEPS + 1, EVERY)
 
 
 @dataclass
@@ -147,9 +149,10 @@ def test_prometheus_sees_what_mlflow_recorded(seen: Seen) -> None:
     sigma = sorted(value for key, value in recorded.items() if key.startswith("regularizers/noise/"))
     assert len(sigma) == 2
     exact = {
-        "step": 400, "num_steps": 400, "train_loss": recorded["train/loss"], "reg_loss": recorded["reg/loss"],
+        "step": STEPS, "num_steps": STEPS, "train_loss": recorded["train/loss"], "reg_loss": recorded["reg/loss"],
         "sigma_min": sigma[0], "sigma_max": sigma[1], "sigma_median": sum(sigma) / 2,
-        "rho_updates": 40, "checkpoints": 2, "checkpoint_step": 400, "recoveries": 0,
+        "rho_updates": STEPS // SETTINGS["rho"]["interval"], "checkpoints": len(CHECKPOINTS), "checkpoint_step": STEPS,
+        "recoveries": 0,
     }  # fmt: skip
     assert {name: last[name] for name in exact} == pytest.approx(exact, rel=1e-6)
     # no more time than the training as a whole, no more examples than there were
@@ -169,7 +172,7 @@ def test_every_line_of_the_log_carries_run_and_job(seen: Seen, head: tuple[dict[
     assert all(line.startswith("{") for line in text.splitlines()), text
     own = [line for line in seen.log() if line.get("logger", "").startswith(("crossreg.", "services.", "jobs."))]
     events = [line["message"] for line in own]
-    assert events == ["run started", "checkpoint reported", "checkpoint reported", "run ended"]
+    assert events == ["run started", *["checkpoint reported"] * len(CHECKPOINTS), "run ended"]
     workers = [
         line for path in (head[1] / "session_latest" / "logs" / "train").glob("*app-worker*") for line in parsed(path)
     ]
@@ -183,7 +186,7 @@ def test_every_line_of_the_log_carries_run_and_job(seen: Seen, head: tuple[dict[
     assert len(job) == 8
     assert own[0]["workers"] == 2
     assert own[0]["data_fingerprint"] == seen.run.data.tags["data.fingerprint"]
-    assert [line["step"] for line in own[1:3]] == [250, 400]
+    assert [line["step"] for line in own[1:-1]] == list(CHECKPOINTS)
     assert own[-1]["status"] == "FINISHED"
 
 
