@@ -253,10 +253,15 @@ def test_a_run_that_fails_in_the_middle_is_no_result(ray_cluster: None, folder: 
         run_jobs([Job(METHODS["none"], "matched", 0)], conditions, folder, max_failures=0)
 
 
-@pytest.mark.ray
-def test_a_member_that_fails_in_the_middle_loses_and_is_counted(ray_cluster: None, folder: Path) -> None:
+@pytest.mark.parametrize("cpus", [0, pytest.param(1, marks=[pytest.mark.ray, pytest.mark.thorough])])
+def test_a_member_that_fails_in_the_middle_loses_and_is_counted(
+    cpus: int, request: pytest.FixtureRequest, folder: Path
+) -> None:
+    if cpus:
+        request.getfixturevalue("ray_cluster")
     conditions = make_conditions(model="tests.baselines.failing:network", model_options={})
-    (outcome,) = run_jobs([Job(METHODS["random-search"], "full", 0)], conditions, folder, max_failures=0)
+    job = Job(METHODS["random-search"], "full", 0)
+    (outcome,) = run_jobs([job], conditions, folder, max_failures=0, cpus_per_trial=cpus)
     assert outcome.trials == outcome.failed == POPULATION
 
 

@@ -21,7 +21,7 @@ class Small(Ridge):
     """Two problems of the study."""
 
     def cases(self, seeds: int) -> list[dict[str, Any]]:
-        return [{**case, "num_features": 10} for case in super().cases(seeds) if case["condition"] == 1e3]
+        return [{**case, "num_features": 10} for case in super().cases(seeds) if case["condition"] == 1e1]
 
 
 class Broken(Small):

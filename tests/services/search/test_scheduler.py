@@ -321,6 +321,7 @@ def two_free_cpus(ray_cluster: Any) -> Iterator[None]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_members_take_turns_and_decide_the_same(two_free_cpus: None, undisturbed: Run, tmp_path: Path) -> None:
     """More members than CPUs: all finish, no more train at a time, and equal seeds give an equal policy."""
     run = Run(tmp_path, population(tmp_path))
