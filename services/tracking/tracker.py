@@ -161,8 +161,8 @@ class Tracker:
 
     def add_tag(self, kind: str, text: str) -> None:
         """Set a tag of what may happen more than once, `<kind>.<number>`: from 1, and on where the run is resumed."""
-        self._numbers[kind] += 1
-        self.set_tags({f"{kind}.{self._numbers[kind]}": text})
+        self.set_tags({f"{kind}.{self._numbers[kind] + 1}": text})
+        self._numbers[kind] += 1  # not where the disk is full and it is told again
 
     def set_note(self, text: str) -> None:
         """Set the run's description, in Markdown."""
