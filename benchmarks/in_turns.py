@@ -12,24 +12,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from benchmarks.steady import FROM, settings
+from benchmarks.steady import FROM, Points, bare_command, environment, product_command, rate, recorded, settings, timed
 
 STEPS, SLICE = 1800, 2.0
-Points = list[tuple[int, float]]
-"""Steps, and the seconds since the epoch at which they were taken."""
 
 
 def in_turns(folder: Path, workers: int) -> list[float]:
@@ -38,39 +32,38 @@ def in_turns(folder: Path, workers: int) -> list[float]:
     ours.mkdir()
     bare.mkdir()
     training = {**settings(folder, workers), "steps": STEPS}
-    placed = {**training, "placement": {"workers": workers, "checkpoint_every": STEPS}}
-    (ours / "config.json").write_text(json.dumps(placed))
-    product = _start(["-m", "crossreg.jobs.train", "--config", "config.json", "--json"], ours)
-    while not any(step > FROM for step, _ in _recorded(ours)):
-        time.sleep(0.5)
-        if product.poll() is not None:
-            raise SystemExit((ours / "err").read_text())
-    _signal(product, signal.SIGSTOP)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)] if workers > 1 else []
-    steps = map(str, range(1, STEPS + 1))
-    other = _start([*launcher, "-m", "benchmarks.bare", json.dumps(training), str(bare / "times"), *steps], bare)
-    slices, running, waiting = [], other, product
-    while product.poll() is None and other.poll() is None:
-        began = time.time()
-        time.sleep(SLICE)
-        slices.append((running is product, began, time.time()))
-        _signal(running, signal.SIGSTOP)
-        _signal(waiting, signal.SIGCONT)
-        running, waiting = waiting, running
-    for process, where in ((product, ours), (other, bare)):
-        _signal(process, signal.SIGCONT)
-        if process.wait():
-            raise SystemExit((where / "err").read_text())
-    times: Points = [(int(step), at) for step, at in json.loads((bare / "times").read_text()).items()]
-    rates = [_rate(_recorded(ours) if own else times, began, ended) for own, began, ended in slices]
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        started.append(product := _start(product_command(ours, training, workers, STEPS), ours))
+        while product.poll() is None and not any(step > FROM for step, _ in recorded(ours)):
+            time.sleep(0.5)
+        _signal(product, signal.SIGSTOP)
+        started.append(other := _start(bare_command(bare, training, workers, range(1, STEPS + 1)), bare))
+        slices, running, waiting = [], other, product
+        while product.poll() is None and other.poll() is None:
+            began = time.time()
+            time.sleep(SLICE)
+            slices.append((running is product, began, time.time()))
+            _signal(running, signal.SIGSTOP)
+            _signal(waiting, signal.SIGCONT)
+            running, waiting = waiting, running
+        for process, where in ((product, ours), (other, bare)):
+            _signal(process, signal.SIGCONT)
+            if process.wait():
+                raise SystemExit((where / "err").read_text())
+    finally:
+        for process in started:
+            if process.poll() is None:  # nothing that is stopped is left behind
+                _signal(process, signal.SIGKILL)
+    points = {True: recorded(ours), False: timed(bare)}
+    rates = [_rate_within(points[own], began, ended) for own, began, ended in slices]
     pairs = zip(rates[::2], rates[1::2], strict=False)
     return [mine / theirs for theirs, mine in pairs if mine is not None and theirs is not None]
 
 
-def _start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-        return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, stdout=out, stderr=err)
+        return subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=out, stderr=err)
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -82,28 +75,15 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
                 one.send_signal(number)
 
 
-def _recorded(folder: Path) -> Points:
-    """Return the steps that the product has recorded so far; the last line may be half written."""
-    found: Points = []
-    for path in folder.glob("runs/*/tracking/spool.jsonl"):
-        for line in path.read_text().split("\n")[:-1]:
-            record = json.loads(line)
-            if "train/loss" in record.get("metrics", {}):
-                found.append((record["step"], record["time"] / 1000))
-    return found
-
-
-def _rate(points: Points, began: float, ended: float) -> float | None:
+def _rate_within(points: Points, began: float, ended: float) -> float | None:
     """Return steps a second within a slice; None where the training was not in steady state for half of it."""
     own = [(step, at) for step, at in points if FROM < step < STEPS - 10 and began + 0.1 <= at <= ended]
-    if len(own) < 2 or own[-1][1] - own[0][1] < SLICE / 2:
-        return None
-    return (own[-1][0] - own[0][0]) / (own[-1][1] - own[0][1])
+    return rate(own) if own and max(own)[1] - min(own)[1] >= SLICE / 2 else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workers", type=int, choices=[0, 1, 2])
+    parser.add_argument("workers", type=int, choices=[0, 1, 2], help="as for crossreg train")
     with tempfile.TemporaryDirectory() as folder:
         ratios = in_turns(Path(folder), parser.parse_args().workers)
     low, _, high = statistics.quantiles(ratios)

@@ -20,13 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 STEPS, FROM, TO, ROWS = 1000, 100, 990, 128
+Points = list[tuple[int, float]]
+"""Steps, and the seconds since the epoch at which they were taken."""
 
 
 def settings(folder: Path, workers: int) -> dict[str, Any]:
@@ -45,36 +47,63 @@ def settings(folder: Path, workers: int) -> dict[str, Any]:
     }
 
 
+def bare_command(folder: Path, training: dict[str, Any], workers: int, steps: Iterable[int]) -> list[str]:
+    """Return the command that trains without Ray and without tracking; see `timed` for when it took the steps."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)] if workers > 1 else []
+    arguments = [json.dumps(training), str(folder / "times"), *map(str, steps)]
+    return [sys.executable, *launcher, "-m", "benchmarks.bare", *arguments]
+
+
+def product_command(
+    folder: Path, training: dict[str, Any], workers: int, checkpoint_every: int | None = None
+) -> list[str]:
+    """Return the command that trains as the product does; see `recorded` for when it took which steps."""
+    own = {**training, "placement": {"workers": workers, "checkpoint_every": checkpoint_every}}
+    (folder / "config.json").write_text(json.dumps(own))
+    return [sys.executable, "-m", "crossreg.jobs.train", "--config", "config.json", "--json"]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of either, which runs in the folder with one thread."""
+    return {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+
+
+def timed(folder: Path) -> Points:
+    """Return what a bare training wrote at its end."""
+    return [(int(step), at) for step, at in json.loads((folder / "times").read_text()).items()]
+
+
+def recorded(folder: Path) -> Points:
+    """Return what the product has recorded so far; the last line may be half written."""
+    found: Points = []
+    for path in folder.glob("runs/*/tracking/spool.jsonl"):
+        for line in path.read_text().split("\n")[:-1]:
+            one = json.loads(line)
+            if "train/loss" in one.get("metrics", {}):
+                found.append((one["step"], one["time"] / 1000))
+    return found
+
+
+def rate(points: Points) -> float:
+    """Return steps a second from the first step to the last."""
+    (first, began), (last, ended) = min(points), max(points)
+    return (last - first) / (ended - began)
+
+
 def bare(folder: Path, workers: int) -> float:
     """Return steps a second without Ray and without tracking."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)] if workers > 1 else []
-    training = [json.dumps(settings(folder.parent, workers)), str(folder / "times"), str(FROM), str(TO)]
-    _run([sys.executable, *launcher, "-m", "benchmarks.bare", *training], folder)
-    times = json.loads((folder / "times").read_text())
-    return float((TO - FROM) / (times[str(TO)] - times[str(FROM)]))
+    _run(bare_command(folder, settings(folder.parent, workers), workers, (FROM, TO)), folder)
+    return rate(timed(folder))
 
 
 def product(folder: Path, workers: int, checkpoint_every: int | None = None) -> float:
     """Return steps a second of `crossreg train`, by the times of its metrics."""
-    own = {
-        **settings(folder.parent, workers),
-        "placement": {"workers": workers, "checkpoint_every": checkpoint_every},
-    }
-    (folder / "config.json").write_text(json.dumps(own))
-    _run([sys.executable, "-m", "crossreg.jobs.train", "--config", "config.json", "--json"], folder)
-    lines = [json.loads(line) for line in next(folder.glob("runs/*/tracking/spool.jsonl")).open()]
-    seen = [
-        (one["step"], one["time"])
-        for one in lines
-        if "train/loss" in one.get("metrics", {}) and FROM <= one["step"] <= TO
-    ]
-    (first, began), (last, ended) = min(seen), max(seen)
-    return float((last - first) / ((ended - began) / 1000))
+    _run(product_command(folder, settings(folder.parent, workers), workers, checkpoint_every), folder)
+    return rate([(step, at) for step, at in recorded(folder) if FROM <= step <= TO])
 
 
 def _run(command: list[str], folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
 

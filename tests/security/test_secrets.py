@@ -32,7 +32,7 @@ def test_no_secret_is_written_or_printed(tmp_path: Path) -> None:
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         environment["MLFLOW_TRACKING_USERNAME"] = "ann"
         environment.pop("RAY_ADDRESS", None)
-        training = "--data digits --model mlp --schedule cosine --steps 20 --workers 1"
+        training = "--data digits --model mlp --epochs 1 --workers 1"
         command = ["-m", "crossreg.jobs.cli", "train", *training.split(), "--verbose", "--json", "--tracking-uri"]
         try:
             done = subprocess.run(
