@@ -82,14 +82,18 @@ def noise() -> Iterator[Row]:
 
 
 def steady() -> Iterator[Row]:
-    """Steps a second in processes of their own, in turns."""
+    """Steps a second in processes of their own: two that take turns by the second, and by the run."""
+    from benchmarks.in_turns import in_turns
     from benchmarks.steady import measure
 
+    def beside(workers: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return statistics.median(in_turns(Path(folder), workers))
+
+    yield Row("steps/s, without tracking / with", 1 / beside(0), 1.01)
+    yield Row("steps/s, Ray Train with one worker / bare", beside(1), 0.97, least=True)
+    yield Row("steps/s, Ray Train with two workers / torchrun", beside(2), 0.97, least=True, met=False)
     found = measure(rounds=3, say=lambda text: print(text, file=sys.stderr))
-    yield Row("steps/s, Ray Train with one worker / bare", found["Ray Train, one worker / bare"], 0.97, least=True)
-    name = "steps/s, Ray Train with two workers / torchrun"
-    yield Row(name, found["Ray Train / torchrun"], 0.97, least=True, met=False)
-    yield Row("steps/s, without tracking / with", found["without tracking / with"], 1.01)
     yield Row("steps/s, without checkpoints / with", found["without checkpoints / with"])
     yield Row("steps/s of a process, two / one", found["two processes / one"])
     yield Row("share of a step that loading takes", found["loading share"], 0.02)

@@ -1,9 +1,9 @@
-"""Steps a second of `crossreg train` to a bare process, by letting each run for two seconds while the other is stopped.
+"""Steps a second of `crossreg train` to a bare process, by letting each run for seconds while the other is stopped.
 
 A machine whose speed changes within minutes tells no three percent between runs of a minute each; between neighbouring
-slices of two seconds it nearly does. Both trainings are those of `benchmarks.steady`, without checkpoints; all
-processes of one (Ray's too) get SIGSTOP while the other's run. Twice the time passes for what goes by the clock, as
-sending to MLflow.
+slices of seconds it nearly does. Both trainings are those of `benchmarks.steady`, without checkpoints; all processes
+of one (Ray's too) get SIGSTOP while the other's run. The product's slices are the longer ones, since what goes by the
+clock (sending to MLflow) comes to its turn in them alone; each is compared to the bare ones before and after it.
 
     python -m benchmarks.in_turns 0             # --workers 0 to a process; 1: a Ray worker; 2: two, to torchrun
 """
@@ -23,11 +23,12 @@ import psutil
 
 from benchmarks.steady import FROM, Points, bare_command, environment, product_command, rate, recorded, settings, timed
 
-STEPS, SLICE = 1800, 2.0
+STEPS = 3600
+OURS, BARE = 6.0, 2.0  # seconds of a slice
 
 
 def in_turns(folder: Path, workers: int) -> list[float]:
-    """Return the ratios, product to bare, of neighbouring slices in which both were training."""
+    """Return the ratio of each of the product's slices to the bare ones beside it."""
     ours, bare = folder / "ours", folder / "bare"
     ours.mkdir()
     bare.mkdir()
@@ -38,11 +39,12 @@ def in_turns(folder: Path, workers: int) -> list[float]:
         while product.poll() is None and not any(step > FROM for step, _ in recorded(ours)):
             time.sleep(0.5)
         _signal(product, signal.SIGSTOP)
-        started.append(other := _start(bare_command(bare, training, workers, range(1, STEPS + 1)), bare))
+        few = round(STEPS * BARE / OURS)
+        started.append(other := _start(bare_command(bare, {**training, "steps": few}, workers, range(1, few)), bare))
         slices, running, waiting = [], other, product
         while product.poll() is None and other.poll() is None:
             began = time.time()
-            time.sleep(SLICE)
+            time.sleep(OURS if running is product else BARE)
             slices.append((running is product, began, time.time()))
             _signal(running, signal.SIGSTOP)
             _signal(waiting, signal.SIGCONT)
@@ -56,9 +58,12 @@ def in_turns(folder: Path, workers: int) -> list[float]:
             if process.poll() is None:  # nothing that is stopped is left behind
                 _signal(process, signal.SIGKILL)
     points = {True: recorded(ours), False: timed(bare)}
-    rates = [_rate_within(points[own], began, ended) for own, began, ended in slices]
-    pairs = zip(rates[::2], rates[1::2], strict=False)
-    return [mine / theirs for theirs, mine in pairs if mine is not None and theirs is not None]
+    rates = [(mine, _rate_within(points[mine], began, ended)) for mine, began, ended in slices]
+    found = []
+    for (_, before), (mine, rate_of_ours), (_, after) in zip(rates, rates[1:], rates[2:], strict=False):
+        if mine and before and rate_of_ours and after:
+            found.append(2 * rate_of_ours / (before + after))
+    return found
 
 
 def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -77,8 +82,9 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 def _rate_within(points: Points, began: float, ended: float) -> float | None:
     """Return steps a second within a slice; None where the training was not in steady state for half of it."""
-    own = [(step, at) for step, at in points if FROM < step < STEPS - 10 and began + 0.1 <= at <= ended]
-    return rate(own) if own and max(own)[1] - min(own)[1] >= SLICE / 2 else None
+    last = max(points)[0] - 10
+    own = [(step, at) for step, at in points if FROM < step < last and began + 0.1 <= at <= ended]
+    return rate(own) if own and max(own)[1] - min(own)[1] >= (ended - began) / 2 else None
 
 
 def main() -> None:
@@ -87,9 +93,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ratios = in_turns(Path(folder), parser.parse_args().workers)
     low, _, high = statistics.quantiles(ratios)
-    print(
-        f"{statistics.median(ratios):.3f} of {len(ratios)} pairs of slices, half of them from {low:.3f} to {high:.3f}"
-    )
+    print(f"{statistics.median(ratios):.3f} of {len(ratios)} slices, half of them from {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":

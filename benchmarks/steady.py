@@ -1,11 +1,11 @@
-"""Steps a second once a training runs: `torchrun` against Ray Train, with tracking and without, one process and two.
+"""Steps a second once a training runs: with checkpoints and without, one process and two.
 
 The same training of an `mlp` on made-up rows of 784 numbers, noise and temperature learned, in turns: bare in one
-process; `crossreg train --workers 0`, which tracks and reports, without checkpoints until the end and with them at
-their default, every tenth of the run; on Ray with one worker and with two, without checkpoints; bare in two processes
-under `torchrun`. Steps are counted from the hundredth to the last but a few, after
-which the splits are evaluated. Each process has one thread and batches of 128, so two processes do twice the work of
-one, and on two cores they leave none to Ray. Beside them stands the share of a step that getting its batch takes.
+process, and in two under `torchrun`; `crossreg train --workers 0` without checkpoints until the end, and with them at
+their default, every tenth of the run. Steps are counted from the hundredth to the last but a few, after which the
+splits are evaluated. Each process has one thread and batches of 128, so two processes do twice the work of one. Beside
+them stands the share of a step that getting its batch takes. What the product costs beside the bare training is less
+than runs of their own tell: see `benchmarks.in_turns`.
 
     python -m benchmarks.steady --rounds 3
 """
@@ -54,9 +54,7 @@ def bare_command(folder: Path, training: dict[str, Any], workers: int, steps: It
     return [sys.executable, *launcher, "-m", "benchmarks.bare", *arguments]
 
 
-def product_command(
-    folder: Path, training: dict[str, Any], workers: int, checkpoint_every: int | None = None
-) -> list[str]:
+def product_command(folder: Path, training: dict[str, Any], workers: int, checkpoint_every: int | None) -> list[str]:
     """Return the command that trains as the product does; see `recorded` for when it took which steps."""
     own = {**training, "placement": {"workers": workers, "checkpoint_every": checkpoint_every}}
     (folder / "config.json").write_text(json.dumps(own))
@@ -96,9 +94,9 @@ def bare(folder: Path, workers: int) -> float:
     return rate(timed(folder))
 
 
-def product(folder: Path, workers: int, checkpoint_every: int | None = None) -> float:
-    """Return steps a second of `crossreg train`, by the times of its metrics."""
-    _run(product_command(folder, settings(folder.parent, workers), workers, checkpoint_every), folder)
+def product(folder: Path, checkpoint_every: int | None) -> float:
+    """Return steps a second of `crossreg train --workers 0`, by the times of its metrics."""
+    _run(product_command(folder, settings(folder.parent, 0), 0, checkpoint_every), folder)
     return rate([(step, at) for step, at in recorded(folder) if FROM <= step <= TO])
 
 
@@ -137,11 +135,9 @@ def loading_share(folder: Path) -> float:
 
 ARMS: dict[str, Callable[[Path], float]] = {
     "bare, one process": lambda folder: bare(folder, 1),
-    "crossreg train --workers 0, no checkpoints": lambda folder: product(folder, 0, STEPS),
-    "crossreg train --workers 0": lambda folder: product(folder, 0),
-    "crossreg train --workers 1, no checkpoints": lambda folder: product(folder, 1, STEPS),
+    "crossreg train --workers 0, no checkpoints": lambda folder: product(folder, STEPS),
+    "crossreg train --workers 0": lambda folder: product(folder, None),
     "torchrun, two processes": lambda folder: bare(folder, 2),
-    "crossreg train --workers 2, no checkpoints": lambda folder: product(folder, 2, STEPS),
 }
 
 
@@ -163,16 +159,13 @@ def measure(rounds: int, say: Callable[[str], None] = lambda text: None) -> dict
                 found[name].append(arm(own))
             say(", ".join(f"{name} {speeds[-1]:.1f}" for name, speeds in found.items()) + " steps/s")
         share = loading_share(Path(folder))
-    one, tracked, here, ray_one, two, ray_two = found.values()
+    one, unsaved, saved, two = found.values()
 
     def ratio(mine: list[float], other: list[float]) -> float:
         return max(mine) / max(other)
 
     return {
-        "Ray Train, one worker / bare": ratio(ray_one, one),
-        "Ray Train / torchrun": ratio(ray_two, two),
-        "without tracking / with": ratio(one, tracked),
-        "without checkpoints / with": ratio(tracked, here),
+        "without checkpoints / with": ratio(unsaved, saved),
         "two processes / one": ratio(two, one),
         "loading share": share,
     }
