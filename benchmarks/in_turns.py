@@ -28,7 +28,11 @@ OURS, BARE = 6.0, 2.0  # seconds of a slice
 
 
 def in_turns(folder: Path, workers: int) -> list[float]:
-    """Return the ratio of each of the product's slices to the bare ones beside it."""
+    """Return the ratio of each of the product's slices to the bare ones beside it.
+
+    Raises:
+        SystemExit: a training failed, or was over before there were two of them.
+    """
     ours, bare = folder / "ours", folder / "bare"
     ours.mkdir()
     bare.mkdir()
@@ -63,6 +67,8 @@ def in_turns(folder: Path, workers: int) -> list[float]:
     for (_, before), (mine, rate_of_ours), (_, after) in zip(rates, rates[1:], rates[2:], strict=False):
         if mine and before and rate_of_ours and after:
             found.append(2 * rate_of_ours / (before + after))
+    if len(found) < 2:
+        raise SystemExit(f"{len(slices)} slices passed in {STEPS} steps, too few to compare; raise STEPS")
     return found
 
 
