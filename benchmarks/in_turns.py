@@ -68,7 +68,7 @@ def in_turns(folder: Path, workers: int) -> list[float]:
         if mine and before and rate_of_ours and after:
             found.append(2 * rate_of_ours / (before + after))
     if len(found) < 2:
-        raise SystemExit(f"{len(slices)} slices passed in {STEPS} steps, too few to compare; raise STEPS")
+        raise SystemExit(f"in {STEPS} steps too few of {len(slices)} slices had both training; raise STEPS")
     return found
 
 
