@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
@@ -27,6 +30,9 @@ __all__ = ["REPORT", "Cost", "Ledger", "measure_flops"]
 
 REPORT = "report"
 """The phase of evaluations that nothing depends on: counted, and left out of what a run is said to have cost."""
+
+SMALL = (2**22, 2**13)
+"""Parameters and numbers in the counted rows up to which a model's FLOPs are counted by computing, not by tracing."""
 
 _COUNTED_AS = {"selection": "forward", REPORT: "forward"}
 
@@ -133,8 +139,9 @@ def measure_flops(
 ) -> dict[str, float]:
     """Return FLOPs per example of each phase, from torch's counter on one small batch.
 
-    The counter runs on a copy without data (the meta device), so this costs milliseconds, not a training step. It
-    counts matrix products, convolutions and attention; a phase it cannot trace is NaN.
+    The counter runs on a copy: of a small model on the CPU, of another without data (the meta device, whose operations
+    are Python: slower than computing a little, and of no size). It counts matrix products, convolutions and attention;
+    a phase it cannot trace is NaN.
 
     Args:
         model: the model, wrapped or not.
@@ -149,15 +156,35 @@ def measure_flops(
     rho = list(rho_parameters(inner)) if rho is None else rho
     rows = 2 * getattr(inner, "shares", 1)
     x, y = x[:rows], y[:rows]
+    small = sum(p.numel() for p in inner.parameters()) <= SMALL[0] and x.numel() <= SMALL[1]
+
+    def on(device: str) -> dict[str, float]:
+        twin = copy.deepcopy(inner).to(device)
+        with _unfused(), torch.random.fork_rng(devices=[]):  # what is drawn in counting moves no stream of the training
+            return _phases(twin, loss, x.to(device), y.to(device), samples, estimator, rho)
+
     try:
-        flops = _phases(copy.deepcopy(inner).to("meta"), loss, x.to("meta"), y.to("meta"), samples, estimator, rho)
+        flops = on("cpu" if small else "meta")
         # not every second derivative is traced
-        if estimator.needs_training_data and math.isnan(flops.get("rho", 0.0)):
-            twin = copy.deepcopy(inner).cpu()
-            flops["rho"] = _phases(twin, loss, x.cpu(), y.cpu(), samples, estimator, rho)["rho"]
+        if not small and estimator.needs_training_data and math.isnan(flops.get("rho", 0.0)):
+            flops["rho"] = on("cpu")["rho"]
     except (RuntimeError, NotImplementedError):  # weights computed from others cannot be copied
         return dict.fromkeys(("theta", "forward", "rho"), math.nan)
     return flops
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Switch off the CPU's kernels of a whole LSTM, encoder layer or attention, which torch's counter does not know."""
+    fastpath = mha.get_fastpath_enabled()
+    mkldnn, *_ = torch.backends.mkldnn.set_flags(False, _fp32_precision=None)
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fastpath)
+        torch.backends.mkldnn.set_flags(mkldnn, _fp32_precision=None)
 
 
 def _phases(

@@ -25,6 +25,7 @@ from crossreg.estimators import Direct
 from crossreg.regularizers.base import rho_parameters
 from crossreg.regularizers.noise import Draw
 from crossreg.regularizers.temperature import temperature
+from crossreg.training import compute
 from crossreg.training.compute import measure_flops
 from tests.crossreg.conftest import small_model
 from tests.crossreg.core.test_distributed import COMMON, launch
@@ -240,7 +241,10 @@ class NeedsData(nn.Module):
         return x * float(1 + 0 * x.detach().sum())
 
 
-def test_what_the_meta_device_cannot_trace_is_counted_on_two_rows(batch: tuple[Tensor, Tensor]) -> None:
+def test_what_the_meta_device_cannot_trace_is_counted_on_two_rows(
+    batch: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "SMALL", (0, 0))
     plain, opaque = inject_noise(small_model()), inject_noise(nn.Sequential(*small_model(), NeedsData()))
     estimator = T1T2(batches(batch, 24))
     traced, counted = (measure_flops(model, Classification(), *batch, 3, estimator) for model in (plain, opaque))
