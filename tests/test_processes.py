@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # a process in a session of its own whose parent is gone: what is left of a killed server
 STARTS = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from tests import processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 processes.guard()
 server = "import signal, time; signal.signal(signal.SIGTERM, signal.{0}); print('there', flush=True); time.sleep(600)"
 between = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {{server!r}}], start_new_session=True)"
