@@ -143,6 +143,7 @@ def test_ray_and_mlflow_stay_where_they_belong() -> None:
         ("crossreg.services.tracking", ["torch", "ray", "mlflow", "matplotlib"]),
         ("crossreg.services.style", ["torch", "ray", "mlflow", "matplotlib"]),
         ("crossreg.services.training.config", ["torch", "ray", "mlflow", "torchvision", "sklearn", "pandas"]),
+        ("crossreg.services.training.mailbox", ["torch", "numpy", "mlflow", "pydantic"]),
         ("crossreg.services.comparison.report", ["ray", "mlflow", "matplotlib"]),
         ("crossreg.jobs.cli", ["torch", "numpy", "ray", "mlflow", "sklearn", "pandas", "matplotlib"]),
         ("crossreg.jobs.train", ["torch", "ray", "mlflow", "torchvision", "sklearn", "pandas", "matplotlib"]),

@@ -60,8 +60,12 @@ class RayLine(Line):
 
     def send(self, messages: list[Message]) -> None:
         """Send messages; see `Line`."""
+        from ray import cloudpickle
+
         self.arrived(timeout=None)
-        self._on_its_way = self.mailbox.push.remote(messages)
+        sealed = [cloudpickle.dumps(message) for message in messages]
+        mistaken = any(isinstance(message, Mistake) for message in messages)
+        self._on_its_way = self.mailbox.push.remote(sealed, mistaken)
 
     def arrived(self, timeout: float | None) -> bool:
         """Say whether what was sent has arrived; see `Line`."""
@@ -97,9 +101,9 @@ class RayLine(Line):
     def fetch(self, done: int, timeout: float) -> list[Message]:
         """Return messages; see `Line`."""
         import ray
+        from ray import cloudpickle
 
-        found: list[Message] = ray.get(self.mailbox.fetch.remote(done, timeout), timeout=10)
-        return found
+        return [cloudpickle.loads(one) for one in ray.get(self.mailbox.fetch.remote(done, timeout), timeout=10)]
 
     def ask_to_stop(self) -> None:
         """Let the workers know; see `Line`."""

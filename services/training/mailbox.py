@@ -1,38 +1,36 @@
 """From the workers to the driver: a Ray actor that holds messages until the driver has dealt with them.
 
 The driver owns the terminal and the one connection to MLflow. The actor outlives a worker, so what a killed worker
-had sent is not lost; and a message is forgotten only when the driver says that it is on disk.
+had sent is not lost; and a message is forgotten only when the driver says that it is on disk. It never opens one, so
+it needs no PyTorch, which takes seconds to load while all others wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import ray
-
-from crossreg.services.training.messages import Mistake
 
 __all__ = ["Mailbox"]
 
 
 @ray.remote(num_cpus=0, max_concurrency=16)
 class Mailbox:
-    """A queue of messages, numbered in the order of their arrival."""
+    """A queue of sealed messages, numbered in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._messages: list[Any] = []
+        self._messages: list[bytes] = []
         self._done = 0  # messages that the driver has dealt with; the queue starts after them
         self._arrived = asyncio.Event()
         self._stopping = self._mistaken = False
 
-    async def push(self, messages: list[Any]) -> None:
-        """Append messages."""
+    async def push(self, messages: list[bytes], mistaken: bool) -> None:
+        """Append messages; say whether one is of a mistake."""
         self._messages.extend(messages)
-        self._mistaken |= any(isinstance(message, Mistake) for message in messages)
+        self._mistaken |= mistaken
         self._arrived.set()
 
-    async def fetch(self, done: int, timeout: float) -> list[Any]:
+    async def fetch(self, done: int, timeout: float) -> list[bytes]:
         """Forget the first `done` messages of all and return those after; wait `timeout` seconds for the first."""
         del self._messages[: max(0, done - self._done)]
         self._done = max(done, self._done)

@@ -33,11 +33,11 @@ class Slow(Mailbox.__ray_metadata__.modified_class):  # type: ignore[name-define
         super().__init__()
         self.calls = 0
 
-    async def push(self, messages: list[Any]) -> None:
+    async def push(self, messages: list[bytes], mistaken: bool) -> None:
         self.calls += 1
         if self.calls % 2:
             await asyncio.sleep(0.2)
-        await super().push(messages)
+        await super().push(messages, mistaken)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_metrics_arrive_in_order_whatever_order_calls_are_taken_in(monkeypatch: 
         metrics.on_step(trainer)
     metrics._send(metrics.messages)
     assert metrics.line.arrived(timeout=30)
-    messages = ray.get(mailbox.fetch.remote(0, 0), timeout=30)
+    messages = metrics.line.fetch(0, 0)
     assert [m.step for m in messages if isinstance(m, Metrics)] == list(range(1, 61))
     assert isinstance(messages[0], Started)
     calls = [m.step for m in messages if isinstance(m, Progress)]
@@ -80,12 +80,15 @@ def test_what_a_full_disk_does_not_take_waits_and_a_checkpoint_with_it(tmp_path:
             spool_dir=folder / "tracking", system_interval=None,
         )  # fmt: skip
         mailbox = Mailbox.remote()
-        consumer = MessageConsumer(RayLine(mailbox), tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
+        line = RayLine(mailbox)
+        consumer = MessageConsumer(line, tracker, Silent(), Telemetry(tracker.run_id, "crossreg"))
         consumer.start()
-        ray.get(mailbox.push.remote(metrics(1, 10)), timeout=30)
+        line.send(metrics(1, 10))
+        assert line.arrived(30)
         ray.get(mailbox.settle.remote(), timeout=30)
         disk.full()
-        ray.get(mailbox.push.remote(metrics(11, 200)), timeout=30)  # more than the last block of the file has room for
+        line.send(metrics(11, 200))  # more than the last block of the file has room for
+        assert line.arrived(30)
         settled = mailbox.settle.remote()
         assert ray.wait([settled], timeout=3) == ([], [settled])
         assert consumer.full is not None
