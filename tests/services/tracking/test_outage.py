@@ -53,6 +53,8 @@ def test_a_server_that_dies_and_returns_loses_and_doubles_nothing(server, begin,
     assert "MLflow does not take this run's records" in caplog.text
     assert f"crossreg sync {tmp_path / 'second'}" in caplog.text
 
+    # it sends every ten seconds at the least
+    wait_for(lambda: f"they wait in {tmp_path / 'spool'} (" in caplog.text, "what cannot be sent", 40)
     server.start()
     record(tracker, range(600, 700))
     assert tracker.finish("FINISHED", timeout=40)
