@@ -41,6 +41,7 @@ class Row:
         goal: most that it may be, or least; None where there is none.
         least: whether the goal is the least.
         met: whether the goal was met when the docs were written, so that missing it is a loss.
+        error: of the value, relative to it, beyond which it is hardly off; a goal missed by less is not lost.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row:
     goal: float | None = None
     least: bool = False
     met: bool = True
+    error: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -56,7 +58,7 @@ class Row:
             return ""
         if self._within(1.0):
             return "met"
-        return "lost" if self.met and not self._within(_SLACK) else "not met"
+        return "lost" if self.met and not self._within(_SLACK + self.error) else "not met"
 
     def _within(self, slack: float) -> bool:
         assert self.goal is not None
@@ -83,16 +85,19 @@ def noise() -> Iterator[Row]:
 
 def steady() -> Iterator[Row]:
     """Steps a second in processes of their own: two that take turns by the second, and by the run."""
-    from benchmarks.in_turns import in_turns
+    from benchmarks.in_turns import in_turns, median
     from benchmarks.steady import measure
 
-    def beside(workers: int) -> float:
+    def beside(workers: int) -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
-            return statistics.median(in_turns(Path(folder), workers))
+            return median(in_turns(Path(folder), workers))
 
-    yield Row("steps/s, without tracking / with", 1 / beside(0), 1.01)
-    yield Row("steps/s, Ray Train with one worker / bare", beside(1), 0.97, least=True)
-    yield Row("steps/s, Ray Train with two workers / torchrun", beside(2), 0.97, least=True, met=False)
+    here, error = beside(0)
+    yield Row("steps/s, without tracking / with", 1 / here, 1.01, error=error)
+    one, error = beside(1)
+    yield Row("steps/s, Ray Train with one worker / bare", one, 0.97, least=True, error=error)
+    two, error = beside(2)
+    yield Row("steps/s, Ray Train with two workers / torchrun", two, 0.97, least=True, met=False, error=error)
     found = measure(rounds=3, say=lambda text: print(text, file=sys.stderr))
     yield Row("steps/s, without checkpoints / with", found["without checkpoints / with"])
     yield Row("steps/s of a process, two / one", found["two processes / one"])

@@ -9,6 +9,7 @@ as a function in a worker of Ray Train.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Collection
@@ -54,3 +55,4 @@ def train(settings: str, path: str, steps: Collection[int]) -> None:
 if __name__ == "__main__":
     with process_group("gloo"):
         train(sys.argv[1], sys.argv[2], [int(step) for step in sys.argv[3:]])
+    os._exit(0)  # now and then PyTorch aborts while Python ends ("terminate called without an active exception")

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.__main__ import PARTS, Row
 from benchmarks.drawing import drawn_afresh, graph_ratio
+from benchmarks.in_turns import median
 from benchmarks.messages import SIZES, fitted, seconds, sizes
 from benchmarks.population import difference
 from benchmarks.rho_step import parts
@@ -27,11 +28,23 @@ from crossreg.regularizers.noise import Noise
         (Row("x", 0.98, 0.97, least=True), "met"),
         (Row("x", 0.95, 0.97, least=True), "not met"),
         (Row("x", 0.90, 0.97, least=True), "lost"),
+        (Row("x", 0.90, 0.97, least=True, error=0.05), "not met"),  # the same where slices differ by as much
+        (Row("x", 0.89, 0.97, least=True, error=0.05), "lost"),
     ],
 )
 def test_a_goal_that_was_met_can_be_lost(row: Row, verdict: str) -> None:
     assert row.verdict == verdict
     assert str(row).count("|") == 5
+
+
+def test_a_median_of_few_that_differ_is_off_by_more_than_one_of_many() -> None:
+    few, many = [0.9, 0.95, 1.0, 1.05, 1.1], [0.9, 0.95, 1.0, 1.05, 1.1] * 16
+    assert median(few)[0] == median(many)[0] == 1.0
+    assert median(many)[1] < median(few)[1] / 3
+    assert median([1.0] * 5) == (1.0, 0.0)
+    torch.manual_seed(0)
+    found = [median(draws) for draws in torch.randn(1000, 21).mul(0.05).add(1).tolist()]
+    assert 0.9 < sum(abs(middle - 1) < error * middle for middle, error in found) / len(found) < 1
 
 
 def test_an_unknown_part_is_refused() -> None:
