@@ -139,9 +139,9 @@ def measure_flops(
 ) -> dict[str, float]:
     """Return FLOPs per example of each phase, from torch's counter on one small batch.
 
-    The counter runs on a copy: of a small model on the CPU, of another without data (the meta device, whose operations
-    are Python: slower than computing a little, and of no size). It counts matrix products, convolutions and attention;
-    a phase it cannot trace is NaN.
+    The counter runs on a copy: of a small model on the CPU, of a larger one without data (the meta device, whose
+    operations are Python: of no size, and slower than computing a little). It counts matrix products, convolutions and
+    attention; a phase it cannot trace is NaN.
 
     Args:
         model: the model, wrapped or not.
